@@ -1,0 +1,190 @@
+"""Virtual servers and real servers as values: identity, configuration and counters, kept apart.
+
+Pure. `codec` turns these into IPVS attribute bytes and back, `ipvs` exchanges them with the kernel.
+What the numbers mean is the kernel's: include/uapi/linux/ip_vs.h.
+"""
+
+import enum
+import socket
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
+
+import attrs
+
+Address = IPv4Address | IPv6Address
+
+MAX_WEIGHT: Final = 2**31 - 1  # an int in the kernel; more comes back negative or ERANGE
+MAX_PERSISTENCE: Final = 86_400 * 31  # seconds; the kernel multiplies by HZ and silently wraps
+
+
+class Family(enum.IntEnum):
+    """Address family of a virtual server or a real server."""
+
+    IPV4 = socket.AF_INET
+    IPV6 = socket.AF_INET6
+
+
+def family_of(address: Address) -> Family:
+    """Return the address family of `address`."""
+    return Family.IPV4 if address.version == 4 else Family.IPV6
+
+
+class Protocol(enum.IntEnum):
+    """Transport protocol of a virtual server (IPPROTO_*)."""
+
+    TCP = socket.IPPROTO_TCP
+    UDP = socket.IPPROTO_UDP
+    SCTP = socket.IPPROTO_SCTP
+
+
+class Forwarding(enum.IntEnum):
+    """How a packet gets from the director to the real server (IP_VS_CONN_F_FWD_MASK).
+
+    LOCAL is never asked for: the kernel shows it for a real server whose address is the director's own.
+    """
+
+    MASQUERADE = 0
+    LOCAL = 1
+    TUNNEL = 2
+    DIRECT_ROUTE = 3
+    BYPASS = 4
+
+
+class SchedulerFlag(enum.IntFlag):
+    """Scheduler options of a virtual server (IP_VS_SVC_F_SCHED*). sh and mh name the first two."""
+
+    NONE = 0
+    FLAG_1 = 0x08  # sh-fallback, mh-fallback
+    FLAG_2 = 0x10  # sh-port, mh-port
+    FLAG_3 = 0x20
+
+
+@attrs.frozen(kw_only=True, order=True)
+class VirtualServerKey:
+    """What identifies a virtual server: protocol, address and port, or a firewall mark in a family.
+
+    Exactly one form: `mark` is None and the other three are set, or `mark` is 1..2**32-1, `protocol` is None,
+    `address` is None and `port` is 0. Build one with `by_address` or `by_mark`.
+    """
+
+    family: Family
+    protocol: Protocol | None = attrs.field(order=lambda protocol: int(protocol or 0))
+    address: Address | None = attrs.field(order=lambda address: int(address or 0))
+    port: int
+    mark: int = 0
+
+    @classmethod
+    def by_address(cls, protocol: Protocol, address: Address, port: int) -> "VirtualServerKey":
+        """Return the key of the virtual server at `address`:`port`; port 0 (persistence only) is every port."""
+        return cls(family=family_of(address), protocol=protocol, address=address, port=port)
+
+    @classmethod
+    def by_mark(cls, mark: int, family: Family = Family.IPV4) -> "VirtualServerKey":
+        """Return the key of the virtual server for packets that carry firewall mark `mark` (not 0)."""
+        return cls(family=family, protocol=None, address=None, port=0, mark=mark)
+
+    def __str__(self) -> str:
+        """Return `tcp 10.9.0.100:80`, `udp [fd00::1]:53`, `mark 7` or `mark 7 ipv6`."""
+        if self.protocol is None or self.address is None:
+            return f"mark {self.mark}" + (" ipv6" if self.family is Family.IPV6 else "")
+        return f"{self.protocol.name.lower()} {endpoint(self.address, self.port)}"
+
+
+@attrs.frozen(kw_only=True, order=True)
+class RealServerKey:
+    """What identifies a real server within its virtual server."""
+
+    address: Address = attrs.field(order=lambda address: (address.version, int(address)))
+    port: int
+
+    def __str__(self) -> str:
+        """Return `10.0.0.1:8080` or `[fd00::1]:8080`."""
+        return endpoint(self.address, self.port)
+
+
+def endpoint(address: Address, port: int) -> str:
+    """Return `10.0.0.1:80` or `[fd00::1]:80`."""
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+
+
+@attrs.frozen(kw_only=True)
+class VirtualServer:
+    """The configuration of a virtual server; every field is sent on every write, for SET replaces all."""
+
+    key: VirtualServerKey
+    scheduler: str = "wlc"
+    scheduler_flags: SchedulerFlag = SchedulerFlag.NONE
+    one_packet: bool = False  # UDP: schedule every datagram anew
+    persistence: int | None = None  # seconds a client stays with its real server; None: not persistent
+    persistence_prefix: int | None = None  # client addresses this long count as one; None: 32 or 128
+    persistence_engine: str | None = None  # "sip"
+
+
+@attrs.frozen(kw_only=True)
+class RealServer:
+    """The configuration of a real server."""
+
+    key: RealServerKey
+    forwarding: Forwarding = Forwarding.MASQUERADE
+    weight: int = 1  # share of new connections; 0 is quiesced
+    upper_threshold: int = 0  # connections above which no new one comes; 0: no limit
+    lower_threshold: int = 0  # connections below which new ones come again; 0: three quarters of upper
+
+
+RealServers = Mapping[RealServerKey, RealServer]
+
+
+@attrs.frozen(kw_only=True)
+class TableEntry:
+    """One virtual server with its real servers."""
+
+    virtual_server: VirtualServer
+    real_servers: RealServers
+
+
+Table = Mapping[VirtualServerKey, TableEntry]
+"""All virtual servers with their real servers; an empty table is a table."""
+
+
+@attrs.frozen(kw_only=True)
+class Traffic:
+    """Counters since creation (or zero) and rates per second, up to two seconds old (IPVS_STATS_ATTR_*)."""
+
+    connections: int = 0
+    in_packets: int = 0
+    out_packets: int = 0
+    in_bytes: int = 0
+    out_bytes: int = 0
+    connection_rate: int = 0
+    in_packet_rate: int = 0
+    out_packet_rate: int = 0
+    in_byte_rate: int = 0
+    out_byte_rate: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class RealServerUsage:
+    """What a real server carries: connection counts by state, and its traffic."""
+
+    active: int = 0  # established TCP (and every UDP) connections
+    inactive: int = 0  # the rest: TIME_WAIT and the like
+    persistent: int = 0  # persistence templates
+    traffic: Traffic = Traffic()
+
+
+@attrs.frozen(kw_only=True)
+class Observed:
+    """The live table as one dump saw it, with the counters beside it so that tables compare without them."""
+
+    table: Table
+    traffic: Mapping[VirtualServerKey, Traffic]
+    usage: Mapping[VirtualServerKey, Mapping[RealServerKey, RealServerUsage]]
+
+
+@attrs.frozen(kw_only=True)
+class Info:
+    """What the kernel says of its IPVS (IPVS_CMD_GET_INFO)."""
+
+    version: tuple[int, int, int]
+    connection_table_size: int
