@@ -5,7 +5,6 @@ What the numbers mean is the kernel's: include/uapi/linux/ip_vs.h.
 """
 
 import enum
-import socket
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
@@ -21,8 +20,8 @@ MAX_PERSISTENCE: Final = 86_400 * 31  # seconds; the kernel multiplies by HZ and
 class Family(enum.IntEnum):
     """Address family of a virtual server or a real server."""
 
-    IPV4 = socket.AF_INET
-    IPV6 = socket.AF_INET6
+    IPV4 = 2  # AF_INET
+    IPV6 = 10  # AF_INET6
 
 
 def family_of(address: Address) -> Family:
@@ -33,9 +32,9 @@ def family_of(address: Address) -> Family:
 class Protocol(enum.IntEnum):
     """Transport protocol of a virtual server (IPPROTO_*)."""
 
-    TCP = socket.IPPROTO_TCP
-    UDP = socket.IPPROTO_UDP
-    SCTP = socket.IPPROTO_SCTP
+    TCP = 6
+    UDP = 17
+    SCTP = 132
 
 
 class Forwarding(enum.IntEnum):
