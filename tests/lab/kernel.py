@@ -1,0 +1,317 @@
+"""Runs a command as root in a kernel that has IPVS.
+
+    python -m tests.lab.kernel [--timeout S] [--memory 2G] [--tty] -- COMMAND...
+
+Most build machines have no `ip_vs` and no KVM. So the kernel is User-Mode Linux, a Linux kernel that is an
+ordinary program, with the host's own file system as its root and every write to it (but to the working tree)
+kept in memory. Where the host's kernel has IPVS and lets us use it, fresh namespaces of that kernel do the same
+in less time. `init.sh` is the inside.
+
+The exit status is COMMAND's; 124 when the deadline passed, 125 when the kernel could not run it. Only what
+COMMAND prints comes out: the kernel's own messages go to a file, shown when something went wrong.
+Inside, starting a process is slow (Python takes 0.3 s) and there is one processor.
+"""
+
+import argparse
+import ctypes
+import fcntl
+import os
+import pty
+import selectors
+import shlex
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+import tty
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import attrs
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+STATE = CHECKOUT / "build" / "lab"
+PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TERM", "CI", "VIRTUAL_ENV", "COLUMNS", "LINES", "ARGS")
+PASSED_PREFIXES = ("LVSCTL_", "HYPOTHESIS_", "PYTEST_", "PYTHON")
+DEADLINE_PASSED, NO_KERNEL, INTERRUPTED = 124, 125, 130
+PR_SET_CHILD_SUBREAPER = 36
+
+
+class KernelError(Exception):
+    """No kernel with IPVS could be had; the text says what to do."""
+
+
+@attrs.frozen(kw_only=True)
+class Job:
+    """One command and the conditions it runs under."""
+
+    command: tuple[str, ...]
+    timeout: float = attrs.field(default=600.0)  # seconds
+    memory: str = attrs.field(default="2G")
+    tty: bool = attrs.field(default=False)
+
+
+def run(job: Job) -> int:
+    """Return the exit status of `job.command`, run inside a kernel with IPVS."""
+    kind = choose_kernel()
+    STATE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="run-", dir=STATE) as directory:
+        place = Path(directory)
+        (place / "command").write_text(_script(job, kind), encoding="utf-8")
+        inside = {
+            "LAB_RUN": str(place),
+            "LAB_CHECKOUT": str(CHECKOUT),
+            "LAB_KERNEL": kind,
+            "LAB_TTY": "yes" if job.tty else "no",
+        }
+        if kind == "host":
+            status = _run_in_host_kernel(job, inside)
+        else:
+            status = _run_in_user_mode_linux(job, place, inside)
+        if status is not None:
+            return status
+        answer = place / "status"
+        if answer.exists():
+            return int(answer.read_text(encoding="ascii"))
+        log = place / "kernel.log"
+        words = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+        print("lab: the kernel ended before the command did", words[-4000:], sep="\n", file=sys.stderr)
+        return NO_KERNEL
+
+
+def choose_kernel() -> str:
+    """Return `host` when the host's kernel has IPVS for us, else `uml`; LVSCTL_LAB_KERNEL decides when set."""
+    wanted = os.environ.get("LVSCTL_LAB_KERNEL", "")
+    if wanted in {"host", "uml"}:
+        return wanted
+    if os.geteuid() == 0 and shutil.which("ipvsadm") and shutil.which("unshare"):
+        # Only a try tells: the module, the capability in the first user namespace, a container's filters.
+        tried = subprocess.run(
+            ["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "ipvsadm", "-A", "-t", "127.0.0.1:1"],
+            capture_output=True,
+            check=False,
+        )
+        if tried.returncode == 0:
+            return "host"
+    return "uml"
+
+
+def _script(job: Job, kind: str) -> str:
+    """Return the shell text that gives `job.command` its directory and its environment."""
+    passed = {
+        name: value for name, value in os.environ.items() if name in PASSED or name.startswith(PASSED_PREFIXES)
+    }
+    # Debian keeps ip and ipvsadm where an ordinary person's PATH does not look.
+    passed["PATH"] = f"{Path(sys.executable).parent}:{passed.get('PATH', '/usr/bin:/bin')}:/usr/local/sbin:/usr/sbin:/sbin"
+    passed |= {"LVSCTL_LAB": kind, "GOMAXPROCS": "1", "TMPDIR": "/tmp"}  # noqa: S108 - memory inside
+    if not sys.stdout.isatty():
+        passed |= {"TERM": "dumb", "NO_COLOR": "1"}
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(passed.items())]
+    if job.tty and sys.stdin.isatty():
+        size = os.get_terminal_size(sys.stdin.fileno())
+        lines.append(f"stty rows {size.lines} cols {size.columns}")
+    lines += [f"cd {shlex.quote(str(Path.cwd()))} || exit", f"exec {shlex.join(job.command)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _run_in_host_kernel(job: Job, inside: Mapping[str, str]) -> int | None:
+    """Return the status when we ended the command ourselves, None when it ended by itself."""
+    # A process namespace of its own: when its first process dies, the kernel ends all that it left behind.
+    unshare = ["unshare", "--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    process = subprocess.Popen(
+        [*unshare, str(CHECKOUT / "tests/lab/init.sh")],
+        env=os.environ | inside,
+        stdin=None if job.tty else subprocess.DEVNULL,
+        start_new_session=not job.tty,
+    )
+    try:
+        process.wait(job.timeout)
+    except subprocess.TimeoutExpired:
+        _say_deadline(job)
+        return DEADLINE_PASSED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    finally:
+        process.kill()
+        process.wait()
+    return None
+
+
+def _run_in_user_mode_linux(job: Job, place: Path, inside: Mapping[str, str]) -> int | None:
+    """Return the status when we ended the kernel ourselves, None when it ended by itself."""
+    program, modules = find_user_mode_linux()
+    with (place / "kernel.log").open("wb") as log, _console(job) as (kernel_end, our_end, answer):
+        arguments = [
+            program,
+            f"mem={job.memory}",
+            "root=/dev/root",
+            "rootfstype=hostfs",
+            "rootflags=/",
+            "rw",
+            f"init={CHECKOUT}/tests/lab/init.sh",
+            f"uml_dir={place}/",
+            "con=null",
+            "con0=null,fd:1",  # the kernel's messages: its log
+            f"con1=fd:{kernel_end},fd:{kernel_end}",
+            "quiet",
+            "panic=-1",
+            "noreboot",
+            f"LAB_MODULES={modules}",
+            *(f"{name}={value}" for name, value in inside.items()),
+        ]
+        _become_subreaper()
+        process = subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[kernel_end],
+            env=os.environ | {"TMPDIR": _memory_directory(job.memory)} | _preload(),
+            start_new_session=True,
+        )
+        os.close(kernel_end)
+        try:
+            return _relay(job, process, our_end, place / "status", answer)
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        finally:
+            _end(process)
+
+
+def find_user_mode_linux() -> tuple[str, str]:
+    """Return the path of User-Mode Linux and that of its modules."""
+    program = shutil.which("linux.uml")
+    if not program:
+        raise KernelError("lab: no linux.uml here: run `make build/lab/ready`, or install the package user-mode-linux")
+    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    modules = Path("/usr/lib/uml/modules") / version
+    if not modules.is_dir():
+        raise KernelError(f"lab: {program} is {version} and has no modules in {modules}: reinstall user-mode-linux")
+    return program, str(modules)
+
+
+def _preload() -> dict[str, str]:
+    """Return the environment that loads the answer to processors with AMX, see xstate.c."""
+    library = STATE / "xstate.so"
+    return {"LD_PRELOAD": str(library)} if library.exists() else {}
+
+
+def _memory_directory(memory: str) -> str:
+    """Return a directory for the file that is the kernel's memory: a tmpfs with room, else one of the disk's.
+
+    A container's /dev/shm often has 64 MB, and a kernel whose memory cannot grow dies of SIGBUS.
+    """
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    needed = int(memory[:-1]) * units[memory[-1].upper()]
+    shared = Path("/dev/shm")  # noqa: S108 - User-Mode Linux makes its file there safely and unlinks it
+    if shared.is_dir() and os.access(shared, os.W_OK) and shutil.disk_usage(shared).free > needed:
+        return str(shared)
+    return str(STATE)
+
+
+def _become_subreaper() -> None:
+    """Make this process the parent of what User-Mode Linux leaves behind, so that it can be waited for."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill the kernel and its processes, and wait for each; its session holds nothing else."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with suppress(ChildProcessError):
+        while True:
+            os.waitpid(-process.pid, 0)
+
+
+@contextmanager
+def _console(job: Job) -> Iterator[tuple[int, int, bool]]:
+    """Yield the kernel's end and our end of its console, and whether our terminal answers on it.
+
+    A pseudo-terminal in between, and never our own terminal: User-Mode Linux makes what it is given
+    non-blocking and raw, and would leave it so.
+    """
+    our_end, kernel_end = pty.openpty()
+    tty.setraw(kernel_end)
+    answer = job.tty and sys.stdin.isatty()
+    if answer:
+        before = termios.tcgetattr(sys.stdin)
+        rows_and_columns = fcntl.ioctl(sys.stdin, termios.TIOCGWINSZ, struct.pack("HHHH", 0, 0, 0, 0))
+        fcntl.ioctl(kernel_end, termios.TIOCSWINSZ, rows_and_columns)
+        tty.setraw(sys.stdin)
+    try:
+        yield kernel_end, our_end, answer
+    finally:
+        if answer:
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+        os.close(our_end)
+
+
+def _relay(job: Job, process: subprocess.Popen[bytes], our_end: int, status: Path, answer: bool) -> int | None:  # noqa: FBT001
+    """Copy the console until the kernel ends; None when it did, a status when the deadline passed first."""
+    deadline = time.monotonic() + job.timeout
+    with selectors.DefaultSelector() as selector:
+        selector.register(our_end, selectors.EVENT_READ, _copier(our_end, sys.stdout.fileno()))
+        if job.tty:
+            # A script may type as well as a person: whatever standard input is, it goes to the console.
+            with suppress(PermissionError):  # a plain file cannot be waited for
+                selector.register(sys.stdin, selectors.EVENT_READ, _copier(sys.stdin.fileno(), our_end))
+        while time.monotonic() < deadline:
+            for key, _ in selector.select(0.1):
+                copy: Callable[[], bool] = key.data
+                if not copy():
+                    if key.fd == our_end:
+                        return None
+                    selector.unregister(key.fileobj)
+            if status.exists() or process.poll() is not None:
+                while selector.select(0) and _copier(our_end, sys.stdout.fileno())():
+                    pass
+                return None
+    if not answer:
+        _say_deadline(job)
+    return DEADLINE_PASSED
+
+
+def _copier(source: int, target: int) -> Callable[[], bool]:
+    """Return a function that copies what `source` has and says whether there may be more."""
+
+    def copy() -> bool:
+        try:
+            data = os.read(source, 65536)
+        except OSError:  # EIO: nobody holds the other end of the pseudo-terminal
+            return False
+        while data:
+            data = data[os.write(target, data) :]
+        return bool(data) or source != target
+
+    return copy
+
+
+def _say_deadline(job: Job) -> None:
+    print(f"lab: {shlex.join(job.command)} was ended after {job.timeout:g} s", file=sys.stderr)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return the exit status of the command that `arguments` name."""
+    parser = argparse.ArgumentParser(prog="python -m tests.lab.kernel", description="Run a command in a kernel with IPVS.")
+    parser.add_argument("--timeout", type=float, default=600.0, help="seconds until the kernel is ended")
+    parser.add_argument("--memory", default="2G", help="the kernel's memory: 512M, 2G")
+    parser.add_argument("--tty", action="store_true", help="give the command a terminal")
+    parser.add_argument("command", nargs="+")
+    given = parser.parse_args(arguments)
+    try:
+        return run(Job(command=tuple(given.command), timeout=given.timeout, memory=given.memory, tty=given.tty))
+    except KernelError as error:
+        print(error, file=sys.stderr)
+        return NO_KERNEL
+
+
+if __name__ == "__main__":
+    sys.exit(main())
