@@ -1,0 +1,144 @@
+"""Why a step is taken, in a constant word and a sentence.
+
+Pure. What tells a change in Consul from a hand in the kernel is the ledger: a table that differs from what we last
+wrote was changed by somebody else, a wish that differs from it was changed in Consul or in the configuration.
+"""
+
+import enum
+from collections.abc import Iterator
+
+import attrs
+
+from lvsctl.core.admission import Admitted, Excluded, Reason, Rejected
+from lvsctl.core.desired import Member
+from lvsctl.core.drain import Drained
+from lvsctl.core.instance import Instance
+from netlink.types import RealServer, TableEntry, VirtualServer
+
+
+class Kind(enum.Enum):
+    """The constant word for a cause, in logs and JSON."""
+
+    NEW = "new"
+    RETURNED = "returned"
+    CHECK = "check"
+    MAINTENANCE = "maintenance"
+    DEREGISTERED = "deregistered"
+    FILTERED = "filtered"
+    REJECTED = "rejected"
+    WEIGHT = "weight"
+    CONFIGURATION = "configuration"
+    DRIFT = "drift"
+    DRAIN = "drain"
+    HELD = "held"
+
+
+@attrs.frozen(kw_only=True)
+class Cause:
+    """Why something is as it is, or is about to change; `text` may hold strings from Consul, unescaped."""
+
+    kind: Kind
+    text: str
+
+
+EXCLUSIONS = {
+    Reason.CRITICAL: Kind.CHECK,
+    Reason.WARNING: Kind.CHECK,
+    Reason.MAINTENANCE: Kind.MAINTENANCE,
+    Reason.TAGS: Kind.FILTERED,
+    Reason.META: Kind.FILTERED,
+}
+
+
+def cause_of_virtual_server(
+    wanted: VirtualServer | None, observed: VirtualServer | None, written: TableEntry | None
+) -> Cause:
+    """Return why virtual server `observed` becomes `wanted`; None stands for one that is not there."""
+    if wanted is None:
+        return Cause(kind=Kind.CONFIGURATION, text="no longer in the configuration")
+    if observed is None and written is not None:
+        return Cause(kind=Kind.DRIFT, text="was in the kernel and is gone: a reboot, or deleted by hand")
+    if observed is None:
+        return Cause(kind=Kind.NEW, text="new in the configuration")
+    if written is not None and written.virtual_server == wanted:
+        return Cause(kind=Kind.DRIFT, text=f"changed by hand: {', '.join(changes(wanted, observed))}")
+    return Cause(kind=Kind.CONFIGURATION, text=f"configuration changed: {', '.join(changes(observed, wanted))}")
+
+
+def cause_of_addition(member: Member | None, written: RealServer | None, *, table_lost: bool) -> Cause:
+    """Return why a real server is added; `table_lost` when its whole virtual server has to be put back."""
+    if written is not None and written.weight > 0:
+        text = "put back with its virtual server" if table_lost else "was in the kernel and is gone: deleted by hand"
+        return Cause(kind=Kind.DRIFT, text=text)
+    return Cause(kind=Kind.NEW, text=f"passing in Consul: {name_of(member)}")
+
+
+def cause_of_change(
+    intended: RealServer, observed: RealServer, written: RealServer | None, *, member: Member | None, returning: bool
+) -> Cause:
+    """Return why a real server that stays is changed; `returning` when it was on its way out."""
+    if returning:
+        return Cause(kind=Kind.RETURNED, text=f"passing again: {name_of(member)}")
+    if written == intended:
+        return Cause(kind=Kind.DRIFT, text=f"changed by hand: {', '.join(changes(intended, observed))}")
+    if attrs.evolve(intended, weight=observed.weight) == observed:
+        text = f"weight in Consul is {intended.weight}, was {observed.weight}: {name_of(member)}"
+        return Cause(kind=Kind.WEIGHT, text=text)
+    return Cause(kind=Kind.CONFIGURATION, text=f"configuration changed: {', '.join(changes(observed, intended))}")
+
+
+def cause_of_leaving(member: Member | None, written: RealServer | None, *, configured: bool) -> Cause:
+    """Return why a real server has to go; `configured` tells whether its virtual server is still wanted."""
+    if not configured:
+        return Cause(kind=Kind.CONFIGURATION, text="its virtual server is no longer in the configuration")
+    if member is None and written is None:
+        return Cause(kind=Kind.DRIFT, text="added by hand: neither Consul nor lvsctl knows it")
+    if member is None:
+        return Cause(kind=Kind.DEREGISTERED, text="no longer registered in Consul")
+    return cause_of_absence(member)
+
+
+def cause_of_absence(member: Member) -> Cause:
+    """Return why the instance of `member` does not serve (or that it does)."""
+    text = f"{name_of(member)} {member.verdict.text}" if not isinstance(member.verdict, Admitted) else name_of(member)
+    match member.verdict:
+        case Admitted():
+            return Cause(kind=Kind.NEW, text=f"passing in Consul: {text}")
+        case Excluded(reason=reason):
+            return Cause(kind=EXCLUSIONS[reason], text=text)
+        case Rejected():
+            return Cause(kind=Kind.REJECTED, text=text)
+
+
+def cause_of_deletion(drained: Drained, leaving: Cause, *, timeout: float, now: float) -> Cause:
+    """Return why a real server that was leaving for `leaving` is deleted now."""
+    if drained.connections == 0:
+        return Cause(kind=Kind.DRAIN, text=f"drained in {max(0.0, now - drained.since):.0f} s; {leaving.text}")
+    left = f"{drained.connections} connection{'s' if drained.connections > 1 else ''} left"
+    return Cause(kind=Kind.DRAIN, text=f"drain timeout of {timeout:g} s is over with {left}; {leaving.text}")
+
+
+def name_of(member: Member | None) -> str:
+    """Return `instance 'reco-1' on node 'app1'`."""
+    if member is None:
+        return "an instance unknown to Consul"
+    source = member.source
+    if isinstance(source, Instance) or source.instance_id:
+        return f"instance {source.instance_id!r} on node {source.node!r}"
+    return "an unreadable entry"
+
+
+def changes(before: attrs.AttrsInstance, after: attrs.AttrsInstance) -> Iterator[str]:
+    """Yield `weight 1 -> 5` for each field that differs."""
+    for field in attrs.fields(type(before)):
+        was, is_now = getattr(before, field.name), getattr(after, field.name)
+        if was != is_now:
+            yield f"{field.name.replace('_', ' ')} {_word(was)} -> {_word(is_now)}"
+
+
+def _word(value: object) -> str:
+    if isinstance(value, enum.Flag):
+        return " | ".join(flag.name or "?" for flag in value).lower() or "none"
+    if isinstance(value, enum.Enum):
+        return value.name.lower().replace("_", "-")
+    return "none" if value is None else str(value)

@@ -1,0 +1,312 @@
+"""Everything one cycle decides, as one value: a function of configuration, answers, ledger, clock and live table.
+
+Pure. `reconcile` reads the inputs and carries the outcome out; `diff` and `status` only show it. Each virtual server
+is decided on its own, so that nothing about one can hurt another.
+"""
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+
+import attrs
+
+from lvsctl.config import Config
+from lvsctl.core import guard
+from lvsctl.core.cause import (
+    Cause,
+    cause_of_addition,
+    cause_of_change,
+    cause_of_deletion,
+    cause_of_leaving,
+    cause_of_virtual_server,
+)
+from lvsctl.core.desired import Member, Wanted, desired, limits_of
+from lvsctl.core.drain import Drained, Draining, drain
+from lvsctl.core.instance import Answers
+from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, foreign, owner_of
+from lvsctl.core.plan import plan_virtual_server
+from netlink.requests import AddRealServer, DeleteRealServer, Request, SetRealServer
+from netlink.types import (
+    Address,
+    Observed,
+    RealServer,
+    RealServerKey,
+    RealServers,
+    RealServerUsage,
+    TableEntry,
+    VirtualServerKey,
+)
+
+NO_USAGE = RealServerUsage()
+DRAIN_POLL = 1.0  # seconds between looks at the connections of what drains
+
+
+@attrs.frozen(kw_only=True)
+class Step:
+    """One change to the kernel and why it is made."""
+
+    name: str  # of the virtual server in the configuration
+    key: VirtualServerKey
+    request: Request
+    cause: Cause
+
+
+@attrs.frozen(kw_only=True)
+class VirtualServerDecision:
+    """What is to become of one virtual server of ours."""
+
+    name: str
+    key: VirtualServerKey
+    wanted: Wanted | None  # None: no longer configured
+    owner: Owner
+    observed: TableEntry | None
+    intended: TableEntry | None = None  # what the kernel shall have after the steps; None: nothing
+    held: RealServers = attrs.field(factory=dict)
+    leaving: Mapping[RealServerKey, Draining | Drained] = attrs.field(factory=dict)
+    leaving_causes: Mapping[RealServerKey, Cause] = attrs.field(factory=dict)
+    steps: tuple[Step, ...] = ()
+    drain_timeout: float = 0.0
+
+    @property
+    def draining(self) -> Mapping[RealServerKey, Draining]:
+        """Return the real servers that stay quiesced for now."""
+        return {key: state for key, state in self.leaving.items() if isinstance(state, Draining)}
+
+
+@attrs.frozen(kw_only=True)
+class Decision:
+    """What one cycle decided."""
+
+    virtual_servers: Mapping[VirtualServerKey, VirtualServerDecision]
+    waiting: frozenset[str]  # configured, but Consul has never answered for them: left exactly as they are
+    foreign: frozenset[VirtualServerKey]  # in the kernel and not ours
+    addresses: frozenset[Address]  # virtual addresses that virtual servers in the kernel will need
+    look_again: float | None  # Unix seconds by which to decide again although nothing changed
+
+    @property
+    def steps(self) -> Sequence[Step]:
+        """Return all steps, virtual server by virtual server: those that bring come before those that only remove."""
+        ordered = sorted(self.virtual_servers.values(), key=lambda each: (each.intended is None, each.key))
+        return [step for each in ordered for step in each.steps]
+
+
+def decide(
+    config: Config,
+    answers: Answers,
+    observed: Observed,
+    ledger: Ledger,
+    *,
+    own_addresses: AbstractSet[Address],
+    now: float,
+) -> Decision:
+    """Return what to do about every virtual server; `own_addresses` are the director's, `now` is Unix seconds."""
+    wanted = desired(config, answers, limits_of(config, own_addresses))
+    decisions = {each.config.key: _decide_configured(each, observed, ledger, now=now) for each in wanted.values()}
+    configured = {virtual_server.key for virtual_server in config.virtual_servers.values()}
+    for key, entry in ledger.items():
+        if key not in configured and key in observed.table:
+            decisions[key] = _decide_removed(key, entry, observed, now=now)
+    waiting = frozenset(config.virtual_servers.keys() - wanted.keys())
+    adopted = {key for key, each in decisions.items() if each.owner is Owner.ADOPTED}
+    return Decision(
+        virtual_servers=decisions,
+        waiting=waiting,
+        foreign=foreign(observed.table, ledger.keys() | adopted),
+        addresses=_addresses(decisions, observed, [config.virtual_servers[name].key for name in waiting], ledger),
+        look_again=now + DRAIN_POLL if any(each.draining or each.steps for each in decisions.values()) else None,
+    )
+
+
+def ledger_after(decision: Decision, ledger: Ledger, observed: Observed) -> Ledger:
+    """Return the ledger to write before the steps of `decision`: ours with their drains, as they stood until now.
+
+    What is removed stays in the ledger until the kernel has been seen without it.
+    """
+    kept = {
+        key: entry
+        for key, entry in ledger.items()
+        if key in decision.virtual_servers or key in observed.table or entry.name in decision.waiting
+    }
+    for key, each in decision.virtual_servers.items():
+        if each.owner is Owner.FOREIGN:
+            continue
+        before = ledger.get(key)
+        kept[key] = LedgerEntry(
+            name=each.name,
+            drain_timeout=each.drain_timeout,
+            written=before.written if before else (each.observed if each.owner is Owner.ADOPTED else None),
+            draining={server: state.since for server, state in each.draining.items()},
+        )
+    return kept
+
+
+def ledger_settled(decision: Decision, ledger: Ledger, failed: AbstractSet[VirtualServerKey]) -> Ledger:
+    """Return `ledger` once the steps of `decision` are done, all but those of the virtual servers in `failed`."""
+    done = {
+        key: each.intended
+        for key, each in decision.virtual_servers.items()
+        if key in ledger and key not in failed and each.owner is not Owner.FOREIGN
+    }
+    return {key: attrs.evolve(entry, written=done[key]) if key in done else entry for key, entry in ledger.items()}
+
+
+def _decide_configured(wanted: Wanted, observed: Observed, ledger: Ledger, *, now: float) -> VirtualServerDecision:
+    key = wanted.config.key
+    current = observed.table.get(key)
+    owner = owner_of(wanted.entry, current, ledger)
+    if owner is Owner.FOREIGN:
+        return VirtualServerDecision(
+            name=wanted.config.name, key=key, wanted=wanted, owner=owner, intended=current, observed=current
+        )
+    there = current.real_servers if current else {}
+    held = guard.held(wanted, there)
+    return _decide_leaving(
+        VirtualServerDecision(
+            name=wanted.config.name,
+            key=key,
+            wanted=wanted,
+            owner=owner,
+            observed=current,
+            held=held,
+            drain_timeout=wanted.config.drain_timeout,
+        ),
+        attrs.evolve(wanted.entry, real_servers={**wanted.entry.real_servers, **held}),
+        observed,
+        ledger.get(key),
+        now=now,
+    )
+
+
+def _decide_removed(
+    key: VirtualServerKey, entry: LedgerEntry, observed: Observed, *, now: float
+) -> VirtualServerDecision:
+    """Return the way out of a virtual server of ours that is no longer configured: drain all, then delete."""
+    current = observed.table[key]
+    decision = _decide_leaving(
+        VirtualServerDecision(
+            name=entry.name,
+            key=key,
+            wanted=None,
+            owner=Owner.OURS,
+            observed=current,
+            drain_timeout=entry.drain_timeout,
+        ),
+        attrs.evolve(current, real_servers={}),
+        observed,
+        entry,
+        now=now,
+    )
+    if decision.draining:
+        return decision
+    cause = cause_of_virtual_server(None, current.virtual_server, entry.written)
+    requests = plan_virtual_server(None, current)
+    steps = tuple(Step(name=entry.name, key=key, request=request, cause=cause) for request in requests)
+    return attrs.evolve(decision, intended=None, steps=steps)
+
+
+def _decide_leaving(
+    decision: VirtualServerDecision,
+    intended: TableEntry,
+    observed: Observed,
+    entry: LedgerEntry | None,
+    *,
+    now: float,
+) -> VirtualServerDecision:
+    """Return `decision` with what `intended` lacks drained step by step, and with the steps that follow from it."""
+    there = decision.observed.real_servers if decision.observed else {}
+    staying = intended.real_servers
+    since = entry.draining if entry else {}
+    usage = observed.usage.get(decision.key, {})
+    leaving = {
+        key: drain(
+            real_server,
+            usage.get(key, NO_USAGE),
+            since=since.get(key),
+            timeout=decision.drain_timeout,
+            now=now,
+        )
+        for key, real_server in there.items()
+        if key not in staying
+    }
+    quiesced = {
+        key: attrs.evolve(there[key], weight=0) for key, state in leaving.items() if isinstance(state, Draining)
+    }
+    decision = attrs.evolve(
+        decision,
+        leaving=leaving,
+        leaving_causes={key: _cause_of_leaving(key, decision, entry) for key in leaving},
+        intended=attrs.evolve(intended, real_servers={**staying, **quiesced}),
+    )
+    return attrs.evolve(decision, steps=tuple(_steps(decision, entry, now=now)))
+
+
+def _cause_of_leaving(key: RealServerKey, decision: VirtualServerDecision, entry: LedgerEntry | None) -> Cause:
+    member = decision.wanted.by_key.get(key) if decision.wanted else None
+    return cause_of_leaving(member, _written(entry, key), configured=decision.wanted is not None)
+
+
+def _steps(decision: VirtualServerDecision, entry: LedgerEntry | None, *, now: float) -> Sequence[Step]:
+    return [
+        Step(
+            name=decision.name,
+            key=decision.key,
+            request=request,
+            cause=_cause(request, decision, entry, now=now),
+        )
+        for request in plan_virtual_server(decision.intended, decision.observed)
+    ]
+
+
+def _cause(request: Request, decision: VirtualServerDecision, entry: LedgerEntry | None, *, now: float) -> Cause:
+    match request:
+        case AddRealServer(real_server=real_server):
+            return cause_of_addition(
+                _member(decision, real_server.key),
+                _written(entry, real_server.key),
+                table_lost=decision.observed is None,
+            )
+        case SetRealServer(real_server=real_server) if real_server.key in decision.leaving:
+            return decision.leaving_causes[real_server.key]
+        case SetRealServer(real_server=real_server):
+            return _cause_of_change(real_server, decision, entry)
+        case DeleteRealServer(key=key):
+            state = decision.leaving[key]
+            assert isinstance(state, Drained)  # noqa: S101  # what drains still is never deleted
+            return cause_of_deletion(state, decision.leaving_causes[key], timeout=decision.drain_timeout, now=now)
+        case _:
+            intended, observed = decision.intended, decision.observed
+            return cause_of_virtual_server(
+                intended.virtual_server if intended else None,
+                observed.virtual_server if observed else None,
+                entry.written if entry else None,
+            )
+
+
+def _cause_of_change(intended: RealServer, decision: VirtualServerDecision, entry: LedgerEntry | None) -> Cause:
+    observed = decision.observed.real_servers[intended.key] if decision.observed else intended
+    return cause_of_change(
+        intended,
+        observed,
+        _written(entry, intended.key),
+        member=_member(decision, intended.key),
+        returning=bool(entry and intended.key in entry.draining),
+    )
+
+
+def _member(decision: VirtualServerDecision, key: RealServerKey) -> Member | None:
+    return decision.wanted.by_key.get(key) if decision.wanted else None
+
+
+def _written(entry: LedgerEntry | None, key: RealServerKey) -> RealServer | None:
+    return entry.written.real_servers.get(key) if entry and entry.written else None
+
+
+def _addresses(
+    decisions: Mapping[VirtualServerKey, VirtualServerDecision],
+    observed: Observed,
+    waiting: Sequence[VirtualServerKey],
+    ledger: Ledger,
+) -> frozenset[Address]:
+    """Return the addresses of the virtual servers of ours that the kernel has or is about to have."""
+    keys = [key for key, each in decisions.items() if each.intended is not None and each.owner is not Owner.FOREIGN]
+    keys += [key for key in waiting if key in observed.table and key in ledger]
+    return frozenset(key.address for key in keys if key.address is not None)

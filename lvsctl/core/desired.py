@@ -1,0 +1,153 @@
+"""The virtual servers wanted, from the configuration and Consul's last complete answers.
+
+Pure. Says for every instance what becomes of it (`Member`), so that nothing that is left out is left out silently.
+Two instances at one address and port are one real server: the healthier stands for both, the other is shown.
+"""
+
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+
+import attrs
+
+from lvsctl.config import Config, VirtualServerConfig
+from lvsctl.core.admission import Admitted, Limits, Reason, Rejected, Verdict, admit
+from lvsctl.core.instance import Answer, Answers, Instance, Malformed, Query
+from netlink.types import Address, Family, RealServer, RealServerKey, RealServers, TableEntry, VirtualServer
+
+
+@attrs.frozen(kw_only=True)
+class Member:
+    """What becomes of one instance in one virtual server."""
+
+    source: Instance | Malformed
+    verdict: Verdict
+
+    @property
+    def key(self) -> RealServerKey | None:
+        """Return the real server the instance is or would be; None where it cannot be one."""
+        return self.verdict.key
+
+
+@attrs.frozen(kw_only=True)
+class Wanted:
+    """One virtual server as configured, with what Consul's answer makes of it."""
+
+    config: VirtualServerConfig
+    entry: TableEntry
+    members: tuple[Member, ...]
+    by_key: Mapping[RealServerKey, Member]  # the member behind each real server, an admitted one before others
+
+
+def query_of(virtual_server: VirtualServerConfig) -> Query:
+    """Return what has to be asked of Consul for `virtual_server`."""
+    return Query(
+        service=virtual_server.consul_service,
+        datacenter=virtual_server.datacenter or "",
+        near=virtual_server.near or "",
+    )
+
+
+def queries_of(config: Config) -> frozenset[Query]:
+    """Return everything that has to be asked of Consul; virtual servers may share a query."""
+    return frozenset(query_of(virtual_server) for virtual_server in config.virtual_servers.values())
+
+
+def virtual_addresses(config: Config) -> frozenset[Address]:
+    """Return the addresses of all configured virtual servers; firewall marks have none."""
+    keys = (virtual_server.key for virtual_server in config.virtual_servers.values())
+    return frozenset(key.address for key in keys if key.address is not None)
+
+
+def limits_of(config: Config, own_addresses: AbstractSet[Address]) -> Limits:
+    """Return what no instance may claim on a director that has `own_addresses`."""
+    return Limits(
+        allowed_networks=config.safety.allowed_networks,
+        max_weight=config.safety.max_weight,
+        virtual_addresses=virtual_addresses(config),
+        own_addresses=own_addresses,
+    )
+
+
+def desired(config: Config, answers: Answers, limits: Limits) -> Mapping[str, Wanted]:
+    """Return what is wanted by name, without the virtual servers whose query was never answered."""
+    return {
+        name: _wanted(virtual_server, answers[query_of(virtual_server)], limits)
+        for name, virtual_server in config.virtual_servers.items()
+        if query_of(virtual_server) in answers
+    }
+
+
+def virtual_server_of(config: VirtualServerConfig) -> VirtualServer:
+    """Return the virtual server as the kernel shall have it, a full-length persistence prefix as the default it is."""
+    full_length = 32 if config.key.family is Family.IPV4 else 128
+    return VirtualServer(
+        key=config.key,
+        scheduler=config.scheduler,
+        scheduler_flags=config.scheduler_flags,
+        one_packet=config.one_packet,
+        persistence=config.persistence,
+        persistence_prefix=None if config.persistence_prefix == full_length else config.persistence_prefix,
+    )
+
+
+def _wanted(config: VirtualServerConfig, answer: Answer, limits: Limits) -> Wanted:
+    members = _one_for_each_real_server(
+        Member(source=instance, verdict=admit(instance, config, limits)) for instance in answer.instances
+    )
+    unreadable = tuple(
+        Member(source=entry, verdict=Rejected(reason=Reason.MALFORMED, text=entry.reason)) for entry in answer.malformed
+    )
+    return Wanted(
+        config=config,
+        entry=TableEntry(virtual_server=virtual_server_of(config), real_servers=_real_servers(config, members)),
+        members=members + unreadable,
+        by_key=_by_key(members),
+    )
+
+
+def _by_key(members: tuple[Member, ...]) -> Mapping[RealServerKey, Member]:
+    admitted_last = sorted(members, key=lambda member: isinstance(member.verdict, Admitted))
+    return {member.key: member for member in admitted_last if member.key is not None}
+
+
+def _real_servers(config: VirtualServerConfig, members: tuple[Member, ...]) -> RealServers:
+    return {
+        member.verdict.key: RealServer(
+            key=member.verdict.key,
+            forwarding=config.forwarding,
+            weight=member.verdict.weight,
+            upper_threshold=config.upper_threshold,
+            lower_threshold=config.lower_threshold,
+        )
+        for member in members
+        if isinstance(member.verdict, Admitted)
+    }
+
+
+def _one_for_each_real_server(members: Iterable[Member]) -> tuple[Member, ...]:
+    """Return the members in their order, all but one admitted at the same real server rejected as duplicates.
+
+    The first by node and instance id stays, whatever the order of Consul's answer, so that the choice never flaps.
+    """
+    members = tuple(members)
+    chosen: dict[RealServerKey, Instance] = {}
+    for member in members:
+        if isinstance(member.verdict, Admitted) and isinstance(member.source, Instance):
+            key, instance = member.verdict.key, member.source
+            if key not in chosen or instance.identity < chosen[key].identity:
+                chosen[key] = instance
+    return tuple(_unless_duplicate(member, chosen) for member in members)
+
+
+def _unless_duplicate(member: Member, chosen: Mapping[RealServerKey, Instance]) -> Member:
+    if not isinstance(member.verdict, Admitted) or chosen[member.verdict.key] is member.source:
+        return member
+    other = chosen[member.verdict.key]
+    return attrs.evolve(
+        member,
+        verdict=Rejected(
+            reason=Reason.DUPLICATE,
+            text=f"is at {member.verdict.key} like instance {other.instance_id!r} on node {other.node!r}, which serves",
+            key=member.verdict.key,
+        ),
+    )

@@ -1,0 +1,159 @@
+"""What `lvsctl diff` shows: the kernel against what is wanted, each line with its cause.
+
+Pure. A line is a *difference* when the kernel is not, or does not stay, as Consul and the configuration want it: a
+step to be taken, a real server that drains, one that is held. Lines about instances that were rejected explain an
+absence and are *notes*: the kernel is as wanted.
+"""
+
+import enum
+from collections.abc import Iterator, Sequence
+
+import attrs
+
+from lvsctl.core.admission import Rejected
+from lvsctl.core.cause import Cause, Kind, cause_of_absence, changes, name_of
+from lvsctl.core.decision import Decision, Step, VirtualServerDecision
+from lvsctl.core.drain import Draining
+from lvsctl.core.ownership import Owner
+from netlink.requests import (
+    AddRealServer,
+    AddVirtualServer,
+    DeleteRealServer,
+    DeleteVirtualServer,
+    SetRealServer,
+    SetVirtualServer,
+)
+from netlink.types import RealServer, VirtualServer
+
+
+class Sign(enum.Enum):
+    """What kind of line it is; the value is the mark in front of it."""
+
+    ADD = "+"
+    CHANGE = "~"
+    REMOVE = "-"
+    NOTE = "!"
+
+
+@attrs.frozen(kw_only=True)
+class Line:
+    """One line of a diff."""
+
+    sign: Sign
+    name: str  # of the virtual server in the configuration
+    virtual_server: str  # its key in words
+    real_server: str | None  # None: the virtual server itself; the instance's name where it has no address
+    what: str  # `weight 1 -> 5`, `masquerade, weight 1`
+    cause: Cause
+    differs: bool = True
+
+
+def difference(decision: Decision) -> Sequence[Line]:
+    """Return all lines, virtual server by virtual server; those of one stand together."""
+    ordered = sorted(decision.virtual_servers.values(), key=lambda each: (each.name, each.key))
+    return [line for each in ordered for line in _lines(each)]
+
+
+def line_of(step: Step, decision: VirtualServerDecision) -> Line:
+    """Return the line for one step."""
+    sign, real_server, what = _describe(step, decision)
+    return Line(
+        sign=sign,
+        name=step.name,
+        virtual_server=str(step.key),
+        real_server=real_server,
+        what=what,
+        cause=step.cause,
+    )
+
+
+def _lines(each: VirtualServerDecision) -> Iterator[Line]:
+    if each.owner is Owner.FOREIGN:
+        yield _foreign_line(each)
+        return
+    for step in each.steps:
+        yield line_of(step, each)
+    planned = {step.request.real_server.key for step in each.steps if isinstance(step.request, SetRealServer)}
+    for key, state in each.draining.items():
+        if key not in planned:
+            yield _note(each, Sign.REMOVE, str(key), _draining(state), each.leaving_causes[key], differs=True)
+    for key, real_server in each.held.items():
+        member = each.wanted.by_key.get(key) if each.wanted else None
+        why = cause_of_absence(member).text if member else "no longer registered in Consul"
+        cause = Cause(kind=Kind.HELD, text=f"held, for nothing else would serve: {why}")
+        yield _note(each, Sign.REMOVE, str(key), f"stays with weight {real_server.weight}", cause, differs=True)
+    for member in each.wanted.members if each.wanted else ():
+        if isinstance(member.verdict, Rejected):
+            place = str(member.key) if member.key else name_of(member)
+            yield _note(each, Sign.NOTE, place, "rejected", cause_of_absence(member), differs=False)
+
+
+def _note(
+    each: VirtualServerDecision, sign: Sign, real_server: str | None, what: str, cause: Cause, *, differs: bool
+) -> Line:
+    return Line(
+        sign=sign,
+        name=each.name,
+        virtual_server=str(each.key),
+        real_server=real_server,
+        what=what,
+        cause=cause,
+        differs=differs,
+    )
+
+
+def _foreign_line(each: VirtualServerDecision) -> Line:
+    cause = Cause(
+        kind=Kind.REJECTED,
+        text="a foreign virtual server holds this address and differs from what is wanted; "
+        f"delete it ({ipvsadm_delete(each)}) or take {each.name!r} out of the configuration",
+    )
+    return _note(each, Sign.NOTE, None, "left alone", cause, differs=True)
+
+
+def ipvsadm_delete(each: VirtualServerDecision) -> str:
+    """Return the command that deletes the virtual server by hand."""
+    if each.key.protocol is None:
+        return f"ipvsadm -D -f {each.key.mark}" + (" -6" if each.key.family == 10 else "")
+    flag = {"TCP": "-t", "UDP": "-u", "SCTP": "--sctp-service"}[each.key.protocol.name]
+    return f"ipvsadm -D {flag} {str(each.key).split(' ', 1)[1]}"
+
+
+def _draining(state: Draining) -> str:
+    return f"draining, {state.connections} connection{'' if state.connections == 1 else 's'} left"
+
+
+def _describe(step: Step, each: VirtualServerDecision) -> tuple[Sign, str | None, str]:
+    there = each.observed.real_servers if each.observed else {}
+    match step.request:
+        case AddVirtualServer(virtual_server=virtual_server):
+            return Sign.ADD, None, describe_virtual_server(virtual_server)
+        case SetVirtualServer(virtual_server=virtual_server) if each.observed:
+            return Sign.CHANGE, None, ", ".join(changes(each.observed.virtual_server, virtual_server))
+        case SetVirtualServer(virtual_server=virtual_server):
+            return Sign.CHANGE, None, describe_virtual_server(virtual_server)
+        case DeleteVirtualServer():
+            return Sign.REMOVE, None, "the virtual server and what is left of it"
+        case AddRealServer(real_server=real_server):
+            return Sign.ADD, str(real_server.key), describe_real_server(real_server)
+        case SetRealServer(real_server=real_server):
+            what = ", ".join(changes(there[real_server.key], real_server))
+            return (Sign.REMOVE if real_server.key in each.leaving else Sign.CHANGE), str(real_server.key), what
+        case DeleteRealServer(key=key):
+            return Sign.REMOVE, str(key), describe_real_server(there[key])
+
+
+def describe_virtual_server(virtual_server: VirtualServer) -> str:
+    """Return `wlc` or `sh flag_1, persistence 300 s`: what the virtual server is besides its key."""
+    words = [virtual_server.scheduler]
+    words += [flag.name.lower() for flag in virtual_server.scheduler_flags if flag.name]
+    if virtual_server.one_packet:
+        words.append("one-packet")
+    if virtual_server.persistence:
+        words.append(f"persistence {virtual_server.persistence} s")
+    return ", ".join(words)
+
+
+def describe_real_server(real_server: RealServer) -> str:
+    """Return `masquerade, weight 1`."""
+    return f"{real_server.forwarding.name.lower().replace('_', '-')}, weight {real_server.weight}"

@@ -1,0 +1,45 @@
+"""One real server's way out: serving, draining, drained.
+
+Pure. Leaving is quiescing first (weight 0: connections go on, new ones go elsewhere), then deleting when the
+connections are gone or the deadline has come. Deleting at once would drop live packets silently. A real server that
+returns meanwhile is raised in place, for its weight is all that changed.
+"""
+
+import attrs
+
+from netlink.types import RealServer, RealServerUsage
+
+
+@attrs.frozen(kw_only=True)
+class Draining:
+    """Still in the table with weight 0, since `since` (Unix seconds)."""
+
+    since: float
+    connections: int
+
+
+@attrs.frozen(kw_only=True)
+class Drained:
+    """To be deleted; `connections` is 0 unless the deadline came first."""
+
+    since: float
+    connections: int
+
+
+def drain(
+    observed: RealServer, usage: RealServerUsage, *, since: float | None, timeout: float, now: float
+) -> Draining | Drained:
+    """Return where a leaving real server stands.
+
+    `since` is when it was quiesced, None when it was not yet; `timeout` is in seconds, 0 deletes without draining.
+    Connections that are closing count too: the client may still wait for the rest of an answer.
+    A clock that was set back only lengthens a drain, by no more than its timeout.
+    """
+    connections = usage.active + usage.inactive
+    started = now if since is None else min(since, now)
+    if now - started >= timeout:
+        return Drained(since=started, connections=connections)
+    quiesced = since is not None and observed.weight == 0
+    if quiesced and connections == 0:
+        return Drained(since=started, connections=0)
+    return Draining(since=started, connections=connections)

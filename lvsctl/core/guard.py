@@ -1,0 +1,33 @@
+"""What must not leave, whatever Consul says: the last serving real servers of a virtual server.
+
+Pure. A catalogue that calls every instance bad is far more often wrong than right (a lost permission answers an
+empty list with status 200), and a virtual server without real servers is an outage for certain. So when a removal
+would leave nothing that serves, those that serve now stay, and this is shown as a hold. It ends by itself as soon as
+Consul has one instance that passes; to empty a virtual server on purpose, remove it from the configuration.
+Instances that are registered but failing are kept rather than ones that are gone. What admission rejected is never
+kept: an address that must not be in the table is worse than an empty one.
+"""
+
+from lvsctl.core.admission import Rejected
+from lvsctl.core.desired import Wanted
+from netlink.types import RealServer, RealServerKey, RealServers
+
+
+def held(wanted: Wanted, observed: RealServers) -> RealServers:
+    """Return the real servers of `observed` that stay although `wanted` lets them go; empty when nothing is held."""
+    if any(serves(real_server) for real_server in wanted.entry.real_servers.values()):
+        return {}
+    serving = {key: real_server for key, real_server in observed.items() if serves(real_server)}
+    registered = {key: real_server for key, real_server in serving.items() if _is_failing(key, wanted)}
+    gone = {key: real_server for key, real_server in serving.items() if key not in wanted.by_key}
+    return registered or gone
+
+
+def serves(real_server: RealServer) -> bool:
+    """Tell whether `real_server` gets new connections."""
+    return real_server.weight > 0
+
+
+def _is_failing(key: RealServerKey, wanted: Wanted) -> bool:
+    """Tell whether Consul still has the instance behind `key`, in a form that may be in the table."""
+    return key in wanted.by_key and not isinstance(wanted.by_key[key].verdict, Rejected)

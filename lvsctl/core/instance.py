@@ -1,0 +1,100 @@
+"""One Consul service instance, as Consul registered it: address, port, health, weight, and why.
+
+Pure. `consul.decode` makes these from JSON; `admission` decides what they may become. Nothing here is trusted:
+the address is still text, because a registrant may write a host name into it.
+Source: Consul HTTP API, Health, List Nodes for Service (`/v1/health/service/:service`).
+"""
+
+import enum
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+
+MAINTENANCE_CHECKS: Final = ("_service_maintenance", "_node_maintenance")
+
+
+class Health(enum.IntEnum):
+    """How well an instance is, by its worst check; the greater the worse."""
+
+    PASSING = 0
+    WARNING = 1
+    CRITICAL = 2
+    MAINTENANCE = 3
+
+    @property
+    def word(self) -> str:
+        """Return the word Consul uses."""
+        return self.name.lower()
+
+
+@attrs.frozen(kw_only=True)
+class Check:
+    """One health check of an instance or of its node."""
+
+    check_id: str
+    name: str
+    health: Health
+    output: str = ""  # what the check printed; for maintenance the operator's reason
+
+
+@attrs.frozen(kw_only=True)
+class Instance:
+    """One registration of a Consul service on a node."""
+
+    node: str
+    instance_id: str  # ServiceID, unique on its node
+    address: str  # the service's address, else its node's, exactly as registered
+    port: int  # 0..65535; 0 where none was registered
+    weight: int = 1  # Weights.Passing
+    warning_weight: int = 1  # Weights.Warning
+    tags: tuple[str, ...] = ()
+    meta: Mapping[str, str] = attrs.field(factory=dict)
+    checks: tuple[Check, ...] = ()  # of the instance and of its node
+
+    @property
+    def health(self) -> Health:
+        """Return the health of the worst check; an instance without checks is passing, as Consul has it."""
+        return max((check.health for check in self.checks), default=Health.PASSING)
+
+    @property
+    def worst_check(self) -> Check | None:
+        """Return the check that decides `health`; None when all pass."""
+        failing = [check for check in self.checks if check.health is not Health.PASSING]
+        return max(failing, key=lambda check: check.health, default=None)
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Return what tells this instance from every other of its Consul service."""
+        return (self.node, self.instance_id)
+
+
+@attrs.frozen(kw_only=True)
+class Malformed:
+    """One entry of an answer that could not be read; the others of that answer serve."""
+
+    node: str
+    instance_id: str
+    reason: str
+
+
+@attrs.frozen(kw_only=True, order=True)
+class Query:
+    """What is asked of Consul: one Consul service, where, and sorted from where."""
+
+    service: str
+    datacenter: str = ""  # empty: the agent's own
+    near: str = ""  # node to sort by round-trip time from; empty: unsorted
+
+
+@attrs.frozen(kw_only=True)
+class Answer:
+    """The last complete answer to a query."""
+
+    instances: tuple[Instance, ...] = ()
+    malformed: tuple[Malformed, ...] = ()
+    index: int = 0  # X-Consul-Index, for reading the journal of causes
+
+
+Answers = Mapping[Query, Answer]
+"""The last complete answer to each query; a query that was never answered is absent, which is not an empty answer."""

@@ -1,0 +1,332 @@
+"""What `lvsctl status` shows, as values: the daemon computes them, the socket carries them, the terminal draws them.
+
+Pure. Text in here may come from Consul and is unescaped; whoever shows it escapes it. Times are Unix seconds.
+"""
+
+import enum
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Final
+
+import attrs
+
+from lvsctl.config import Config, VirtualServerConfig
+from lvsctl.core.admission import Admitted, Rejected
+from lvsctl.core.cause import cause_of_absence
+from lvsctl.core.decision import NO_USAGE, Decision, VirtualServerDecision
+from lvsctl.core.desired import Member
+from lvsctl.core.difference import ipvsadm_delete
+from lvsctl.core.guard import serves
+from lvsctl.core.instance import Health, Instance
+from lvsctl.core.ownership import Owner
+from netlink.types import Address, Observed, RealServerKey, Traffic, VirtualServer, VirtualServerKey
+
+SCHEMA: Final = "lvsctl.status/1"
+NO_TRAFFIC: Final = Traffic()
+
+
+class State(enum.Enum):
+    """How a virtual server stands; the value is what screens and JSON show."""
+
+    OK = "ok"
+    DEGRADED = "degraded"  # some instances do not serve
+    EMPTY = "empty"  # nothing serves
+    HELD = "held"  # Consul wants the last ones out; they stay
+    LEAVING = "leaving"  # no longer configured, draining
+    WAITING = "waiting"  # Consul has not answered for it yet; left as it is
+    REFUSED = "refused"  # the kernel refused something
+    FOREIGN = "foreign"  # somebody else's virtual server has its address
+
+
+class Place(enum.Enum):
+    """Where a real server or an instance stands."""
+
+    SERVING = "serving"
+    QUIESCED = "quiesced"  # wanted with weight 0
+    DRAINING = "draining"
+    HELD = "held"
+    PENDING = "pending"  # wanted, not in the kernel yet
+    OUT = "out"  # not wanted now
+    REJECTED = "rejected"
+
+
+@attrs.frozen(kw_only=True)
+class RealServerStatus:
+    """One real server, or one instance that is none."""
+
+    real_server: str  # address and port; empty where an instance has none
+    node: str
+    instance: str
+    check: str  # passing, warning, critical, maintenance; empty where Consul does not know it
+    place: Place
+    weight: int | None  # in the kernel; None when it is not there
+    active: int
+    inactive: int
+    rate: int  # new connections a second
+    why: str
+
+
+@attrs.frozen(kw_only=True)
+class VirtualServerStatus:
+    """One virtual server."""
+
+    name: str
+    consul_service: str
+    address: str  # `tcp 10.9.0.100:80` or `mark 7`
+    scheduler: str
+    forwarding: str
+    serving: int
+    wanted: int  # instances that Consul has for it, tags and meta considered
+    state: State
+    note: str
+    active: int
+    inactive: int
+    rate: int  # new connections a second
+    real_servers: tuple[RealServerStatus, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class ConsulStatus:
+    """How the daemon stands with Consul."""
+
+    address: str
+    reachable: bool
+    data_age: float | None  # seconds since the oldest of the last answers was confirmed; None: never answered
+    failing_since: float | None = None
+    failing: int = 0  # queries that fail now
+    error: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class KernelStatus:
+    """How the kernel stands against what is wanted."""
+
+    in_sync_since: float | None  # None: not in sync
+    pending: int  # steps to be taken
+    error: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Status:
+    """The whole answer to `lvsctl status`."""
+
+    schema: str = SCHEMA
+    version: str
+    host: str
+    role: str  # active, dry-run; `no daemon` when read from the kernel alone
+    time: float
+    started: float | None
+    config: str  # path of the file
+    config_error: str  # why the last reload was refused; empty when it was not
+    consul: ConsulStatus | None
+    kernel: KernelStatus
+    foreign: tuple[str, ...]
+    virtual_servers: tuple[VirtualServerStatus, ...]
+
+
+def virtual_servers(
+    config: Config,
+    decision: Decision,
+    observed: Observed,
+    *,
+    refused: Mapping[VirtualServerKey, str],
+    local: AbstractSet[Address],
+) -> tuple[VirtualServerStatus, ...]:
+    """Return a row for every virtual server that is configured or ours; `local` are the director's addresses."""
+    rows = [
+        _decided(each, observed, refused=refused.get(each.key, ""), local=local)
+        for each in decision.virtual_servers.values()
+    ]
+    rows += [_waiting(config.virtual_servers[name], observed) for name in decision.waiting]
+    return tuple(sorted(rows, key=lambda row: (row.name, row.address)))
+
+
+def bare_virtual_servers(observed: Observed, names: Mapping[VirtualServerKey, str]) -> tuple[VirtualServerStatus, ...]:
+    """Return a row for every virtual server of the kernel, for when there is no daemon to ask."""
+    return tuple(
+        _bare(observed, key, name=names.get(key, ""), consul_service="", state=None) for key in sorted(observed.table)
+    )
+
+
+def _decided(
+    each: VirtualServerDecision, observed: Observed, *, refused: str, local: AbstractSet[Address]
+) -> VirtualServerStatus:
+    if each.owner is Owner.FOREIGN:
+        note = f"a foreign virtual server is in the way; {ipvsadm_delete(each)} lets lvsctl create its own"
+        return attrs.evolve(_of_observed(each, observed), state=State.FOREIGN, note=note)
+    rows = _real_servers(each, observed)
+    serving = sum(row.place in (Place.SERVING, Place.HELD) for row in rows)
+    wanted = sum(row.check != "" for row in rows)
+    state = _state(each, serving=serving, wanted=wanted, refused=bool(refused))
+    return attrs.evolve(
+        _of_observed(each, observed),
+        serving=serving,
+        wanted=wanted,
+        state=state,
+        note=refused or _note(each, state, local),
+        real_servers=rows,
+    )
+
+
+def _of_observed(each: VirtualServerDecision, observed: Observed) -> VirtualServerStatus:
+    row = _bare(
+        observed,
+        each.key,
+        name=each.name,
+        consul_service=each.wanted.config.consul_service if each.wanted else "",
+        state=State.OK,
+    )
+    if each.wanted is None:
+        return row
+    virtual_server = each.wanted.entry.virtual_server
+    return attrs.evolve(row, scheduler=scheduler_words(virtual_server), forwarding=word(each.wanted.config.forwarding))
+
+
+def _waiting(config: VirtualServerConfig, observed: Observed) -> VirtualServerStatus:
+    row = _bare(observed, config.key, name=config.name, consul_service=config.consul_service, state=State.WAITING)
+    return attrs.evolve(
+        row,
+        scheduler=row.scheduler or config.scheduler,
+        forwarding=word(config.forwarding),
+        note="Consul has not answered yet; left as it is",
+    )
+
+
+def _bare(
+    observed: Observed, key: VirtualServerKey, *, name: str, consul_service: str, state: State | None
+) -> VirtualServerStatus:
+    """Return what the kernel alone says about a virtual server; zeros when it is not there."""
+    entry = observed.table.get(key)
+    real_servers = entry.real_servers if entry else {}
+    usage = observed.usage.get(key, {})
+    serving = sum(serves(real_server) for real_server in real_servers.values())
+    forwardings = sorted({word(real_server.forwarding) for real_server in real_servers.values()})
+    return VirtualServerStatus(
+        name=name,
+        consul_service=consul_service,
+        address=str(key),
+        scheduler=scheduler_words(entry.virtual_server) if entry else "",
+        forwarding=", ".join(forwardings),
+        serving=serving,
+        wanted=len(real_servers),
+        state=state or (State.OK if serving else State.EMPTY),
+        note="",
+        active=sum(each.active for each in usage.values()),
+        inactive=sum(each.inactive for each in usage.values()),
+        rate=observed.traffic.get(key, NO_TRAFFIC).connection_rate,
+        real_servers=tuple(
+            _row(None, observed, key, server, Place.SERVING if serves(each) else Place.QUIESCED)
+            for server, each in sorted(real_servers.items(), key=lambda pair: pair[0])
+        ),
+    )
+
+
+def _state(each: VirtualServerDecision, *, serving: int, wanted: int, refused: bool) -> State:
+    if refused:
+        return State.REFUSED
+    if each.wanted is None:
+        return State.LEAVING
+    if each.held:
+        return State.HELD
+    if serving == 0:
+        return State.EMPTY
+    return State.OK if serving >= wanted else State.DEGRADED
+
+
+def _note(each: VirtualServerDecision, state: State, local: AbstractSet[Address]) -> str:
+    notes = []
+    if state is State.HELD:
+        notes.append("nothing passes in Consul; the last serving real servers stay")
+    if state is State.LEAVING:
+        notes.append("no longer in the configuration")
+    if state is State.EMPTY:
+        notes.append("no instance passes" if each.wanted and each.wanted.members else "Consul has no instance of it")
+    if each.key.address is not None and each.key.address not in local:
+        notes.append(f"{each.key.address} is on no interface of this machine")
+    return "; ".join(notes)
+
+
+def _real_servers(each: VirtualServerDecision, observed: Observed) -> tuple[RealServerStatus, ...]:
+    """Return a row for each real server in the kernel, then for each instance that is none, in Consul's order."""
+    there = each.observed.real_servers if each.observed else {}
+    by_key = each.wanted.by_key if each.wanted else {}
+    rows = []
+    for key in sorted(there):
+        place, why = _place(each, key, by_key.get(key))
+        rows.append(_row(by_key.get(key), observed, each.key, key, place, why))
+    shown = {id(by_key[key]) for key in there if key in by_key}
+    for member in each.wanted.members if each.wanted else ():
+        if id(member) in shown or _is_filtered(member):
+            continue
+        place, why = _absent(member)
+        rows.append(_row(member, observed, each.key, None if member.key in there else member.key, place, why))
+    return tuple(rows)
+
+
+def _place(each: VirtualServerDecision, key: RealServerKey, member: Member | None) -> tuple[Place, str]:
+    if key in each.held:
+        why = cause_of_absence(member).text if member else "no longer registered in Consul"
+        return Place.HELD, f"kept, for nothing else would serve: {why}"
+    if key in each.leaving:
+        return Place.DRAINING, each.leaving_causes[key].text
+    weight = each.observed.real_servers[key].weight if each.observed else 0
+    return (Place.SERVING if weight > 0 else Place.QUIESCED), ""
+
+
+def _absent(member: Member) -> tuple[Place, str]:
+    match member.verdict:
+        case Admitted():
+            return Place.PENDING, "passing, not in the kernel yet"
+        case Rejected():
+            return Place.REJECTED, member.verdict.text
+        case _:
+            return Place.OUT, member.verdict.text
+
+
+def _is_filtered(member: Member) -> bool:
+    """Tell whether the instance is simply not meant for this virtual server."""
+    return not isinstance(member.verdict, Admitted) and member.verdict.reason.value in ("tags", "meta")
+
+
+def _row(  # noqa: PLR0917  # a row has its columns
+    member: Member | None,
+    observed: Observed,
+    virtual_server: VirtualServerKey,
+    key: RealServerKey | None,
+    place: Place,
+    why: str = "",
+) -> RealServerStatus:
+    """Return the row of real server `key`; None for an instance that is none."""
+    usage = observed.usage.get(virtual_server, {}).get(key, NO_USAGE) if key else NO_USAGE
+    source = member.source if member else None
+    check = source.health.word if isinstance(source, Instance) else ("" if source is None else Health.CRITICAL.word)
+    entry = observed.table.get(virtual_server)
+    return RealServerStatus(
+        real_server=str(key or ""),
+        node=source.node if source else "",
+        instance=source.instance_id if source else "",
+        check=check,
+        place=place,
+        weight=entry.real_servers[key].weight if entry and key and key in entry.real_servers else None,
+        active=usage.active,
+        inactive=usage.inactive,
+        rate=usage.traffic.connection_rate,
+        why=why,
+    )
+
+
+def scheduler_words(virtual_server: VirtualServer) -> str:
+    """Return `wlc`, or `sh flag-1`: the scheduler with its flags, persistence behind a slash."""
+    flags = [flag.name.lower().replace("_", "-") for flag in virtual_server.scheduler_flags if flag.name]
+    words = " ".join([virtual_server.scheduler, *flags])
+    return f"{words} /{virtual_server.persistence}s" if virtual_server.persistence else words
+
+
+def word(value: enum.Enum) -> str:
+    """Return `direct-route` for DIRECT_ROUTE."""
+    return value.name.lower().replace("_", "-")
+
+
+def names(rows: Sequence[VirtualServerStatus]) -> Sequence[str]:
+    """Return the names that `lvsctl status NAME` accepts."""
+    return [row.name for row in rows if row.name]
