@@ -1,7 +1,11 @@
 """The configuration as frozen values: every key, default, unit and range of the TOML file.
 
-Pure. `configfile` reads and checks a file into these. Each attribute carries its documentation in its metadata;
-`docs/configuration.md` is generated from it, so a key cannot exist without its description.
+Pure. `configfile` reads and checks a file into these. Each attribute carries its documentation and its type
+(`config_types`: how it is read, its range in words) in its metadata; `docs/configuration.md` is generated from it, so
+a key cannot exist without its description.
+
+`Config` and what it holds is what the rest of lvsctl sees. Most tables of the file are these very classes; a virtual
+server is written as `VirtualServerTable`, whose keys `config_rules` turns into one `VirtualServerConfig`.
 """
 
 from collections.abc import Mapping
@@ -11,7 +15,24 @@ from typing import Any, Final
 
 import attrs
 
-from netlink.types import Forwarding, SchedulerFlag, VirtualServerKey
+from lvsctl.config_types import (
+    AnyKeyType,
+    ClientPrefix,
+    Endpoint,
+    absolute_path,
+    boolean,
+    choice,
+    client_prefix,
+    consul_address,
+    duration,
+    integer,
+    list_of,
+    network,
+    table_of_strings,
+    text,
+    virtual_address,
+)
+from netlink.types import MAX_PERSISTENCE, Family, Forwarding, Protocol, SchedulerFlag, VirtualServerKey
 
 Network = IPv4Network | IPv6Network
 
@@ -25,9 +46,44 @@ PRIVATE_NETWORKS: Final = tuple(
 )
 
 
-def _key(doc: str, example: str, *, unit: str = "", between: str = "", **kwargs: Any) -> Any:
-    """Return an attrs field that documents one key of the file: `between` is its range in words."""
-    return attrs.field(metadata={"doc": doc, "example": example, "unit": unit, "range": between}, **kwargs)
+FORWARDING: Final = {
+    "masquerade": Forwarding.MASQUERADE,
+    "direct-route": Forwarding.DIRECT_ROUTE,
+    "tunnel": Forwarding.TUNNEL,
+}
+FORWARDING_ELSEWHERE: Final = {
+    "nat": "masquerade", "masq": "masquerade", "masquerading": "masquerade", "-m": "masquerade",
+    "dr": "direct-route", "gate": "direct-route", "gatewaying": "direct-route", "direct": "direct-route",
+    "route": "direct-route", "-g": "direct-route",
+    "ipip": "tunnel", "tun": "tunnel", "tunneling": "tunnel", "-i": "tunnel",
+}  # fmt: skip
+PROTOCOLS: Final = {"tcp": Protocol.TCP, "udp": Protocol.UDP, "sctp": Protocol.SCTP}
+FAMILIES: Final = {"ipv4": Family.IPV4, "ipv6": Family.IPV6}
+SCHEDULER_FLAGS: Final = {
+    "sh-fallback": SchedulerFlag.FLAG_1, "sh-port": SchedulerFlag.FLAG_2,
+    "mh-fallback": SchedulerFlag.FLAG_1, "mh-port": SchedulerFlag.FLAG_2,
+    "flag-1": SchedulerFlag.FLAG_1, "flag-2": SchedulerFlag.FLAG_2, "flag-3": SchedulerFlag.FLAG_3,
+}  # fmt: skip
+
+NAME_PATTERN: Final = (
+    r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}"  # of a virtual server: typed at the command line, shown in a column
+)
+
+
+# ruff: noqa: RUF009  _key returns an attrs field, which is not shared between instances
+
+
+def _key(
+    doc: str,
+    example: str,
+    key_type: AnyKeyType,
+    *,
+    default_words: str = "",
+    **kwargs: Any,  # noqa: ANN401  attrs.field's own
+) -> Any:  # noqa: ANN401  the same
+    """Return an attrs field that documents one key of the file; `default_words` stand in for a default of None."""
+    metadata = {"doc": doc, "example": example, "type": key_type, "default": default_words}
+    return attrs.field(metadata=metadata, **kwargs)
 
 
 @attrs.frozen(kw_only=True)
@@ -37,31 +93,31 @@ class ConsulConfig:
     address: str = _key(
         "Where the Consul agent answers. `unix://` takes the path of its socket.",
         '"http://127.0.0.1:8500"',
-        between="http://HOST[:PORT], https://HOST[:PORT] or unix:///PATH",
+        consul_address(),
         default="http://127.0.0.1:8500",
     )
     token_file: Path | None = _key(
         "File that holds the ACL token, read again when it changes. Without one the token is empty (anonymous).",
         '"/etc/lvsctl/consul.token"',
-        between="absolute path of a readable file",
+        absolute_path("/etc/lvsctl/consul.token"),
         default=None,
     )
     ca_file: Path | None = _key(
         "Certificates of the authorities that an https address is checked against. Default: the system's.",
         '"/etc/lvsctl/ca.pem"',
-        between="absolute path of a readable file",
+        absolute_path("/etc/lvsctl/ca.pem", also="; only with https"),
         default=None,
     )
     certificate_file: Path | None = _key(
         "Client certificate shown to an https address.",
         '"/etc/lvsctl/client.pem"',
-        between="absolute path of a readable file; needs key_file",
+        absolute_path("/etc/lvsctl/client.pem", also="; only with https, needs key_file"),
         default=None,
     )
     key_file: Path | None = _key(
         "Private key of the client certificate.",
         '"/etc/lvsctl/client.key"',
-        between="absolute path of a readable file; needs certificate_file",
+        absolute_path("/etc/lvsctl/client.key", also="; only with https, needs certificate_file"),
         default=None,
     )
 
@@ -73,13 +129,13 @@ class SafetyConfig:
     allowed_networks: tuple[Network, ...] = _key(
         "Networks that real servers must be in; an instance outside is rejected, the others serve.",
         '["10.0.0.0/8", "fd00::/8"]',
-        between="one or more networks in CIDR form",
+        list_of(network(), least=1),
         default=PRIVATE_NETWORKS,
     )
     max_weight: int = _key(
         "Largest weight an instance may claim; a larger one is cut to this.",
         "1000",
-        between="1 to 65535",
+        integer(1, 65535, 1000),
         default=65535,
     )
 
@@ -91,7 +147,7 @@ class VipConfig:
     interface: str = _key(
         "Dummy interface that lvsctl creates and keeps the virtual addresses on, exactly those it needs.",
         '"lvs0"',
-        between="1 to 15 characters, no spaces or slashes",
+        text(r"(?!lo$)[A-Za-z0-9][A-Za-z0-9_.-]{0,14}", "1 to 15 of A-Z a-z 0-9 _ . -, not lo", "lvs0"),
     )
 
 
@@ -102,27 +158,169 @@ class DaemonConfig:
     state_directory: Path = _key(
         "Where the ledger of what lvsctl created and the lock are kept.",
         '"/var/lib/lvsctl"',
-        between="absolute path",
+        absolute_path("/var/lib/lvsctl"),
         default=Path("/var/lib/lvsctl"),
     )
     control_socket: Path = _key(
         "Unix socket that `lvsctl status` asks; mode 0660, group lvsctl where that group exists.",
         '"/run/lvsctl/control.sock"',
-        between="absolute path",
+        absolute_path("/run/lvsctl/control.sock", socket=True),
         default=Path("/run/lvsctl/control.sock"),
     )
     audit_interval: float = _key(
         "How often the live table is read and compared when nothing else happens.",
         '"10s"',
-        unit="duration",
-        between="1s to 1h",
+        duration(1, 3600, "10s"),
         default=10.0,
+    )
+
+
+_NAMED: Final = r"[^\s/]{1,255}"
+
+
+@attrs.frozen(kw_only=True)
+class DefaultsTable:
+    """What virtual servers have in common: `[defaults]`. Every key may be set again in `[virtual_server.NAME]`.
+
+    None: not written. The defaults themselves are those of VirtualServerConfig.
+    """
+
+    scheduler: str | None = _key(
+        "How the kernel picks the real server of a new connection. `rr`, `lc` and `dh` ignore weights other than 0.",
+        '"wrr"',
+        choice({name: name for name in SCHEDULERS}),
+        default=None,
+    )
+    forwarding: Forwarding | None = _key(
+        "How packets reach the real servers. With `direct-route` and `tunnel` the kernel keeps the port: an instance "
+        "on another port than the virtual server's is rejected.",
+        '"direct-route"',
+        choice(FORWARDING, FORWARDING_ELSEWHERE),
+        default=None,
+    )
+    drain_timeout: float | None = _key(
+        "How long a leaving real server keeps its connections, at weight 0, before it is deleted. `0s`: at once.",
+        '"1m"',
+        duration(0, 86_400, "30s"),
+        default=None,
+    )
+    only_passing: bool | None = _key(
+        "Admit only instances whose checks all pass. `false` admits warning instances too, with `Weights.Warning`.",
+        "false",
+        boolean(),
+        default=None,
+    )
+    persistence: float | None = _key(
+        "How long a client stays with its real server after its last connection. `0s` switches off what `[defaults]` "
+        "switched on.",
+        '"5m"',
+        duration(1, MAX_PERSISTENCE, "5m", whole=True, also_zero=True),
+        default=None,
+    )
+    upper_threshold: int | None = _key(
+        "Connections above which a real server gets no new ones. 0: no limit.",
+        "1000",
+        integer(0, 2**31 - 1, 1000),
+        default=None,
+    )
+    lower_threshold: int | None = _key(
+        "Connections below which a real server that reached upper_threshold gets new ones again; not more than "
+        "upper_threshold. 0: three quarters of it.",
+        "800",
+        integer(0, 2**31 - 1, 800),
+        default=None,
+    )
+    datacenter: str | None = _key(
+        "Consul datacenter that is asked for instances.",
+        '"dc2"',
+        text(r"[A-Za-z0-9_-]{1,64}", "1 to 64 of A-Z a-z 0-9 _ -", "dc2"),
+        default=None,
+        default_words="the Consul agent's own",
+    )
+    near: str | None = _key(
+        "Node that Consul measures distance from when it orders its answer; `_agent` is the agent that is asked.",
+        '"_agent"',
+        text(_NAMED, "1 to 255 characters, no spaces or slashes", "_agent"),
+        default=None,
+        default_words="none, no order",
+    )
+
+
+@attrs.frozen(kw_only=True)
+class VirtualServerTable(DefaultsTable):
+    """One virtual server as it is written: `[virtual_server.NAME]`."""
+
+    address: Endpoint | None = _key(
+        "Virtual address and port. Exactly one of address and firewall_mark is needed.",
+        '"10.9.0.100:80"',
+        virtual_address(),
+        default=None,
+    )
+    protocol: Protocol | None = _key(
+        "Transport protocol of address; a firewall mark covers whatever its firewall rule marks.",
+        '"udp"',
+        choice(PROTOCOLS),
+        default=None,
+        default_words='`"tcp"`',
+    )
+    firewall_mark: int | None = _key(
+        "Balance the packets that carry this mark (nftables `meta mark set`) instead of an address.",
+        "7",
+        integer(1, 2**32 - 1, 7),
+        default=None,
+    )
+    family: Family | None = _key(
+        "Address family that firewall_mark is balanced in; an address says its own.",
+        '"ipv6"',
+        choice(FAMILIES),
+        default=None,
+        default_words='`"ipv4"`',
+    )
+    consul_service: str | None = _key(
+        "Consul service whose instances become the real servers.",
+        '"reco"',
+        text(_NAMED, "1 to 255 characters, no spaces or slashes", "reco"),
+        default=None,
+        default_words="the table's NAME",
+    )
+    tags: tuple[str, ...] = _key(
+        "Only instances that have every one of these tags.",
+        '["v2", "blue"]',
+        list_of(text(r".{1,255}", "1 to 255 characters", "v2")),
+        default=(),
+    )
+    meta: Mapping[str, str] = _key(
+        "Only instances whose service metadata has every one of these values.",
+        '{ version = "2", zone = "a" }',
+        table_of_strings(),
+        factory=dict,
+        default_words="none",
+    )
+    scheduler_flags: tuple[str, ...] = _key(
+        "Options of the scheduler. The sh- and mh- words need that scheduler; for `sh` and `mh`, fallback passes over "
+        "a quiesced real server and port hashes the client's port too.",
+        '["sh-port"]',
+        list_of(choice({word: word for word in SCHEDULER_FLAGS})),
+        default=(),
+    )
+    one_packet: bool = _key(
+        "Schedule every datagram anew, without a connection entry. Only with udp or a firewall mark.",
+        "true",
+        boolean(),
+        default=False,
+    )
+    persistence_netmask: ClientPrefix | None = _key(
+        "Clients that are equal under this mask count as one for persistence. Needs persistence.",
+        '"255.255.255.0"',
+        client_prefix(),
+        default=None,
+        default_words="every client by itself",
     )
 
 
 @attrs.frozen(kw_only=True)
 class VirtualServerConfig:
-    """One virtual server: `[virtual_server.NAME]`. Keys marked so take their default from `[defaults]`."""
+    """One virtual server, with the defaults filled in; what each key means is told at VirtualServerTable."""
 
     name: str
     key: VirtualServerKey

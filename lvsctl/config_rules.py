@@ -1,0 +1,255 @@
+"""What must hold between the keys of a configuration file, and how a virtual server's keys become one value.
+
+Pure. `config_types` has judged each value by itself before; here a key that was refused there is unknown, and a rule
+that would need it stays silent, so one mistake is told once. Rules yield what is wrong in no particular order.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Generic, TypeVar
+
+import attrs
+
+from lvsctl.config import (
+    NAME_PATTERN,
+    SCHEDULER_FLAGS,
+    ConsulConfig,
+    DefaultsTable,
+    VirtualServerConfig,
+    VirtualServerTable,
+)
+from lvsctl.config_types import ClientPrefix, KeyPath, Wrong, quoted, shown
+from netlink.types import Family, Protocol, SchedulerFlag, VirtualServerKey
+
+T = TypeVar("T")
+
+_NAME: Final = re.compile(NAME_PATTERN)
+_BUILT_IN: Final = {field.name: field.default for field in attrs.fields(VirtualServerConfig)}
+
+
+@attrs.frozen(kw_only=True)
+class Read(Generic[T]):
+    """A table as it was read: the values that were good, the keys that were written, the keys that were refused."""
+
+    table: T
+    written: frozenset[str] = frozenset()
+    refused: frozenset[str] = frozenset()
+
+
+@attrs.frozen(kw_only=True)
+class Merged:
+    """A virtual server's own keys over those of `[defaults]` over the built-in ones."""
+
+    name: str
+    own: Read[VirtualServerTable]
+    defaults: Read[DefaultsTable]
+
+    def value(self, key: str) -> Any:  # noqa: ANN401  as many types as there are keys
+        """Return what counts for `key`; meaningless when it is not `known`."""
+        if key in self.own.written or not hasattr(self.defaults.table, key):
+            return getattr(self.own.table, key)
+        inherited = getattr(self.defaults.table, key)
+        return _BUILT_IN[key] if inherited is None else inherited
+
+    def known(self, *keys: str) -> bool:
+        """Return whether none of `keys` was refused where it counts."""
+        return not any(key in (self.own.refused if key in self.own.written else self.defaults.refused) for key in keys)
+
+    def at(self, key: str) -> KeyPath:
+        """Return where to point for `key`: at it, or at the virtual server when it was inherited."""
+        return ("virtual_server", self.name, *([key] if key in self.own.written else []))
+
+    def is_written(self, key: str) -> bool:
+        """Return whether the virtual server itself has `key`, good or refused."""
+        return key in self.own.written
+
+
+def name_rules(name: str) -> Iterator[Wrong]:
+    """Yield what is wrong with the name of a virtual server."""
+    if not _NAME.fullmatch(name):
+        yield Wrong(
+            f"{shown(name)} cannot name a virtual server",
+            "write 1 to 63 of A-Z a-z 0-9 _ . - beginning with a letter, digit or _ (a name with a dot goes in quotes)",
+            ("virtual_server", name),
+        )
+
+
+def consul_rules(consul: Read[ConsulConfig]) -> Iterator[Wrong]:
+    """Yield what does not fit together in `[consul]`."""
+    for one, other in (("certificate_file", "key_file"), ("key_file", "certificate_file")):
+        if one in consul.written and other not in consul.written:
+            yield Wrong(f"{one} without {other}", f"write {other} too", ("consul", one))
+    address = consul.table.address
+    if "address" in consul.refused or address.startswith("https:"):
+        return
+    for key in ("ca_file", "certificate_file", "key_file"):
+        if key in consul.written:
+            scheme = address.partition(":")[0]
+            yield Wrong(
+                f"address is {scheme}, which uses no certificates",
+                'write address = "https://…" or remove this key',
+                ("consul", key),
+            )
+
+
+def virtual_server_rules(merged: Merged) -> Iterator[Wrong]:
+    """Yield what does not fit together in one virtual server."""
+    yield from _identity(merged)
+    yield from _scheduling(merged)
+    yield from _persistence(merged)
+    yield from _thresholds(merged)
+
+
+def _identity(merged: Merged) -> Iterator[Wrong]:
+    by_address, by_mark = merged.is_written("address"), merged.is_written("firewall_mark")
+    if by_address and by_mark:
+        yield Wrong("address and firewall_mark exclude each other", "remove one of the two", merged.at("firewall_mark"))
+        return
+    if not by_address and not by_mark:
+        yield Wrong(
+            "neither address nor firewall_mark",
+            'write address = "10.9.0.100:80" or firewall_mark = 7',
+            merged.at("address"),
+        )
+        return
+    if by_mark and merged.is_written("protocol"):
+        yield Wrong(
+            "a firewall mark has no protocol",
+            "remove it; the firewall rule that sets the mark chooses the protocols",
+            merged.at("protocol"),
+        )
+    if by_address and merged.is_written("family"):
+        yield Wrong("an address says its own family", "remove it; it goes with firewall_mark only", merged.at("family"))
+
+
+def _scheduling(merged: Merged) -> Iterator[Wrong]:
+    scheduler = merged.value("scheduler")
+    if merged.known("scheduler", "scheduler_flags"):
+        for index, flag in enumerate(merged.own.table.scheduler_flags):
+            wanted = flag.partition("-")[0]
+            if wanted not in {"flag", scheduler}:
+                fitting = [word for word in SCHEDULER_FLAGS if word.startswith((f"{scheduler}-", "flag-"))]
+                yield Wrong(
+                    f"{quoted(flag)} does not fit the scheduler {quoted(scheduler)}",
+                    f"write scheduler = {quoted(wanted)}, or one of {', '.join(fitting)}",
+                    (*merged.at("scheduler_flags"), index),
+                )
+    is_address = merged.is_written("address") and not merged.is_written("firewall_mark")
+    if is_address and merged.known("protocol", "one_packet") and merged.own.table.one_packet:
+        protocol = merged.own.table.protocol or Protocol.TCP
+        if protocol is not Protocol.UDP:
+            yield Wrong(
+                f"one_packet does not work with {protocol.name.lower()}",
+                'write protocol = "udp" or remove this key',
+                merged.at("one_packet"),
+            )
+
+
+def _persistence(merged: Merged) -> Iterator[Wrong]:
+    if not merged.is_written("persistence_netmask"):
+        return
+    if merged.known("persistence") and not merged.value("persistence"):
+        yield Wrong(
+            "persistence_netmask without persistence",
+            'write persistence = "5m" too, or remove this key',
+            merged.at("persistence_netmask"),
+        )
+    prefix = merged.own.table.persistence_netmask
+    family = family_of_table(merged)
+    if prefix is None or family is None:
+        return
+    if family is Family.IPV6 and prefix.dotted:
+        yield Wrong(
+            "a dotted mask is for IPv4, this virtual server is IPv6",
+            "write a prefix length from 1 to 128, like 64",
+            merged.at("persistence_netmask"),
+        )
+    if family is Family.IPV4 and prefix.length > 32:
+        yield Wrong(
+            f"{prefix.length} is too long for IPv4",
+            'write 1 to 32, or a mask like "255.255.255.0"',
+            merged.at("persistence_netmask"),
+        )
+
+
+def _thresholds(merged: Merged) -> Iterator[Wrong]:
+    if not merged.known("upper_threshold", "lower_threshold"):
+        return
+    upper, lower = merged.value("upper_threshold"), merged.value("lower_threshold")
+    if lower <= upper:
+        return
+    own = [key for key in ("lower_threshold", "upper_threshold") if merged.is_written(key)]
+    both_inherited = not own and {"lower_threshold", "upper_threshold"} <= merged.defaults.written
+    yield Wrong(
+        f"lower_threshold {lower} is above upper_threshold {upper}" + ("" if upper else " (no limit)"),
+        "write an upper_threshold that is not below it",
+        ("defaults", "lower_threshold") if both_inherited else merged.at(own[0] if own else ""),
+    )
+
+
+def family_of_table(merged: Merged) -> Family | None:
+    """Return the address family of a virtual server, None when its keys do not say one."""
+    if merged.own.table.address is not None:
+        return Family.IPV4 if merged.own.table.address.address.version == 4 else Family.IPV6
+    if merged.own.table.firewall_mark is not None and merged.known("family"):
+        return merged.own.table.family or Family.IPV4
+    return None
+
+
+def key_of(merged: Merged) -> VirtualServerKey | None:
+    """Return what identifies the virtual server, None when its keys do not say it."""
+    table = merged.own.table
+    if merged.is_written("address") == merged.is_written("firewall_mark"):
+        return None
+    if table.address is not None and merged.known("protocol"):
+        return VirtualServerKey.by_address(table.protocol or Protocol.TCP, table.address.address, table.address.port)
+    if table.firewall_mark is not None and merged.known("family"):
+        return VirtualServerKey.by_mark(table.firewall_mark, table.family or Family.IPV4)
+    return None
+
+
+def duplicates(servers: Mapping[str, VirtualServerKey | None], lines: Mapping[str, int]) -> Iterator[Wrong]:
+    """Yield every virtual server that has the identity of an earlier one; `lines` are those of their tables."""
+    first: dict[VirtualServerKey, str] = {}
+    for name in sorted(servers, key=lambda name: lines[name]):
+        key = servers[name]
+        if key is None:
+            continue
+        if key in first:
+            other = first[key]
+            at = "firewall_mark" if key.mark else "address"
+            yield Wrong(
+                f"{key} is also virtual_server.{shown_name(other)} (line {lines[other]})",
+                "change or remove one of the two",
+                ("virtual_server", name, at),
+            )
+        first.setdefault(key, name)
+
+
+def shown_name(name: str) -> str:
+    """Return a virtual server's name as it is written in a header."""
+    return name if re.fullmatch("[A-Za-z0-9_-]{1,63}", name) else shown(name)
+
+
+def virtual_server(merged: Merged) -> VirtualServerConfig:
+    """Return the virtual server; the rules have been asked and found nothing."""
+    table = merged.own.table
+    key = key_of(merged)
+    if key is None:
+        raise ValueError(merged.name)
+    flags = SchedulerFlag.NONE
+    for word in table.scheduler_flags:
+        flags |= SCHEDULER_FLAGS[word]
+    prefix: ClientPrefix | None = table.persistence_netmask
+    return VirtualServerConfig(
+        name=merged.name,
+        key=key,
+        consul_service=table.consul_service or merged.name,
+        tags=table.tags,
+        meta=table.meta,
+        scheduler_flags=flags,
+        one_packet=table.one_packet,
+        persistence=int(merged.value("persistence") or 0) or None,
+        persistence_prefix=prefix.length if prefix else None,
+        **{name: merged.value(name) for name in attrs.fields_dict(DefaultsTable) if name != "persistence"},
+    )

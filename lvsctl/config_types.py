@@ -1,0 +1,521 @@
+"""The types of value in the configuration file: how each is read, written, and described in words.
+
+Pure. A type refuses a value by raising `Wrong`, or an ExceptionGroup of them for a list; `config` gives each key its
+type, `configfile` collects what was refused. The range in the documentation and the check are side by side here.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+from urllib.parse import urlsplit
+
+import attrs
+
+from netlink.types import Address, endpoint
+
+T = TypeVar("T")
+KeyPath = tuple[str | int, ...]
+
+SHOWN: Final = 60  # characters of a value that an error repeats
+BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,63}")
+UNIX_PATH_MAX: Final = 107  # bytes of a socket's path, sun_path less its NUL
+
+
+@attrs.frozen
+class Wrong(Exception):
+    """One thing that is wrong at a key: what, and what would be right."""
+
+    wrong: str
+    remedy: str
+    at: KeyPath = ()  # relative to where the reading began
+
+
+@attrs.frozen(kw_only=True)
+class KeyType(Generic[T]):
+    """One type of value: `read` turns what tomllib returned into a T or raises, `write` is its TOML text."""
+
+    name: str
+    between: str  # its range in words
+    unit: str = ""
+    read: Callable[[object], T]
+    write: Callable[[T], str]
+
+
+# --- showing values -------------------------------------------------------------------------------------------------
+
+
+def quoted(text: str) -> str:
+    """Return `text` as a TOML basic string in printable characters only."""
+    return '"' + "".join("\\" + c if c in '"\\' else escaped(c) for c in text) + '"'
+
+
+def escaped(text: str) -> str:
+    """Return `text` with everything unprintable (control, bidirectional, surrogate) as a Unicode escape."""
+    return "".join(
+        c if c.isprintable() else f"\\u{ord(c):04x}" if ord(c) < 0x10000 else f"\\U{ord(c):08x}" for c in text
+    )
+
+
+def shown(value: object) -> str:
+    """Return `value` as it may be repeated in an error: TOML-like, printable, at most about SHOWN characters."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return quoted(value) if len(value) <= SHOWN else quoted(value[:SHOWN])[:-1] + '…"'
+        case int() if value.bit_length() > 64:
+            return f"an integer of {value.bit_length()} bits"
+        case int() | float():
+            return str(value)
+        case list():
+            return "a list" if value else "an empty list"
+        case dict():
+            return "a table" if value else "an empty table"
+        case _:
+            return str(value)  # date and time
+
+
+def shown_key(path: KeyPath) -> str:
+    """Return a key path dotted, as a person would write it: `virtual_server.reco.tags[1]`."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += ("." if text else "") + (part if BARE_KEY.fullmatch(part) else shown(part))
+    return text
+
+
+def one_of(words: Iterable[str]) -> str:
+    """Return `words` as they are listed in an error."""
+    return ", ".join(words)
+
+
+def closest(word: str, words: Iterable[str]) -> str | None:
+    """Return the one of `words` that `word` was probably meant to be, or None."""
+    found = difflib.get_close_matches(word.lower()[:SHOWN], list(words), n=1)
+    return found[0] if found else None
+
+
+# --- plain values ---------------------------------------------------------------------------------------------------
+
+
+def _string(value: object, example: str) -> str:
+    if isinstance(value, str):
+        return value
+    raise Wrong(f"{shown(value)} is not a string", f"write it in quotes, like {quoted(example)}")
+
+
+def boolean() -> KeyType[bool]:
+    """Return the type of true or false."""
+
+    def read(value: object) -> bool:
+        if isinstance(value, bool):
+            return value
+        raise Wrong(f"{shown(value)} is neither true nor false", "write true or false, without quotes")
+
+    return KeyType(name="boolean", between="true or false", read=read, write=lambda value: str(value).lower())
+
+
+def integer(low: int, high: int, example: int) -> KeyType[int]:
+    """Return the type of whole numbers from `low` to `high`."""
+    between = f"{low} to {high}"
+
+    def read(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            meant = value if isinstance(value, str) and re.fullmatch("[0-9]{1,10}", value) else example
+            raise Wrong(f"{shown(value)} is not a whole number", f"write {between} without quotes, like {meant}")
+        if not low <= value <= high:
+            raise Wrong(f"{shown(value)} is out of range", f"write {between}, like {example}")
+        return value
+
+    return KeyType(name="integer", between=between, read=read, write=str)
+
+
+def text(pattern: str, what: str, example: str) -> KeyType[str]:
+    """Return the type of strings that match `pattern` in full; `what` says so in words."""
+    compiled = re.compile(pattern)
+
+    def read(value: object) -> str:
+        word = _string(value, example)
+        if not compiled.fullmatch(word) or not word.isprintable():
+            raise Wrong(f"{shown(word)} cannot be used here", f"write {what}, like {quoted(example)}")
+        return word
+
+    return KeyType(name="string", between=what, read=read, write=quoted)
+
+
+def choice(words: Mapping[str, T], instead: Mapping[str, str] | None = None) -> KeyType[T]:
+    """Return the type of one of `words`; `instead` has words from elsewhere and ours for the same thing."""
+    spelled = {value: word for word, value in words.items()}
+    example = next(iter(words))
+
+    def read(value: object) -> T:
+        word = _string(value, example)
+        if word in words:
+            return words[word]
+        meant = (instead or {}).get(word.lower()) or closest(word, words)
+        hint = f"did you mean {quoted(meant)}? It is one of" if meant else "write one of"
+        raise Wrong(f"{shown(word)} is not known", f"{hint} {one_of(words)}")
+
+    return KeyType(name="string", between=one_of(words), read=read, write=lambda value: quoted(spelled[value]))
+
+
+def list_of(item: KeyType[T], *, least: int = 0) -> KeyType[tuple[T, ...]]:
+    """Return the type of lists of `item` without duplicates, of `least` elements or more."""
+
+    def read(value: object) -> tuple[T, ...]:
+        if not isinstance(value, list):
+            meant = f"[{quoted(value)}]" if isinstance(value, str) and len(value) <= SHOWN else "[…]"
+            raise Wrong(f"{shown(value)} is not a list", f"write it in square brackets: {escaped(meant)}")
+        if len(value) < least:
+            raise Wrong("the list is empty", f"write one element or more ({item.between}), or leave the key out")
+        found: dict[T, int] = {}
+        wrongs: list[Wrong] = []
+        for index, element in enumerate(value):
+            try:
+                one = item.read(element)
+            except Wrong as wrong:
+                wrongs.append(attrs.evolve(wrong, at=(index, *wrong.at)))
+                continue
+            if one in found:
+                wrongs.append(Wrong(f"{shown(element)} is in the list twice", "remove one of them", (index,)))
+            found.setdefault(one, index)
+        if wrongs:
+            raise ExceptionGroup("elements", wrongs)
+        return tuple(found)
+
+    return KeyType(
+        name=f"list of {item.name}s",
+        between=(f"{least} or more: " if least else "") + f"{item.between}; none twice",
+        read=read,
+        write=lambda value: "[" + ", ".join(map(item.write, value)) + "]",
+    )
+
+
+def table_of_strings() -> KeyType[Mapping[str, str]]:
+    """Return the type of tables whose keys and values are both any printable text."""
+
+    def read(value: object) -> Mapping[str, str]:
+        if not isinstance(value, dict):
+            raise Wrong(f"{shown(value)} is not a table", 'write it in braces: { key = "value" }')
+        wrongs: list[Wrong] = []
+        for key, element in value.items():
+            if not key or not key.isprintable():
+                wrongs.append(Wrong(f"{shown(key)} is no key", "write a key of printable characters", (key,)))
+            elif not isinstance(element, str):
+                wrongs.append(Wrong(f"{shown(element)} is not a string", f'write {key} = "value" in quotes', (key,)))
+            elif not element.isprintable():
+                wrongs.append(Wrong(f"{shown(element)} has control characters", "write printable text", (key,)))
+        if wrongs:
+            raise ExceptionGroup("elements", wrongs)
+        return value
+
+    return KeyType(
+        name="table of strings",
+        between="printable text",
+        read=read,
+        write=lambda value: "{ " + ", ".join(f"{quoted(k)} = {quoted(v)}" for k, v in value.items()) + " }",
+    )
+
+
+# --- durations ------------------------------------------------------------------------------------------------------
+
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h)")
+
+
+def written_duration(seconds: float) -> str:
+    """Return seconds as they are written in the file, in the largest unit that leaves a whole number: `5m`."""
+    for unit in ("h", "m", "s"):
+        if seconds and seconds % _UNITS[unit] == 0:
+            return f"{seconds / _UNITS[unit]:.0f}{unit}"
+    return f"{seconds * 1000:.0f}ms" if seconds else "0s"
+
+
+def duration(low: float, high: float, example: str, *, whole: bool = False, also_zero: bool = False) -> KeyType[float]:
+    """Return the type of durations from `low` to `high` seconds; `whole` allows no part of a second."""
+    between = f"{written_duration(low)} to {written_duration(high)}"
+    between += (" in whole seconds" if whole else "") + (", or 0s for none" if also_zero else "")
+
+    def read(value: object) -> float:
+        if not isinstance(value, str):
+            is_seconds = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+            meant = f"{value}s" if is_seconds else example
+            raise Wrong(f"{shown(value)} has no unit", f"write {quoted(meant)} (units ms, s, m, h)")
+        match = _DURATION.fullmatch(value)
+        if not match:
+            raise Wrong(
+                f"{shown(value)} is no duration", f"write a number and a unit (ms, s, m, h), like {quoted(example)}"
+            )
+        seconds = round(float(match[1]) * _UNITS[match[2]], 6)
+        if not low <= seconds <= high and not (also_zero and seconds == 0):
+            raise Wrong(f"{shown(value)} is out of range", f"write {between}, like {quoted(example)}")
+        if whole and seconds % 1:
+            raise Wrong(f"{shown(value)} is not in whole seconds", f"write {between}, like {quoted(example)}")
+        return seconds
+
+    return KeyType(
+        name="string",
+        unit="duration",
+        between=between,
+        read=read,
+        write=lambda seconds: quoted(written_duration(seconds)),
+    )
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def absolute_path(example: str, *, socket: bool = False, also: str = "") -> KeyType[Path]:
+    """Return the type of absolute paths; whether something is there is found out when it is used."""
+
+    def read(value: object) -> Path:
+        word = _string(value, example)
+        check_path(word, word, example, socket=socket)
+        return Path(word)
+
+    between = "absolute path" + (f" of at most {UNIX_PATH_MAX} bytes" if socket else "") + also
+    return KeyType(name="string", unit="path", between=between, read=read, write=lambda path: quoted(str(path)))
+
+
+def check_path(path: str, value: str, example: str, *, socket: bool = False) -> None:
+    """Raise Wrong about `value` unless its `path` is absolute, printable and, of a socket, short enough."""
+    if not path.startswith("/"):
+        raise Wrong(f"{shown(value)} is not an absolute path", f"write it from the root, like {quoted(example)}")
+    if not path.isprintable():
+        raise Wrong(f"{shown(value)} has control characters", f"write a path, like {quoted(example)}")
+    if path.endswith("/"):
+        raise Wrong(f"{shown(value)} ends in a slash", f"write it without, like {quoted(example)}")
+    if socket and len(path.encode()) > UNIX_PATH_MAX:
+        raise Wrong(f"{shown(value)} is too long for a socket", f"write a path of at most {UNIX_PATH_MAX} bytes")
+
+
+# --- networks and addresses -----------------------------------------------------------------------------------------
+
+
+def network() -> KeyType[IPv4Network | IPv6Network]:
+    """Return the type of networks in CIDR form."""
+
+    def read(value: object) -> IPv4Network | IPv6Network:
+        word = _string(value, "10.0.0.0/8")
+        address, slash, prefix = word.partition("/")
+        try:
+            host = _plain_address(address)
+        except ValueError:
+            raise Wrong(f"{shown(word)} is no network", 'write one in CIDR form, like "10.0.0.0/8"') from None
+        bits = host.max_prefixlen
+        if not slash:
+            raise Wrong(f"{shown(word)} has no prefix length", f'write "{host}/{bits}" for the one address')
+        if not re.fullmatch("[0-9]{1,3}", prefix) or int(prefix) > bits:
+            raise Wrong(f"{shown(word)} has no prefix length from 0 to {bits}", f'write it like "{host}/{bits}"')
+        found = ip_network(f"{host}/{int(prefix)}", strict=False)
+        if found.network_address != host:
+            raise Wrong(
+                f"{shown(word)} has bits set after its prefix",
+                f'write "{found}" for the network or "{host}/{bits}" for the one address',
+            )
+        if isinstance(host, IPv6Address) and host.ipv4_mapped and int(prefix) >= 96:
+            raise Wrong(
+                f"{shown(word)} is an IPv4 network written as IPv6", f'write "{host.ipv4_mapped}/{int(prefix) - 96}"'
+            )
+        return found
+
+    return KeyType(name="network", between="CIDR form, no host bits", read=read, write=lambda net: quoted(str(net)))
+
+
+@attrs.frozen
+class Endpoint:
+    """A virtual server's address and port, as written in one string."""
+
+    address: Address
+    port: int
+
+
+def virtual_address() -> KeyType[Endpoint]:
+    """Return the type of addresses with a port that a virtual server can have."""
+    example = '"10.9.0.100:80" or "[fd00::1]:80"'
+
+    def read(value: object) -> Endpoint:
+        word = _string(value, "10.9.0.100:80")
+        bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", word, re.DOTALL)
+        host, port = bracketed.groups() if bracketed else _split(word)
+        try:
+            address = _plain_address(host)
+        except ValueError:
+            raise Wrong(f"{shown(word)} is not an IP address and a port", f"write them like {example}") from None
+        if bool(bracketed) != (address.version == 6):
+            raise Wrong(
+                f"{shown(word)} has brackets where none belong" if bracketed else f"{shown(word)} lacks its brackets",
+                f'write "{endpoint(address, _port_or(port, 80))}"',
+            )
+        number = _port_or(port, -1)
+        if number == 0:
+            raise Wrong(f"{shown(word)} has port 0", "for every port use a firewall mark: firewall_mark = 1")
+        if port is None or number < 0:
+            wrong = "has no port" if not port else "has no port from 1 to 65535"
+            raise Wrong(f"{shown(word)} {wrong}", f'write one, like "{endpoint(address, 80)}"')
+        _check_virtual(address, number, word)
+        return Endpoint(address, number)
+
+    return KeyType(
+        name="string",
+        unit="address and port",
+        between="unicast IPv4 ADDRESS:PORT or IPv6 [ADDRESS]:PORT, port 1 to 65535",
+        read=read,
+        write=lambda value: quoted(endpoint(value.address, value.port)),
+    )
+
+
+def _split(word: str) -> tuple[str, str | None]:
+    """Return address and port; more colons than one are an IPv6 address without brackets."""
+    if word.count(":") == 1:
+        host, port = word.split(":")
+        return host, port
+    return word, None
+
+
+def _port_or(port: str | None, otherwise: int) -> int:
+    valid = port is not None and re.fullmatch("[0-9]{1,5}", port) and int(port) <= 65535
+    return int(port) if port and valid else otherwise
+
+
+def _plain_address(text: str) -> Address:
+    """Return the address; ValueError too for a zone (`%eth0`), which IPVS has no place for."""
+    address = ip_address(text)
+    if isinstance(address, IPv6Address) and address.scope_id is not None:
+        raise ValueError(text)
+    return address
+
+
+def _check_virtual(address: Address, port: int, word: str) -> None:
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        raise Wrong(
+            f"{shown(word)} is an IPv4 address written as IPv6", f'write "{endpoint(address.ipv4_mapped, port)}"'
+        )
+    kinds = {
+        "the unspecified address": address.is_unspecified,
+        "a loopback address": address.is_loopback,
+        "a multicast address": address.is_multicast,
+        "a link-local address": address.is_link_local,
+        "the broadcast address": address == IPv4Address("255.255.255.255"),
+        "a reserved address": isinstance(address, IPv4Address) and (address.is_reserved or int(address) >> 24 == 0),
+    }
+    for kind, applies in kinds.items():
+        if applies:
+            raise Wrong(
+                f"{shown(word)} is {kind}", "write the address that clients connect to, one routed to this director"
+            )
+
+
+@attrs.frozen
+class ClientPrefix:
+    """How much of a client's address counts for persistence; a dotted mask is IPv4's alone."""
+
+    length: int
+    dotted: bool
+
+
+def client_prefix() -> KeyType[ClientPrefix]:
+    """Return the type of a persistence netmask: a dotted IPv4 mask or a prefix length."""
+    remedy = 'write a mask like "255.255.255.0" or a prefix length like 24 (IPv6: 1 to 128)'
+
+    def read(value: object) -> ClientPrefix:
+        if isinstance(value, int) and not isinstance(value, bool):
+            if 1 <= value <= 128:
+                return ClientPrefix(value, dotted=False)
+            raise Wrong(f"{shown(value)} is out of range", remedy)
+        try:
+            mask = int(IPv4Address(value)) if isinstance(value, str) else 0
+        except ValueError:
+            mask = 0
+        host = ~mask & 0xFFFF_FFFF
+        if not mask or host & (host + 1):  # ones from the left only
+            raise Wrong(f"{shown(value)} is no netmask", remedy)
+        return ClientPrefix(mask.bit_count(), dotted=True)
+
+    def write(prefix: ClientPrefix) -> str:
+        return quoted(str(ip_network(f"0.0.0.0/{prefix.length}").netmask)) if prefix.dotted else str(prefix.length)
+
+    return KeyType(
+        name="string or integer",
+        between="IPv4: dotted mask or 1 to 32; IPv6: 1 to 128",
+        read=read,
+        write=write,
+    )
+
+
+# --- Consul's address -----------------------------------------------------------------------------------------------
+
+_HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252})")
+
+
+def consul_address() -> KeyType[str]:
+    """Return the type of the Consul agent's URL; it is read with its port, and a Unix socket with its path."""
+    example = '"http://127.0.0.1:8500", "https://consul.example:8501" or "unix:///run/consul/http.sock"'
+
+    def read(value: object) -> str:
+        word = _string(value, "http://127.0.0.1:8500")
+        if not word.isprintable() or " " in word:
+            raise Wrong(f"{shown(word)} has spaces or control characters", f"write {example}")
+        try:
+            url = urlsplit(word)
+            port = url.port
+        except ValueError:
+            raise Wrong(f"{_without_secrets(word)} is no URL with a port from 1 to 65535", f"write {example}") from None
+        if "@" in word or url.query or url.fragment:  # not repeated: it may be a secret
+            raise Wrong(
+                f"{_without_secrets(word)} has credentials, a query or a fragment",
+                "write only scheme, host and port; the token belongs in token_file",
+            )
+        match url.scheme:
+            case "unix":
+                if url.netloc:
+                    raise Wrong(f"{shown(word)} is not an absolute path", 'write three slashes: "unix:///PATH"')
+                check_path(url.path, word, "unix:///run/consul/http.sock", socket=True)
+                return f"unix://{url.path}"
+            case "http" | "https":
+                if url.path not in {"", "/"}:
+                    raise Wrong(
+                        f"{shown(word)} has a path", f'write it without: "{url.scheme}://{escaped(url.netloc)}"'
+                    )
+                if port == 0:
+                    raise Wrong(f"{shown(word)} has port 0", f"write {example}")
+                return f"{url.scheme}://{_host(url.hostname, word, example)}:{port or _default_port(url.scheme)}"
+            case _:
+                raise Wrong(f"{shown(word)} is not http, https or unix", f"write {example}")
+
+    return KeyType(
+        name="string",
+        unit="URL",
+        between="http://HOST[:PORT] (8500), https://HOST[:PORT] (8501) or unix:///PATH",
+        read=read,
+        write=quoted,
+    )
+
+
+def _default_port(scheme: str) -> int:
+    return 8501 if scheme == "https" else 8500
+
+
+def _host(host: str | None, word: str, example: str) -> str:
+    if host and ":" in host:
+        try:
+            return f"[{_plain_address(host)}]"
+        except ValueError:
+            host = None
+    if not host or not _HOST.fullmatch(host):
+        raise Wrong(f"{shown(word)} has no host", f"write {example}")
+    return host
+
+
+def _without_secrets(word: str) -> str:
+    """Return the URL as it may be shown: without what stands before an @ or after a ? or #."""
+    scheme, _, rest = word.rpartition("@")[2].partition("?")[0].partition("#")[0].rpartition("://")
+    return shown(f"{scheme}://{rest}" if scheme else rest)
+
+
+AnyKeyType = KeyType[Any]
