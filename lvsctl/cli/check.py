@@ -1,0 +1,47 @@
+"""`lvsctl check`: say whether a configuration file is valid, and everything that is wrong when it is not."""
+
+from pathlib import Path
+
+import click
+
+EPILOG = """\b
+Examples:
+  lvsctl check                       the installed file, /etc/lvsctl/lvsctl.toml
+  lvsctl check new.toml && sudo mv new.toml /etc/lvsctl/lvsctl.toml
+
+\b
+Exit status:
+  0  the file is valid
+  3  it is not; every problem was printed to standard error
+"""
+
+
+@click.command(name="check", epilog=EPILOG)
+@click.argument(
+    "file", type=click.Path(path_type=Path, dir_okay=True, allow_dash=False), default=Path("/etc/lvsctl/lvsctl.toml")
+)
+def command(file: Path) -> None:
+    """Check the configuration FILE (default: /etc/lvsctl/lvsctl.toml).
+
+    Prints one line when it is valid. Otherwise prints every problem of the file, one a line, with file, line, key,
+    what is wrong and what would be right. Reads this one file only: neither Consul nor the kernel is asked, and
+    token and certificate files are not opened.
+    """
+    from lvsctl.config_types import escaped  # noqa: PLC0415  the other commands start without these
+    from lvsctl.configfile import load  # noqa: PLC0415  the same
+    from lvsctl.errors import ConfigError  # noqa: PLC0415  the same
+
+    shown = Path(escaped(str(file)))
+    try:
+        config = load(file)
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(problem.at(shown), err=True)
+        click.echo(f"{shown}: {_count(len(error.problems), 'problem')}", err=True)
+        raise SystemExit(error.exit_code) from None
+    names = ", ".join(config.virtual_servers)
+    click.echo(f"{shown}: valid, {_count(len(config.virtual_servers), 'virtual server')} ({names})")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
