@@ -1,0 +1,78 @@
+"""IPVS (Linux Virtual Server) tables as values, over a raw netlink socket.
+
+    with netlink.IPVS() as ipvs:
+        key = netlink.VirtualServerKey.by_address(netlink.Protocol.TCP, IPv4Address("10.9.0.100"), 80)
+        add = netlink.AddVirtualServer(virtual_server=netlink.VirtualServer(key=key, scheduler="wrr"))
+        for refused in filter(None, ipvs.apply([add])):
+            print(refused)
+        print(ipvs.observe().table[key])
+
+`types` has the values, `requests` the changes, `ipvs` the client and `fake` one without a kernel; `addresses` (to be
+imported by name, for it needs pyroute2) puts virtual addresses on an interface. Everything blocks.
+"""
+
+from netlink.client import Client
+from netlink.codec import differences
+from netlink.errors import Interrupted, Malformed, NetlinkError, Refused, Unavailable
+from netlink.fake import FakeIPVS
+from netlink.ipvs import IPVS
+from netlink.requests import (
+    AddRealServer,
+    AddVirtualServer,
+    DeleteRealServer,
+    DeleteVirtualServer,
+    Request,
+    SetRealServer,
+    SetVirtualServer,
+)
+from netlink.types import (
+    Address,
+    Family,
+    Forwarding,
+    Info,
+    Observed,
+    Protocol,
+    RealServer,
+    RealServerKey,
+    RealServerUsage,
+    SchedulerFlag,
+    Table,
+    TableEntry,
+    Traffic,
+    VirtualServer,
+    VirtualServerKey,
+)
+
+__all__ = [
+    "IPVS",
+    "AddRealServer",
+    "AddVirtualServer",
+    "Address",
+    "Client",
+    "DeleteRealServer",
+    "DeleteVirtualServer",
+    "FakeIPVS",
+    "Family",
+    "Forwarding",
+    "Info",
+    "Interrupted",
+    "Malformed",
+    "NetlinkError",
+    "Observed",
+    "Protocol",
+    "RealServer",
+    "RealServerKey",
+    "RealServerUsage",
+    "Refused",
+    "Request",
+    "SchedulerFlag",
+    "SetRealServer",
+    "SetVirtualServer",
+    "Table",
+    "TableEntry",
+    "Traffic",
+    "Unavailable",
+    "VirtualServer",
+    "VirtualServerKey",
+    "differences",
+]

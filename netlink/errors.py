@@ -26,8 +26,9 @@ class Refused(NetlinkError):
 
     def __init__(self, operation: str, target: str, errno: int, meaning: str | None = None) -> None:
         name = errno_module.errorcode.get(errno, f"errno {errno}")
-        super().__init__(operation, target, f"{meaning or os.strerror(errno)} ({name})")
         self.errno = errno
+        self.meaning = meaning or os.strerror(errno)
+        super().__init__(operation, target, f"{self.meaning} ({name})")
 
 
 class Unavailable(NetlinkError):

@@ -7,14 +7,17 @@ What the numbers mean is the kernel's: include/uapi/linux/ip_vs.h.
 import enum
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final
+from typing import Final, TypeVar
 
 import attrs
 
 Address = IPv4Address | IPv6Address
+EnumInt = TypeVar("EnumInt", bound=enum.IntEnum)
 
 MAX_WEIGHT: Final = 2**31 - 1  # an int in the kernel; more comes back negative or ERANGE
 MAX_PERSISTENCE: Final = 86_400 * 31  # seconds; the kernel multiplies by HZ and silently wraps
+MAX_CONNECTIONS: Final = 2**31 - 1  # thresholds; more is EINVAL on the newest kernels
+IRREGULAR_MASK: Final = -1  # a persistence_prefix as read where another tool set a mask that is no prefix
 
 
 class Family(enum.IntEnum):
@@ -29,12 +32,26 @@ def family_of(address: Address) -> Family:
     return Family.IPV4 if address.version == 4 else Family.IPV6
 
 
+def _unnamed(cls: type[EnumInt], number: object, high: int) -> EnumInt | None:
+    """Return a member for a number that the kernel lets others use; None outside 0..high."""
+    if not isinstance(number, int) or not 0 <= number <= high:
+        return None
+    member = int.__new__(cls, number)
+    member._name_ = f"{cls.__name__.upper()}_{number}"
+    member._value_ = number
+    return member
+
+
 class Protocol(enum.IntEnum):
-    """Transport protocol of a virtual server (IPPROTO_*)."""
+    """Transport protocol of a virtual server (IPPROTO_*). The kernel lets others create any number: PROTOCOL_50."""
 
     TCP = 6
     UDP = 17
     SCTP = 132
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Protocol | None":
+        return _unnamed(cls, value, 255)
 
 
 class Forwarding(enum.IntEnum):
@@ -48,6 +65,10 @@ class Forwarding(enum.IntEnum):
     TUNNEL = 2
     DIRECT_ROUTE = 3
     BYPASS = 4
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Forwarding | None":
+        return _unnamed(cls, value, 7)  # IP_VS_CONN_F_FWD_MASK; the kernel lets others ask for 5 to 7
 
 
 class SchedulerFlag(enum.IntFlag):

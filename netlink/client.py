@@ -1,0 +1,38 @@
+"""What an IPVS client offers, kept by the real one (`ipvs.IPVS`) and by the in-memory one (`fake.FakeIPVS`).
+
+One contract suite, tests/netlink/test_contract.py, runs over both.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from netlink.errors import Refused
+from netlink.requests import Request
+from netlink.types import Info, Observed
+
+
+class Client(Protocol):
+    """Reads and changes one IPVS table. Blocks; not safe for two threads at once."""
+
+    def observe(self) -> Observed:
+        """Return the whole table with its counters.
+
+        Raises Interrupted when other writers disturbed every attempt, NetlinkError otherwise.
+        """
+        ...
+
+    def info(self) -> Info:
+        """Return the version and connection table size of the kernel's IPVS."""
+        ...
+
+    def apply(self, requests: Sequence[Request]) -> list[Refused | None]:
+        """Send `requests` in order; return one result each, None where the kernel did it.
+
+        A refused request does not stop those after it. Nothing is retried. A request that no kernel should get raises
+        ValueError before anything is sent. NetlinkError means that the outcome is unknown: observe again.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give up the connection; a second call does nothing."""
+        ...

@@ -1,0 +1,214 @@
+"""An IPVS table in memory that refuses what the kernel refuses, for tests without a kernel.
+
+It goes through `codec` both ways, so it normalises as the kernel does and raises the same ValueError. As the kernel,
+it keeps the port and the forwarding it was given, whatever the forwarding and whether the address is its own: it is
+ipvsadm that forces the port in direct-route and tunnel (seen on 6.1). The order of its
+checks is that of ip_vs_genl_set_cmd and what it calls in net/netfilter/ipvs/ip_vs_ctl.c. It passes
+tests/netlink/test_contract.py, the very suite that the real kernel passes.
+"""
+
+import errno
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Final, Self, assert_never
+
+from netlink import codec
+from netlink.errors import NetlinkError, Refused
+from netlink.requests import (
+    AddRealServer,
+    AddVirtualServer,
+    DeleteRealServer,
+    DeleteVirtualServer,
+    Request,
+    SetRealServer,
+    SetVirtualServer,
+    refusal,
+)
+from netlink.types import (
+    Address,
+    Family,
+    Forwarding,
+    Info,
+    Observed,
+    RealServer,
+    RealServerKey,
+    RealServerUsage,
+    TableEntry,
+    Traffic,
+    VirtualServer,
+    VirtualServerKey,
+    family_of,
+)
+
+SCHEDULERS: Final = frozenset(
+    {"none", "rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq", "fo", "ovf"}
+)
+PERSISTENCE_ENGINES: Final = frozenset({"sip"})
+
+Matches = Callable[[Request], bool]
+
+
+class FakeIPVS:
+    """A table that behaves as the kernel's, with hooks for tests.
+
+    `writes` has every request received, refused ones too, in order. `schedulers` are those its kernel has.
+    """
+
+    def __init__(self, *, schedulers: frozenset[str] = SCHEDULERS) -> None:
+        self.writes: list[Request] = []
+        self._schedulers = schedulers
+        self._virtual_servers: dict[VirtualServerKey, VirtualServer] = {}
+        self._real_servers: dict[VirtualServerKey, dict[RealServerKey, RealServer]] = {}
+        self._traffic: dict[VirtualServerKey, Traffic] = {}
+        self._usage: dict[tuple[VirtualServerKey, RealServerKey], RealServerUsage] = {}
+        self._failures: list[tuple[Matches, int]] = []
+        self._observe_failures: list[NetlinkError] = []
+
+    # ---- hooks
+
+    def fail_next(self, matches: type[Request] | Matches, number: int) -> None:
+        """Refuse the next request that `matches` (a request class or a predicate) with errno `number`, once."""
+        if isinstance(matches, type):
+            wanted: type[Request] = matches
+            self._failures.append((lambda request: isinstance(request, wanted), number))
+        else:
+            self._failures.append((matches, number))
+
+    def fail_next_observe(self, error: NetlinkError) -> None:
+        """Raise `error` from the next `observe`, once."""
+        self._observe_failures.append(error)
+
+    def set_usage(self, virtual_server: VirtualServerKey, real_server: RealServerKey, usage: RealServerUsage) -> None:
+        """Say what a real server carries, until it is deleted."""
+        self._usage[virtual_server, real_server] = usage
+
+    def set_traffic(self, virtual_server: VirtualServerKey, traffic: Traffic) -> None:
+        """Say what a virtual server has carried, until it is deleted."""
+        self._traffic[virtual_server] = traffic
+
+    # ---- Client
+
+    def close(self) -> None:
+        """Do nothing; the table stays, as the kernel's does."""
+
+    def __enter__(self) -> Self:
+        """Return the client."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Do nothing."""
+
+    def info(self) -> Info:
+        """Return the version that every kernel since 2.6 has, and the usual table size."""
+        return Info(version=(1, 2, 1), connection_table_size=4096)
+
+    def observe(self) -> Observed:
+        """Return the whole table with the counters that tests set."""
+        if self._observe_failures:
+            raise self._observe_failures.pop(0)
+        return Observed(
+            table={
+                key: TableEntry(virtual_server=virtual_server, real_servers=dict(self._real_servers[key]))
+                for key, virtual_server in self._virtual_servers.items()
+            },
+            traffic={key: self._traffic.get(key, Traffic()) for key in self._virtual_servers},
+            usage={
+                key: {real: self._usage.get((key, real), RealServerUsage()) for real in real_servers}
+                for key, real_servers in self._real_servers.items()
+            },
+        )
+
+    def apply(self, requests: Sequence[Request]) -> list[Refused | None]:
+        """Carry out `requests` in order; return one result each, None where it was done."""
+        for request in requests:
+            codec.encode_request(request)  # ValueError comes before anything is done
+        return [self._apply_one(request) for request in requests]
+
+    # ---- the kernel's part
+
+    def _apply_one(self, request: Request) -> Refused | None:
+        self.writes.append(request)
+        number = self._injected(request) or self._change(request)
+        return refusal(request, number) if number else None
+
+    def _injected(self, request: Request) -> int:
+        for index, (matches, number) in enumerate(self._failures):
+            if matches(request):
+                del self._failures[index]
+                return number
+        return 0
+
+    def _change(self, request: Request) -> int:
+        """Return 0 and have it done, or the errno."""
+        match request:
+            case AddVirtualServer(virtual_server=virtual_server) | SetVirtualServer(virtual_server=virtual_server):
+                return self._write_virtual_server(virtual_server, add=isinstance(request, AddVirtualServer))
+            case DeleteVirtualServer(key=key):
+                if key not in self._virtual_servers:
+                    return errno.ESRCH
+                for real_server in tuple(self._real_servers[key]):
+                    self._forget(key, real_server)
+                del self._virtual_servers[key], self._real_servers[key]
+                self._traffic.pop(key, None)
+                return 0
+            case AddRealServer(virtual_server=parent, real_server=real_server):
+                return self._write_real_server(parent, real_server, add=True)
+            case SetRealServer(virtual_server=parent, real_server=real_server):
+                return self._write_real_server(parent, real_server, add=False)
+            case DeleteRealServer(virtual_server=parent, key=real_server_key):
+                if parent not in self._virtual_servers:
+                    return errno.ESRCH
+                if real_server_key not in self._real_servers[parent]:
+                    return errno.ENOENT
+                self._forget(parent, real_server_key)
+                return 0
+            case _:
+                assert_never(request)
+
+    def _forget(self, parent: VirtualServerKey, key: RealServerKey) -> None:
+        del self._real_servers[parent][key]
+        self._usage.pop((parent, key), None)
+
+    def _write_virtual_server(self, virtual_server: VirtualServer, *, add: bool) -> int:
+        key = virtual_server.key
+        if add and key in self._virtual_servers:
+            return errno.EEXIST
+        if not add and key not in self._virtual_servers:
+            return errno.ESRCH
+        if virtual_server.scheduler not in self._schedulers:
+            return errno.ENOENT
+        if virtual_server.persistence_engine not in (None, *PERSISTENCE_ENGINES):
+            return errno.ENOENT
+        if key.family is Family.IPV6 and virtual_server.persistence_prefix == 0:
+            return errno.EINVAL
+        self._virtual_servers[key] = codec.as_read_back(virtual_server)
+        self._real_servers.setdefault(key, {})
+        return 0
+
+    def _write_real_server(self, parent: VirtualServerKey, real_server: RealServer, *, add: bool) -> int:
+        if parent not in self._virtual_servers:
+            return errno.ESRCH
+        address = real_server.key.address
+        if family_of(address) is not parent.family and real_server.forwarding is not Forwarding.TUNNEL:
+            return errno.EINVAL
+        if real_server.lower_threshold > real_server.upper_threshold:
+            return errno.ERANGE
+        siblings = self._real_servers[parent]
+        if add and real_server.key in siblings:
+            return errno.EEXIST
+        if not add and real_server.key not in siblings:
+            return errno.ENOENT
+        if add and not _may_be_real_server(address):
+            return errno.EINVAL
+        siblings[real_server.key] = real_server
+        return 0
+
+
+def _may_be_real_server(address: Address) -> bool:
+    """Return whether ip_vs_new_dest takes an address; only the kernel knows its interfaces' broadcast addresses."""
+    refused = address.is_multicast or address.is_unspecified
+    if address.version == 4:
+        return not refused and int(address) != 2**32 - 1
+    return not refused and not address.is_link_local and address.ipv4_mapped is None
