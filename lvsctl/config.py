@@ -103,10 +103,11 @@ class ConsulConfig:
         default=None,
     )
     ca_file: Path | None = _key(
-        "Certificates of the authorities that an https address is checked against. Default: the system's.",
+        "Certificates of the authorities that an https address is checked against.",
         '"/etc/lvsctl/ca.pem"',
         absolute_path("/etc/lvsctl/ca.pem", also="; only with https"),
         default=None,
+        default_words="the system's",
     )
     certificate_file: Path | None = _key(
         "Client certificate shown to an https address.",

@@ -1,0 +1,163 @@
+"""Writes docs/configuration.md from the configuration's own metadata: `PYTHONPATH=. python docs/generate.py`.
+
+A test compares the file on disk with `configuration()`, so a key cannot change without its page.
+"""  # noqa: INP001  a script beside the pages it writes, not a package
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from lvsctl.config import VirtualServerConfig, VirtualServerTable
+from lvsctl.config_types import AnyKeyType
+from lvsctl.configfile import TABLES
+
+PAGE = Path(__file__).with_name("configuration.md")
+
+EXAMPLE = """\
+# /etc/lvsctl/lvsctl.toml
+
+[consul]
+address = "http://127.0.0.1:8500"        # the agent on this director
+token_file = "/etc/lvsctl/consul.token"  # read again when it changes
+
+[safety]
+allowed_networks = ["10.0.0.0/8"]        # an instance outside is rejected, the others serve
+max_weight = 1000
+
+[vip]
+interface = "lvs0"                       # lvsctl creates it and keeps the virtual addresses on it
+
+[daemon]
+audit_interval = "10s"                   # how often the live table is read when nothing happens
+
+[defaults]                               # for every virtual server that does not say otherwise
+scheduler = "wlc"
+forwarding = "masquerade"
+drain_timeout = "30s"
+
+[virtual_server.reco]                    # the name is what `lvsctl status reco` takes
+address = "10.9.0.100:80"
+tags = ["v2"]                            # only instances that have this tag
+scheduler = "wrr"
+persistence = "5m"                       # a client stays with its real server
+persistence_netmask = "255.255.255.0"    # and its neighbours with it
+
+[virtual_server.dns]
+address = "[fd00::53]:53"
+protocol = "udp"
+consul_service = "resolver"              # when it is not called like the table
+one_packet = true                        # every datagram is scheduled anew
+
+[virtual_server.search]
+firewall_mark = 7                        # instead of an address: what the firewall marked
+forwarding = "direct-route"
+scheduler = "mh"
+scheduler_flags = ["mh-port", "mh-fallback"]
+upper_threshold = 1000                   # connections a real server gets at most
+lower_threshold = 800
+"""
+
+INTRODUCTION = """\
+# Configuration
+
+<!-- Written by docs/generate.py from lvsctl/config.py. Change it there. -->
+
+lvsctl reads one TOML file, `/etc/lvsctl/lvsctl.toml` unless the command line names another. Check it before
+it is used:
+
+    lvsctl check /etc/lvsctl/lvsctl.toml
+
+A valid file is one line and exit status 0. Otherwise every problem of the file is printed, with file, line,
+key, what is wrong and what would be right, and the exit status is 3:
+
+    lvsctl.toml:8: virtual_server.reco.address: "10.9.0.100" has no port; write one, like "10.9.0.100:80"
+
+## A complete example
+
+```toml
+{example}```
+
+The shortest file that does something:
+
+```toml
+[virtual_server.reco]
+address = "10.9.0.100:80"
+```
+
+## How it is read
+
+**Unknown keys are refused.** A mistyped key would otherwise be a default nobody asked for. So are two virtual
+servers with the same protocol, address and port, or the same firewall mark in the same family, and a file
+without a virtual server, with which the daemon would do nothing.
+
+**Precedence.** A key in `[virtual_server.NAME]` counts before the same key in `[defaults]`, and that before
+the default documented here. Environment variables change nothing. `tags`, `meta`, `scheduler_flags` and all
+that identifies a virtual server belong to one virtual server and cannot be in `[defaults]`.
+
+**Durations** are a number and a unit in quotes: `"250ms"`, `"30s"`, `"5m"`, `"1.5h"`. The units are `ms`, `s`,
+`m` and `h`. A bare number is refused, for it does not say what it counts.
+
+**Addresses** are addresses, never names: `"10.9.0.100:80"`, `"[fd00::1]:80"`. Loopback, link-local, multicast,
+broadcast, reserved and unspecified addresses are refused, and so is port 0: for every port use a firewall mark.
+
+**Secrets** are not in this file. A URL with credentials is refused; the token is in `token_file`.
+
+**Files it names** are not opened by `lvsctl check`; the daemon says so when it cannot read one.
+
+**Reload.** `systemctl reload lvsctl` (SIGHUP) reads the file again as a whole: a valid one counts from the next
+cycle on, one with problems is refused, the log says all of them, and the configuration before it stays in force.
+"""
+
+SECTIONS = {
+    "consul": "How Consul is reached.",
+    "safety": "What Consul may never do to the table, whatever it answers.",
+    "vip": "Virtual addresses on this director. Without this table lvsctl leaves addresses alone, and `lvsctl status` "
+    "says when a virtual address is nowhere on the machine.",
+    "daemon": "The daemon itself.",
+    "defaults": "What virtual servers have in common. Each of these keys can be written in `[virtual_server.NAME]` "
+    "too, where it counts for that one.",
+    "virtual_server": "One virtual server. NAME is 1 to 63 of A-Z a-z 0-9 _ . - beginning with a letter, a digit or _; "
+    "a name with a dot is written in quotes. Apart from the keys below it takes those of [`[defaults]`](#defaults).",
+}
+
+
+def configuration() -> str:
+    """Return the text of docs/configuration.md."""
+    parts = [INTRODUCTION.replace("{example}", EXAMPLE)]
+    for name, table in TABLES.items():
+        header = f"{name}.NAME" if name == "virtual_server" else name
+        parts.append(f"## `[{header}]`\n\n{SECTIONS[name]}\n")
+        own = [field for field in attrs.fields(table) if not (table is VirtualServerTable and field.inherited)]
+        parts += [_key(field) for field in own]
+    return "\n".join(parts)
+
+
+def _key(field: "attrs.Attribute[Any]") -> str:
+    key_type: AnyKeyType = field.metadata["type"]
+    rows = {
+        "type": key_type.name,
+        "unit": key_type.unit,
+        "default": _default(field),
+        "range": key_type.between,
+        "example": f"`{field.name} = {field.metadata['example']}`",
+    }
+    lines = [f"- {name}: {text}" for name, text in rows.items() if text]
+    return f"### `{field.name}`\n\n{field.metadata['doc']}\n\n" + "\n".join(lines) + "\n"
+
+
+def _default(field: "attrs.Attribute[Any]") -> str:
+    """Return the default as it would be written in the file, or in words."""
+    if field.metadata["default"]:
+        return str(field.metadata["default"])
+    default = field.default
+    if default is attrs.NOTHING:
+        return "none, it must be written"
+    counterpart = attrs.fields_dict(VirtualServerConfig).get(field.name)
+    if default is None and counterpart is not None:
+        default = counterpart.default
+    return "none" if default is None else f"`{field.metadata['type'].write(default)}`"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(configuration(), encoding="utf-8")
