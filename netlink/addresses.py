@@ -1,0 +1,169 @@
+"""Virtual addresses on a dummy interface of the caller's own, and all addresses of the machine.
+
+Shell, the only importer of pyroute2, which costs a quarter of a second and is therefore imported when first needed.
+An interface belongs to whom its alias names (`ip link set NAME alias OWNER`); this file changes none that belongs to
+nobody or to somebody else. Everything blocks, and pyroute2 drives an event loop of its own: under asyncio call
+these methods through `asyncio.to_thread`. Source: man rtnetlink(7), ip-link(8), include/uapi/linux/if_link.h.
+"""
+
+# ruff: noqa: ANN401 -- pyroute2 has no types, and this file owns it
+import asyncio
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+from typing import Any, Final
+
+from netlink.errors import NetlinkError, Refused
+from netlink.types import Address
+
+_IFF_UP: Final = 1
+_IFA_F_NODAD: Final = 0x02  # no duplicate address detection: the address is used at once
+
+
+class Addresses:
+    """The addresses of this network namespace. It keeps nothing: every call opens a connection and closes it."""
+
+    def local_addresses(self) -> frozenset[Address]:
+        """Return every address on every interface of this network namespace, link-local ones too."""
+        with _routes("read", "the machine's addresses") as routes:
+            return _addresses(routes.get_addr())
+
+    def interface_addresses(self, name: str) -> frozenset[Address]:
+        """Return the addresses on interface `name` but its IPv6 link-local ones; none when there is no such interface."""
+        with _routes("read", f"the addresses of {name}") as routes:
+            index = _index(routes, name)
+            if index is None:
+                return frozenset()
+            found = _addresses(message for message in routes.get_addr() if message["index"] == index)
+        return frozenset(address for address in found if address.version == 4 or not address.is_link_local)
+
+    def ensure_interface(self, name: str, *, owner: str) -> None:
+        """Have a dummy interface `name` that is up and carries the alias `owner`; create it when it is missing.
+
+        Raises NetlinkError when `name` is something else: then nothing was changed, and the text says what to do.
+        """
+        with _routes("create", f"interface {name}") as routes:
+            link = _link(routes, name)
+            if link is None:
+                # Two requests, for the kernel ignores an alias at creation (6.1). Killed in between, the interface
+                # is nobody's, and the next call says how to hand it over.
+                routes.link("add", ifname=name, kind="dummy")
+                routes.link("set", ifname=name, IFLA_IFALIAS=owner)
+                link = _link(routes, name)
+            _check_owner("use", name, link, owner)
+            if link is not None and not link["flags"] & _IFF_UP:
+                routes.link("set", index=link["index"], state="up")
+
+    def remove_interface(self, name: str, *, owner: str) -> None:
+        """Remove interface `name`, which must be `owner`'s, with its addresses; do nothing when it is not there."""
+        with _routes("remove", f"interface {name}") as routes:
+            link = _link(routes, name)
+            if link is None:
+                return
+            _check_owner("remove", name, link, owner)
+            routes.link("del", index=link["index"])
+
+    def add_address(self, name: str, address: Address) -> None:
+        """Have `address` (as /32 or /128) on interface `name`; do nothing when it is there."""
+        with _routes("add", f"{address} to interface {name}") as routes:
+            try:
+                routes.addr("add", index=_required(routes, "add", address, name), **_specification(address))
+            except _pyroute2_error() as error:
+                if error.code != errno.EEXIST:
+                    raise
+
+    def remove_address(self, name: str, address: Address) -> None:
+        """Have `address` no more on interface `name`; do nothing when it, or the interface, is not there."""
+        with _routes("remove", f"{address} from interface {name}") as routes:
+            index = _index(routes, name)
+            if index is None:
+                return
+            try:
+                routes.addr("del", index=index, **_specification(address))
+            except _pyroute2_error() as error:
+                if error.code != errno.EADDRNOTAVAIL:
+                    raise
+
+
+def _specification(address: Address) -> dict[str, Any]:
+    if address.version == 4:
+        return {"address": str(address), "prefixlen": 32}
+    return {"address": str(address), "prefixlen": 128, "flags": _IFA_F_NODAD}
+
+
+@contextmanager
+def _routes(operation: str, target: str) -> Iterator[Any]:
+    """Give an rtnetlink connection; what it raises inside becomes a NetlinkError about `operation` and `target`."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        raise RuntimeError(f"{operation} {target}: this blocks; call it through asyncio.to_thread")
+    from pyroute2 import IPRoute  # noqa: PLC0415 -- a quarter of a second, for those who need it
+
+    try:
+        with IPRoute() as routes:
+            yield routes
+    except _pyroute2_error() as error:
+        raise Refused(operation, target, error.code, _meaning(error.code)) from error
+    except OSError as error:
+        raise NetlinkError(operation, target, error.strerror or str(error)) from error
+
+
+def _pyroute2_error() -> Any:
+    from pyroute2.netlink.exceptions import NetlinkError as Pyroute2Error  # noqa: PLC0415 -- as above
+
+    return Pyroute2Error
+
+
+def _meaning(number: int) -> str | None:
+    return {
+        errno.EPERM: "not permitted: it needs CAP_NET_ADMIN; run as root",
+        errno.EOPNOTSUPP: "the kernel has no dummy interfaces, and found no module for them (modprobe dummy)",
+        errno.EACCES: "IPv6 is switched off on this interface (sysctl net.ipv6.conf.*.disable_ipv6)",
+    }.get(number)
+
+
+def _link(routes: Any, name: str) -> Any | None:
+    """Return the link message of `name`, None when there is no such interface."""
+    try:
+        return routes.link("get", ifname=name)[0]
+    except _pyroute2_error() as error:
+        if error.code != errno.ENODEV:
+            raise
+        return None
+
+
+def _index(routes: Any, name: str) -> int | None:
+    link = _link(routes, name)
+    return None if link is None else int(link["index"])
+
+
+def _required(routes: Any, operation: str, address: Address, name: str) -> int:
+    index = _index(routes, name)
+    if index is None:
+        raise NetlinkError(operation, f"{address} to interface {name}", f"there is no interface {name}")
+    return index
+
+
+def _check_owner(operation: str, name: str, link: Any | None, owner: str) -> None:
+    if link is None:
+        raise NetlinkError(operation, f"interface {name}", "it vanished while it was made")
+    information = link.get_attr("IFLA_LINKINFO")
+    kind = information.get_attr("IFLA_INFO_KIND") if information is not None else None
+    alias = link.get_attr("IFLA_IFALIAS")
+    if kind != "dummy":
+        reason = f"it is not a dummy interface but {kind or 'a device'}; choose another name"
+        raise NetlinkError(operation, f"interface {name}", reason)
+    if alias != owner:
+        belongs = f"belongs to {alias!r}" if alias else "belongs to nobody (it has no alias)"
+        reason = f"it {belongs}; if {owner} may have it, `ip link set {name} alias {owner}`, else choose another name"
+        raise NetlinkError(operation, f"interface {name}", reason)
+
+
+def _addresses(messages: Any) -> frozenset[Address]:
+    # on a link with a peer, IFA_LOCAL is ours and IFA_ADDRESS the peer's
+    texts = (message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS") for message in messages)
+    return frozenset(ip_address(text) for text in texts if text)
