@@ -45,8 +45,8 @@ class Merged:
     defaults: Read[DefaultsTable]
 
     def value(self, key: str) -> Any:  # noqa: ANN401  as many types as there are keys
-        """Return what counts for `key`; meaningless when it is not `known`."""
-        if key in self.own.written or not hasattr(self.defaults.table, key):
+        """Return what counts for `key` of DefaultsTable; meaningless when it is not `known`."""
+        if key in self.own.written:
             return getattr(self.own.table, key)
         inherited = getattr(self.defaults.table, key)
         return _BUILT_IN[key] if inherited is None else inherited

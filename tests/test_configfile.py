@@ -417,6 +417,10 @@ def test_a_certificate_needs_its_key_and_the_other_way_round() -> None:
     assert (other.line, other.key, other.wrong) == (3, "consul.key_file", "key_file without certificate_file")
 
 
+def test_certificates_are_not_judged_by_an_address_that_was_refused() -> None:
+    assert only(f'[consul]\naddress = "https://h/v1"\nca_file = "/ca"\n{SERVER}').key == "consul.address"
+
+
 def test_a_firewall_mark_has_no_protocol() -> None:
     problem = only('[virtual_server.reco]\nfirewall_mark = 7\nprotocol = "tcp"')
     assert (problem.line, problem.key) == (3, "virtual_server.reco.protocol")
