@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import termios
+import threading
 import time
 import tty
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,7 +40,9 @@ STATE = CHECKOUT / "build" / "lab"
 PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TERM", "CI", "VIRTUAL_ENV", "COLUMNS", "LINES", "ARGS")
 PASSED_PREFIXES = ("LVSCTL_", "HYPOTHESIS_", "PYTEST_", "PYTHON")
 DEADLINE_PASSED, NO_KERNEL, INTERRUPTED = 124, 125, 130
-PR_SET_CHILD_SUBREAPER = 36
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+
+_libc = ctypes.CDLL(None)
 
 
 class KernelError(Exception):
@@ -58,6 +61,8 @@ class Job:
 
 def run(job: Job) -> int:
     """Return the exit status of `job.command`, run inside a kernel with IPVS."""
+    if set(str(CHECKOUT)) & set(" \t:,'\""):
+        raise KernelError(f"lab: the kernel's command line cannot carry {CHECKOUT}: move it where the path is simple")
     kind = choose_kernel()
     STATE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="run-", dir=STATE) as directory:
@@ -69,10 +74,7 @@ def run(job: Job) -> int:
             "LAB_KERNEL": kind,
             "LAB_TTY": "yes" if job.tty else "no",
         }
-        if kind == "host":
-            status = _run_in_host_kernel(job, inside)
-        else:
-            status = _run_in_user_mode_linux(job, place, inside)
+        status = _run_in_host_kernel(job, inside) if kind == "host" else _run_in_user_mode_linux(job, place, inside)
         if status is not None:
             return status
         answer = place / "status"
@@ -103,11 +105,11 @@ def choose_kernel() -> str:
 
 def _script(job: Job, kind: str) -> str:
     """Return the shell text that gives `job.command` its directory and its environment."""
-    passed = {
-        name: value for name, value in os.environ.items() if name in PASSED or name.startswith(PASSED_PREFIXES)
-    }
+    passed = {name: value for name, value in os.environ.items() if name in PASSED or name.startswith(PASSED_PREFIXES)}
     # Debian keeps ip and ipvsadm where an ordinary person's PATH does not look.
-    passed["PATH"] = f"{Path(sys.executable).parent}:{passed.get('PATH', '/usr/bin:/bin')}:/usr/local/sbin:/usr/sbin:/sbin"
+    passed["PATH"] = (
+        f"{Path(sys.executable).parent}:{passed.get('PATH', '/usr/bin:/bin')}:/usr/local/sbin:/usr/sbin:/sbin"
+    )
     passed |= {"LVSCTL_LAB": kind, "GOMAXPROCS": "1", "TMPDIR": "/tmp"}  # noqa: S108 - memory inside
     if not sys.stdout.isatty():
         passed |= {"TERM": "dumb", "NO_COLOR": "1"}
@@ -173,6 +175,7 @@ def _run_in_user_mode_linux(job: Job, place: Path, inside: Mapping[str, str]) ->
             pass_fds=[kernel_end],
             env=os.environ | {"TMPDIR": _memory_directory(job.memory)} | _preload(),
             start_new_session=True,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - there is one thread here
         )
         os.close(kernel_end)
         try:
@@ -187,7 +190,7 @@ def find_user_mode_linux() -> tuple[str, str]:
     """Return the path of User-Mode Linux and that of its modules."""
     program = shutil.which("linux.uml")
     if not program:
-        raise KernelError("lab: no linux.uml here: run `make build/lab/ready`, or install the package user-mode-linux")
+        raise KernelError("lab: no linux.uml here: `make install` installs it (the package user-mode-linux)")
     version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.strip()
     modules = Path("/usr/lib/uml/modules") / version
     if not modules.is_dir():
@@ -216,19 +219,29 @@ def _memory_directory(memory: str) -> str:
 
 def _become_subreaper() -> None:
     """Make this process the parent of what User-Mode Linux leaves behind, so that it can be waited for."""
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end when this process is killed and cannot end it."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the kernel and its processes, and wait for each; its session holds nothing else."""
+    """Kill the kernel and the processes it leaves behind, and wait for each.
+
+    Its processes share its session, but the one that watches the console's size has a session of its own
+    and outlives it: as subreaper we are its parent once the kernel is dead.
+    """
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
     with suppress(ChildProcessError):
         while True:
-            os.waitpid(-process.pid, 0)
+            for child in children.read_text(encoding="ascii").split():
+                os.kill(int(child), signal.SIGKILL)
+            os.waitpid(-1, 0)
 
 
 @contextmanager
@@ -300,12 +313,15 @@ def _say_deadline(job: Job) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit status of the command that `arguments` name."""
-    parser = argparse.ArgumentParser(prog="python -m tests.lab.kernel", description="Run a command in a kernel with IPVS.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.lab.kernel", description="Run a command in a kernel with IPVS."
+    )
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds until the kernel is ended")
     parser.add_argument("--memory", default="2G", help="the kernel's memory: 512M, 2G")
     parser.add_argument("--tty", action="store_true", help="give the command a terminal")
     parser.add_argument("command", nargs="+")
     given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the kernel on the way out, as for Ctrl-C
     try:
         return run(Job(command=tuple(given.command), timeout=given.timeout, memory=given.memory, tty=given.tty))
     except KernelError as error:

@@ -1,0 +1,39 @@
+# Each target is one line that a person could type. `install` asks for root or sudo only where something is missing.
+PYTHON = .venv/bin/python
+LAB = $(PYTHON) -m tests.lab.kernel
+
+.PHONY: help install demo test lint unit kernel shell clean
+
+help: ## this text
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile; sed -n 's/^#: \{0,1\}//p' Makefile
+
+#:
+#: One test:    make unit ARGS='tests/core -k drain'      (pytest's arguments)
+#:              make kernel ARGS='tests/lab/test_lab.py -k masquerade -s'
+#: One command: .venv/bin/python -m tests.lab.kernel -- ipvsadm -Ln
+#: LVSCTL_CONSUL=/path/to/consul     use this Consul; else the one on PATH, else Debian's 1.8.7
+#: LVSCTL_LAB_KERNEL=uml|host        use this kernel; else the host's when it has IPVS, else User-Mode Linux
+
+install: ## install what is missing: Debian packages, .venv, Consul
+	@tests/lab/install.sh $(MAKECMDGOALS)
+
+demo: install ## show the daemon at work in the lab, in under two minutes
+	@$(LAB) --timeout 300 -- python -m tests.lab.demo
+
+test: install ## lint, unit tests and kernel tests, with a summary
+	@tests/lab/run_all.sh
+
+lint: install ## ruff, mypy, import-linter
+	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
+
+unit: install ## the tests that need no special kernel
+	$(PYTHON) -m pytest -m 'not kernel' $(ARGS)
+
+kernel: install ## the tests that need IPVS, in the lab's kernel
+	$(LAB) --timeout 1200 -- python -m pytest -m kernel -p no:cacheprovider $(ARGS)
+
+shell: install ## a shell on the director, with client, real servers and Consul running
+	@$(LAB) --tty --timeout 86400 -- python -m tests.lab.shell
+
+clean: ## remove .venv, the lab's state and all caches
+	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,21 @@
+"""What all tests share: kernel tests run only inside the lab's kernel."""
+
+import os
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip kernel tests where there is no kernel for them; `tests.lab.kernel` sets LVSCTL_LAB inside."""
+    if os.environ.get("LVSCTL_LAB"):
+        return
+    outside = pytest.mark.skip(reason="needs the lab's kernel: make kernel")
+    for item in items:
+        if item.get_closest_marker("kernel"):
+            item.add_marker(outside)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
+    """Say why a run without tests is a failure: a wrong name or mark would pass for success."""
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+        terminalreporter.write_line("lvsctl: no test was chosen, and a run without tests is a failure", red=True)

@@ -1,0 +1,126 @@
+#!/bin/bash
+# Installs what the lab and the tests need and this machine lacks: Debian packages, .venv, a Consul.
+# Needs root or sudo only where packages are missing. What is there is not touched, and not asked about over the
+# network, so that a second run takes no time. Names that decide, in the environment:
+#   LVSCTL_CONSUL   a Consul to use, instead of the one on PATH or Debian's 1.8.7
+#   LVSCTL_PYTHON   a Python (3.11 or newer) for .venv, instead of the first good one on PATH
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+state=$PWD/build/lab
+mkdir -p "$state"
+exec 9>"$state/lock"
+flock 9 # two at once would spoil each other's .venv
+
+say() { echo "install: $*" >&2; }
+fail() {
+    say "$@"
+    exit 1
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        fail "this needs root, and there is no sudo: $*"
+    fi
+}
+
+has_package() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+install_packages() {
+    local missing=() package
+    for package in "$@"; do
+        has_package "$package" || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    command -v apt-get >/dev/null || fail "this machine has no apt-get; install by hand: ${missing[*]}"
+    say "packages: ${missing[*]}"
+    as_root apt-get -q -o DPkg::Lock::Timeout=300 update >"$state/apt.log" 2>&1 || say "apt-get update had problems, see build/lab/apt.log"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 \
+        install --no-install-recommends "${missing[@]}" >>"$state/apt.log" 2>&1 </dev/null 9>&- ||
+        { tail -20 "$state/apt.log" >&2; fail "apt-get could not install ${missing[*]}"; }
+}
+
+# Processors with AMX need a few lines of C under User-Mode Linux; xstate.c says why.
+install_xstate() {
+    grep -qsw amx_tile /proc/cpuinfo || return 0
+    [ "$state/xstate.so" -nt tests/lab/xstate.c ] && return 0
+    if ! command -v gcc >/dev/null || [ ! -e /usr/include/elf.h ]; then
+        install_packages gcc libc6-dev
+    fi
+    gcc -O2 -Wall -shared -fPIC -o "$state/xstate.so.new" tests/lab/xstate.c
+    mv "$state/xstate.so.new" "$state/xstate.so"
+}
+
+good_python() { "$1" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+install_venv() {
+    local python
+    if ! .venv/bin/python -c '' 2>/dev/null; then
+        for python in ${LVSCTL_PYTHON:-python3 python3.14 python3.13 python3.12 python3.11 /usr/bin/python3}; do
+            if good_python "$python"; then
+                say ".venv from $python"
+                rm -rf .venv
+                "$python" -m venv .venv
+                break
+            fi
+        done
+        [ -x .venv/bin/python ] || fail "no Python 3.11 or newer with venv; name one in LVSCTL_PYTHON"
+    fi
+    cmp -s pyproject.toml .venv/pyproject.toml && return 0
+    say "Python packages into .venv"
+    .venv/bin/pip install -q --disable-pip-version-check -e '.[dev]' 9>&- || fail "pip could not install the packages of pyproject.toml"
+    cp pyproject.toml .venv/pyproject.toml
+}
+
+# Where this machine gets Debian from: the base address of its main archive.
+debian_archive() {
+    local codename
+    # shellcheck source=/dev/null
+    codename=$(. /etc/os-release && echo "${VERSION_CODENAME-}")
+    # shellcheck disable=SC2016 # apt's own words in the format
+    apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(CODENAME) $(COMPONENT)' 'Identifier: Packages' |
+        awk -v wanted="$codename" '$NF == "main" && ($2 == wanted || $3 == wanted) { print $1; exit }'
+}
+
+# Debian bullseye is the last with a Consul. A configuration of apt's own, so that this machine's stays as it is.
+download_consul() {
+    local apt=$state/apt archive
+    local own=(
+        -o "Dir::Etc::SourceList=/dev/null" -o "Dir::Etc::SourceParts=$apt/sources/" -o "Dir::State::Lists=$apt/lists"
+        -o "Dir::Cache=$apt/cache" -o "APT::Sandbox::User=$(id -un)" -o "Acquire::Languages=none" -q
+    )
+    archive=$(debian_archive)
+    [ -n "$archive" ] || { echo "no Debian archive among this machine's sources" >&2; return 1; }
+    mkdir -p "$apt/sources" "$apt/lists/partial" "$apt/cache/archives/partial" || return
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $archive bullseye main" >"$apt/sources/bullseye.list"
+    apt-get "${own[@]}" update || return
+    (cd "$apt" && apt-get "${own[@]}" download consul) || return
+    rm -rf "$state/consul.new"
+    dpkg-deb -x "$apt"/consul_*.deb "$state/consul.new" || return
+    "$state/consul.new/usr/bin/consul" version || return
+    rm -rf "$state/consul" "$apt"
+    mv "$state/consul.new" "$state/consul"
+}
+
+install_consul() {
+    if [ -n "${LVSCTL_CONSUL-}" ]; then
+        "$LVSCTL_CONSUL" version >/dev/null 2>&1 || fail "LVSCTL_CONSUL is $LVSCTL_CONSUL, which does not run as 'consul version'"
+        return
+    fi
+    command -v consul >/dev/null && return
+    [ -x "$state/consul/usr/bin/consul" ] && return
+    say "Consul, from Debian bullseye"
+    rm -rf "$state/apt"
+    download_consul >"$state/consul.log" 2>&1 9>&- && return
+    tail -5 "$state/consul.log" >&2
+    fail "could not get Consul from Debian bullseye (see build/lab/consul.log; the suite may have moved to the archive)." \
+        "Get any Consul from 1.8 on, and run: make ${1-test} LVSCTL_CONSUL=/path/to/consul"
+}
+
+install_packages user-mode-linux ipvsadm kmod iproute2 iptables curl procps util-linux python3 python3-venv debian-archive-keyring
+install_xstate
+install_venv
+install_consul "$@"
