@@ -62,6 +62,8 @@ def test_help_has_examples() -> None:
 
 
 def test_importing_the_command_reads_no_heavy_module() -> None:
-    code = "import sys, lvsctl.cli.check; print(sorted({'cattrs', 'tomllib', 'aiohttp', 'pyroute2'} & sys.modules.keys()))"
+    code = (
+        "import sys, lvsctl.cli.check; print(sorted({'cattrs', 'tomllib', 'aiohttp', 'pyroute2'} & sys.modules.keys()))"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
