@@ -10,6 +10,7 @@ help: ## this text
 #:
 #: One test:    make unit ARGS='tests/core -k drain'      (pytest's arguments)
 #:              make kernel ARGS='tests/lab/test_lab.py -k masquerade -s'
+#: Another lab: make shell ARGS=direct-route                 (masquerade, direct-route or tunnel)
 #: One command: .venv/bin/python -m tests.lab.kernel -- ipvsadm -Ln
 #: LVSCTL_CONSUL=/path/to/consul     use this Consul; else the one on PATH, else Debian's 1.8.7
 #: LVSCTL_LAB_KERNEL=uml|host        use this kernel; else the host's when it has IPVS, else User-Mode Linux
@@ -33,7 +34,7 @@ kernel: install ## the tests that need IPVS, in the lab's kernel
 	$(LAB) --timeout 1200 -- python -m pytest -m kernel -p no:cacheprovider $(ARGS)
 
 shell: install ## a shell on the director, with client, real servers and Consul running
-	@$(LAB) --tty --timeout 86400 -- python -m tests.lab.shell
+	@$(LAB) --tty --timeout 86400 -- python -m tests.lab.shell $(ARGS)
 
 clean: ## remove .venv, the lab's state and all caches
 	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

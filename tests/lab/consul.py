@@ -92,11 +92,12 @@ class ConsulAgent:
         self.host = host
         self.node = node or host.name
         self.url = f"http://{host.ipv4}:{PORT}"
+        self.program = program()
         directory = host.lab.directory / f"consul-{self.node}"
         self.files = directory / "config"  # `service` stanzas, one file each
         self.files.mkdir(parents=True)
         self._command = [
-            *(program(), "agent", f"-node={self.node}", f"-bind={host.ipv4}", "-client=0.0.0.0"),
+            *(self.program, "agent", f"-node={self.node}", f"-bind={host.ipv4}", "-client=0.0.0.0"),
             # Without it a `dev` agent forgets at every reload what came through the API.
             *(f"-data-dir={directory / 'data'}", f"-config-dir={self.files}", "-log-level=info"),
         ]
