@@ -27,9 +27,9 @@ def command(file: Path) -> None:
     what is wrong and what would be right. Reads this one file only: neither Consul nor the kernel is asked, and
     token and certificate files are not opened.
     """
-    from lvsctl.config_types import escaped  # noqa: PLC0415  the other commands start without these
-    from lvsctl.configfile import load  # noqa: PLC0415  the same
-    from lvsctl.errors import ConfigError  # noqa: PLC0415  the same
+    from lvsctl.config_types import escaped
+    from lvsctl.configfile import load
+    from lvsctl.errors import ConfigError
 
     shown = Path(escaped(str(file)))
     try:

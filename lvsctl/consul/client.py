@@ -85,6 +85,11 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
             await self._session.close()
             self._session = None
 
+    def check(self) -> None:
+        """Raise ConsulError for a token or certificate file that cannot be used."""
+        self._token.header()
+        _tls(self._config)
+
     async def _request(
         self, method: str, path: str, params: Any, headers: Any, *, data: Any, timeout: float
     ) -> Response:
@@ -141,7 +146,15 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close the connections."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections; what is being asked fails."""
         await self._transport.close()
+
+    def check(self) -> None:
+        """Raise ConsulError now for a token or certificate file that cannot be used."""
+        self._transport.check()
 
     async def instances(self, query: Query, *, index: int = 0, wait: float = WAIT) -> Answer:
         """Return the instances of a Consul service, failing ones included.

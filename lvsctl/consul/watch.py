@@ -53,6 +53,7 @@ class Watches:
         self._tasks: dict[Query, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
         self._wanted: frozenset[Query] = frozenset()
+        self._retired: Client | None = None
 
     @property
     def answers(self) -> Answers:
@@ -74,19 +75,35 @@ class Watches:
         self._wanted = frozenset(queries)
         self._changed.set()
 
+    def use(self, client: Client, replaced: Client) -> None:
+        """Ask `client` from now on and close `replaced`; the last answers stay until there are newer ones."""
+        self._client = client
+        self._retired = replaced
+        self._changed.set()
+
     async def run(self) -> None:
         """Keep one task a query until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
                 self._changed.clear()
+                await self._retire()
                 for query in self._tasks.keys() - self._wanted:
                     self._tasks.pop(query).cancel()
                     self._answers.pop(query, None)
                     self._contacts.pop(query, None)
                 for query in sorted(self._wanted - self._tasks.keys()):
-                    self._contacts[query] = Contact()
+                    self._contacts.setdefault(query, Contact())
                     self._tasks[query] = group.create_task(self._watch(query), name=f"watch {query.service}")
                 await self._changed.wait()
+
+    async def _retire(self) -> None:
+        """Stop every watcher of a client that was replaced; they start again with the new one."""
+        if self._retired is not None:
+            for task in self._tasks.values():
+                task.cancel()
+            self._tasks.clear()
+            retired, self._retired = self._retired, None
+            await retired.close()
 
     async def _watch(self, query: Query) -> None:
         index, failures = 0, 0

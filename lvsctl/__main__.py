@@ -1,0 +1,5 @@
+"""`python -m lvsctl`."""
+
+from lvsctl.cli import main
+
+main()

@@ -1,0 +1,105 @@
+"""What a cycle did and found, in the log: every write once, every lasting trouble when it begins and when it ends.
+
+Event names are constant; fields carry the rest. Nothing is announced twice, however many cycles see it.
+"""
+
+import structlog
+
+from lvsctl.apply import Done
+from lvsctl.core.admission import Rejected
+from lvsctl.core.difference import Line, Sign, line_of
+from lvsctl.core.ownership import Owner
+from lvsctl.reconcile import Cycle
+from netlink.requests import (
+    AddRealServer,
+    AddVirtualServer,
+    DeleteRealServer,
+    DeleteVirtualServer,
+    Request,
+    SetRealServer,
+    SetVirtualServer,
+)
+
+EVENTS: dict[type[Request], str] = {
+    AddVirtualServer: "virtual_server_added",
+    SetVirtualServer: "virtual_server_changed",
+    DeleteVirtualServer: "virtual_server_deleted",
+    AddRealServer: "real_server_added",
+    SetRealServer: "real_server_changed",
+    DeleteRealServer: "real_server_deleted",
+}
+
+log = structlog.get_logger()
+
+
+class Announcer:
+    """Remembers what was announced, so that only changes are."""
+
+    def __init__(self) -> None:
+        self._troubles: dict[tuple[str, str], str] = {}
+        self._plan: tuple[Line, ...] = ()
+
+    def cycle(self, cycle: Cycle, *, planned: bool = False) -> None:
+        """Log what `cycle` did, and what troubles began or ended with it; `planned` logs what it would have done."""
+        for done in cycle.done:
+            _announce_step(done, cycle)
+        if planned:
+            plan = tuple(
+                line_of(step, cycle.look.decision.virtual_servers[step.key]) for step in cycle.look.decision.steps
+            )
+            if plan != self._plan:
+                for line in plan:
+                    log.info("would_change", **_fields(line))
+            self._plan = plan
+        for address in cycle.added_addresses:
+            log.info("virtual_address_added", address=str(address))
+        for address in cycle.removed_addresses:
+            log.info("virtual_address_removed", address=str(address))
+        self._announce_troubles(_troubles(cycle))
+
+    def _announce_troubles(self, troubles: dict[tuple[str, str], str]) -> None:
+        for (event, name), text in troubles.items():
+            if self._troubles.get((event, name)) != text:
+                log.warning(event, name=name, why=text)
+        for event, name in self._troubles.keys() - troubles.keys():
+            log.info("trouble_over", name=name, trouble=event)
+        self._troubles = troubles
+
+
+def _announce_step(done: Done, cycle: Cycle) -> None:
+    step = done.step
+    line = line_of(step, cycle.look.decision.virtual_servers[step.key])
+    fields = _fields(line)
+    if done.refused is not None:
+        retry = cycle.refusals[step.key]
+        log.error("kernel_refused", **fields, error=str(done.refused), attempt=retry.attempts)
+    elif isinstance(step.request, SetRealServer) and line.sign is Sign.REMOVE:
+        log.info("real_server_quiesced", **fields)
+    else:
+        log.info(EVENTS[type(step.request)], **fields)
+
+
+def _fields(line: Line) -> dict[str, str]:
+    fields = {"name": line.name, "virtual_server": line.virtual_server}
+    if line.real_server:
+        fields["real_server"] = line.real_server
+    return fields | {"what": line.what, "cause": line.cause.kind.value, "why": line.cause.text}
+
+
+def _troubles(cycle: Cycle) -> dict[tuple[str, str], str]:
+    """Return what is wrong now, by event name and object."""
+    troubles = {}
+    for each in cycle.look.decision.virtual_servers.values():
+        if each.held:
+            text = f"Consul has no passing instance; {len(each.held)} real servers that serve are kept"
+            troubles["hold", each.name] = text
+        if each.owner is Owner.FOREIGN:
+            troubles["foreign_in_the_way", each.name] = f"{each.key} exists, is not ours and is not as wanted"
+        for member in each.wanted.members if each.wanted else ():
+            if isinstance(member.verdict, Rejected):
+                source = member.source
+                label = f"{each.name}: {source.instance_id} on {source.node}"
+                troubles["instance_rejected", label] = member.verdict.text
+    if cycle.address_error:
+        troubles["virtual_addresses_failed", "vip"] = cycle.address_error
+    return troubles

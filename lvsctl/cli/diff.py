@@ -1,0 +1,102 @@
+"""`lvsctl diff`: the kernel against what is wanted, without a daemon."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from lvsctl.cli.columns import columns, count
+from lvsctl.cli.options import config_file
+
+if TYPE_CHECKING:
+    from lvsctl.core.difference import Line
+    from lvsctl.reconcile import Look
+
+SCHEMA: Final = "lvsctl.diff/1"
+
+EPILOG = """\b
+Signs:
+  +  missing in the kernel          ~  different
+  -  in the kernel and leaving      !  needs a person, or explains an absence
+\b
+Exit codes: 0 equal, 1 differs, 3 configuration, 4 Consul, 5 kernel.
+\b
+Examples:
+  lvsctl diff
+  lvsctl diff -c new.toml     what would this file change?
+  lvsctl diff -o json | jq '.lines[] | select(.differs)'
+"""
+
+
+@click.command(epilog=EPILOG)
+@config_file
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def command(path: Path, output: str) -> None:
+    """Show what in the kernel is not as Consul and the configuration want it, and why."""
+    from lvsctl.cli.live import ask, reconciler
+    from lvsctl.configfile import load
+    from lvsctl.core.difference import difference
+
+    config = load(path)
+    answers = ask(config)
+    with reconciler(config) as kernel:
+        look = kernel.look(config, answers)
+    lines = difference(look.decision)
+    equal = not any(line.differs for line in lines)
+    if output == "json":
+        click.echo(json.dumps(_as_json(lines, equal=equal), indent=2))
+    else:
+        for text in render(lines):
+            click.echo(text)
+        click.echo(summary(lines, look))
+    sys.exit(0 if equal else 1)
+
+
+def render(lines: Sequence["Line"]) -> list[str]:
+    """Return the lines of a diff as text, under one heading a virtual server."""
+    cells = [
+        [f"  {line.sign.value} {line.real_server or 'virtual server'}", line.what, line.cause.text] for line in lines
+    ]
+    shown: list[str] = []
+    heading = None
+    for line, text in zip(lines, columns(cells), strict=True):
+        if (line.name, line.virtual_server) != heading:
+            heading = (line.name, line.virtual_server)
+            shown += ["", *columns([heading])] if shown else columns([heading])
+        shown.append(text)
+    return shown
+
+
+def summary(lines: Sequence["Line"], look: "Look") -> str:
+    """Return the last line of a diff."""
+    differing = sum(line.differs for line in lines)
+    notes = len(lines) - differing
+    ours = [each.intended for each in look.decision.virtual_servers.values() if each.intended]
+    real_servers = sum(len(entry.real_servers) for entry in ours)
+    size = f"{count(len(ours), 'virtual server')}, {count(real_servers, 'real server')}"
+    result = f"{count(differing, 'difference')}" if differing else "in sync"
+    tail = f", {count(notes, 'note')}" if notes else ""
+    return f"\n{result}{tail}: {size}" if lines else f"{result}: {size}"
+
+
+def _as_json(lines: Sequence["Line"], *, equal: bool) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "equal": equal,
+        "lines": [
+            {
+                "sign": line.sign.name.lower(),
+                "name": line.name,
+                "virtual_server": line.virtual_server,
+                "real_server": line.real_server,
+                "what": line.what,
+                "cause": line.cause.kind.value,
+                "why": line.cause.text,
+                "differs": line.differs,
+            }
+            for line in lines
+        ],
+    }

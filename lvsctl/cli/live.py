@@ -1,0 +1,33 @@
+"""The live kernel and the live Consul, opened for commands that ask once; imported late, for all of it is heavy."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator
+
+from lvsctl.config import Config
+from lvsctl.consul.client import Client
+from lvsctl.consul.watch import ask_once
+from lvsctl.core.desired import queries_of
+from lvsctl.core.instance import Answers
+from lvsctl.reconcile import Reconciler
+from lvsctl.store import Store
+from netlink import IPVS
+from netlink.addresses import Addresses
+
+
+@contextlib.contextmanager
+def reconciler(config: Config) -> Iterator[Reconciler]:
+    """Open the kernel; raises netlink.errors.Unavailable when IPVS cannot be used from here."""
+    with IPVS() as kernel:
+        yield Reconciler(kernel, Addresses(), Store(config.daemon.state_directory), time.time)
+
+
+def ask(config: Config) -> Answers:
+    """Return a fresh answer of Consul for every virtual server; raises ConsulError when one has none."""
+
+    async def ask_all() -> Answers:
+        async with Client(config.consul) as client:
+            return await ask_once(client, queries_of(config))
+
+    return asyncio.run(ask_all())

@@ -1,0 +1,248 @@
+"""`lvsctl status`: how everything stands, from the daemon; without one, from the kernel itself."""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from lvsctl.cli.columns import columns, count, span
+from lvsctl.cli.options import config_file
+from lvsctl.text import visible
+
+if TYPE_CHECKING:
+    from lvsctl.core.status import Status, VirtualServerStatus
+    from netlink.types import VirtualServerKey
+
+NOTHING: Final = "-"
+
+EPILOG = """\b
+States: ok, degraded (an instance does not serve), empty, held (the last serving
+ones stay although Consul wants them out), leaving, waiting (for Consul), refused
+(by the kernel), foreign (somebody else's virtual server is in the way).
+\b
+Exit codes: 0 all right, 1 something wants attention, 8 no daemon answers (the
+kernel's own table is shown), 5 no daemon and no IPVS.
+\b
+Examples:
+  lvsctl status
+  lvsctl status reco            its real servers, and why the others are out
+  lvsctl status -o wide --watch
+  lvsctl status -o json | jq '.virtual_servers[] | {name, state}'
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("name", required=False)
+@config_file
+@click.option("-o", "--output", type=click.Choice(["text", "wide", "json"]), default="text", show_default=True)
+@click.option("-w", "--watch", is_flag=True, help="Show it again every 2 seconds, until Ctrl-C.")
+def command(name: str | None, path: Path, output: str, *, watch: bool) -> None:
+    """Show how the virtual servers stand; with NAME the real servers of one."""
+    while True:
+        status = read(path)
+        if name is not None and name not in {row.name for row in status.virtual_servers}:
+            known = ", ".join(sorted({row.name for row in status.virtual_servers if row.name})) or "none"
+            raise click.UsageError(f"no virtual server {visible(name)!r}; there are: {known}")
+        shown = _as_json(status, name) if output == "json" else "\n".join(render(status, name, wide=output == "wide"))
+        if not watch:
+            click.echo(shown)
+            sys.exit(exit_code(status))
+        if sys.stdout.isatty():
+            click.clear()
+        click.echo(shown)
+        time.sleep(2)
+
+
+def read(path: Path) -> "Status":
+    """Return the daemon's status, or the kernel's own table when no daemon answers."""
+    from lvsctl.config import DaemonConfig
+    from lvsctl.configfile import load
+    from lvsctl.control import ask
+    from lvsctl.errors import ConfigError, DaemonError
+
+    try:
+        config = load(path)
+    except ConfigError:
+        config = None  # a broken file must not hide how things stand
+    socket = config.daemon.control_socket if config else DaemonConfig().control_socket
+    try:
+        return ask(socket)
+    except DaemonError as error:
+        names = {each.key: each.name for each in config.virtual_servers.values()} if config else {}
+        return _from_kernel(path, str(error), names)
+
+
+def _from_kernel(path: Path, error: str, names: "dict[VirtualServerKey, str]") -> "Status":
+    import socket
+
+    from lvsctl import __version__
+    from lvsctl.core.status import KernelStatus, Status, bare_virtual_servers
+    from netlink import IPVS
+
+    with IPVS() as kernel:
+        observed = kernel.observe()
+    return Status(
+        version=__version__,
+        host=socket.gethostname(),
+        role="no daemon",
+        time=time.time(),
+        started=None,
+        config=str(path),
+        config_error="",
+        consul=None,
+        kernel=KernelStatus(in_sync_since=None, pending=0, error=error),
+        foreign=(),
+        virtual_servers=bare_virtual_servers(observed, names),
+    )
+
+
+def exit_code(status: "Status") -> int:
+    """Return 0 when all is right, 1 when something wants attention, 8 without a daemon."""
+    from lvsctl.core.status import State
+    from lvsctl.errors import DaemonError
+
+    if status.consul is None:
+        return DaemonError.exit_code
+    wrong = {State.EMPTY, State.HELD, State.WAITING, State.REFUSED, State.FOREIGN}
+    trouble = (
+        status.kernel.error
+        or status.config_error
+        or status.consul.failing
+        or any(row.state in wrong for row in status.virtual_servers)
+    )
+    return 1 if trouble else 0
+
+
+def render(status: "Status", name: str | None = None, *, wide: bool = False) -> list[str]:
+    """Return the screen, line by line."""
+    lines = _header(status)
+    rows = [row for row in status.virtual_servers if name in (None, row.name)]
+    lines += ["", *_virtual_servers(rows, with_names=status.consul is not None)]
+    if name is not None or wide:
+        for row in rows:
+            lines += ["", *([visible(row.name or row.address)] if wide and name is None else []), *_real_servers(row)]
+    if status.foreign and (wide or name is None):
+        lines += ["", *(["foreign, never touched: " + ", ".join(status.foreign)] if wide else [])]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
+
+
+def _header(status: "Status") -> list[str]:
+    up = f", up {span(status.time - status.started)}" if status.started else ""
+    rows = [["lvsctl", f"{status.version} on {status.host}, {status.role}{up}"]]
+    if status.consul is None:
+        rows.append(["", f"{status.kernel.error}; this is the kernel's own table"])
+    else:
+        rows += [["consul", _consul_words(status)], ["kernel", _kernel_words(status)]]
+        foreign = f"{count(len(status.foreign), 'virtual server')}, never touched" if status.foreign else "none"
+        rows.append(["foreign", foreign])
+    if status.config_error:
+        first = status.config_error.splitlines()
+        more = f" (and {len(first) - 1} more; lvsctl check shows them)" if len(first) > 1 else ""
+        rows.append(["config", f"the last reload was refused, the old one is kept: {first[0]}{more}"])
+    return columns(rows)
+
+
+def _consul_words(status: "Status") -> str:
+    consul = status.consul
+    assert consul is not None  # noqa: S101  # a daemon always says
+    age = "never answered" if consul.data_age is None else f"data {span(consul.data_age)} old"
+    if not consul.failing:
+        return f"reachable at {consul.address}, {age}"
+    since = f"for {span(status.time - consul.failing_since)}" if consul.failing_since else ""
+    what = (
+        "unreachable"
+        if not consul.reachable
+        else f"{count(consul.failing, 'query').replace('querys', 'queries')} failing"
+    )
+    return f"{what} {since}, {age}, the table is kept: {consul.error}"
+
+
+def _kernel_words(status: "Status") -> str:
+    kernel = status.kernel
+    if kernel.error:
+        return f"cannot be reconciled: {kernel.error}"
+    if kernel.pending:
+        return f"{count(kernel.pending, 'change')} to make"
+    if kernel.in_sync_since is None:
+        return "not reconciled yet"
+    clock = time.strftime("%H:%M:%S", time.localtime(kernel.in_sync_since))
+    return f"in sync since {clock} ({span(status.time - kernel.in_sync_since)})"
+
+
+def _virtual_servers(rows: Sequence["VirtualServerStatus"], *, with_names: bool) -> list[str]:
+    if not rows:
+        return ["no virtual servers"]
+    head = [
+        "NAME",
+        "CONSUL SERVICE",
+        "ADDRESS",
+        "SCHEDULER",
+        "FORWARDING",
+        "SERVING",
+        "STATE",
+        "ACTIVE",
+        "INACTIVE",
+        "CONN/S",
+        "",
+    ]
+    cells = [
+        [
+            row.name or NOTHING,
+            row.consul_service or NOTHING,
+            row.address,
+            row.scheduler or NOTHING,
+            row.forwarding or NOTHING,
+            f"{row.serving}/{row.wanted}",
+            row.state.value,
+            str(row.active),
+            str(row.inactive),
+            str(row.rate),
+            row.note,
+        ]
+        for row in rows
+    ]
+    table = [head, *cells]
+    if not with_names:
+        table = [[*line[:1], *line[2:]] for line in table]
+    numbers = {head.index(title) - (not with_names) for title in ("SERVING", "ACTIVE", "INACTIVE", "CONN/S")}
+    return columns(table, right=frozenset(numbers))
+
+
+def _real_servers(row: "VirtualServerStatus") -> list[str]:
+    if not row.real_servers:
+        return ["  no real servers"]
+    head = ["  REAL SERVER", "NODE", "INSTANCE", "CHECK", "STATE", "WEIGHT", "ACTIVE", "INACTIVE", "CONN/S", "WHY"]
+    cells = [
+        [
+            f"  {each.real_server or NOTHING}",
+            each.node or NOTHING,
+            each.instance or NOTHING,
+            each.check or NOTHING,
+            each.place.value,
+            NOTHING if each.weight is None else str(each.weight),
+            str(each.active),
+            str(each.inactive),
+            str(each.rate),
+            each.why,
+        ]
+        for each in row.real_servers
+    ]
+    return columns([head, *cells], right=frozenset({5, 6, 7, 8}))
+
+
+def _as_json(status: "Status", name: str | None) -> str:
+    import json
+
+    import attrs
+
+    from lvsctl.control import as_json
+
+    if name is not None:
+        chosen = tuple(row for row in status.virtual_servers if row.name == name)
+        status = attrs.evolve(status, virtual_servers=chosen)
+    return json.dumps(as_json(status), indent=2)

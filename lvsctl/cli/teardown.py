@@ -1,0 +1,59 @@
+"""`lvsctl teardown`: the only command that removes what is ours."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from lvsctl.cli.columns import columns, count
+from lvsctl.cli.options import config_file
+
+EPILOG = """\b
+Clients of the removed virtual servers are cut off at once. Foreign virtual
+servers stay. A running daemon would put everything back, so it must be stopped.
+\b
+Examples:
+  lvsctl teardown --dry-run   show what would be removed
+  lvsctl teardown             show it, ask, remove it
+  lvsctl teardown --yes       for scripts
+"""
+
+
+@click.command(epilog=EPILOG)
+@config_file
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed, remove nothing.")
+def command(path: Path, *, yes: bool, dry_run: bool) -> None:
+    """Remove every virtual server and virtual address that lvsctl created, after showing them."""
+    import contextlib
+
+    from lvsctl import logs
+    from lvsctl.configfile import load
+    from lvsctl.store import Store, locked
+    from lvsctl.teardown import find, remove
+    from netlink import IPVS
+    from netlink.addresses import Addresses
+
+    logs.configure(level="warning")
+    config = load(path)
+    store = Store(config.daemon.state_directory)
+    with contextlib.nullcontext() if dry_run else locked(config.daemon.state_directory), IPVS() as kernel:
+        leftovers = find(config, kernel, Addresses(), store.load(set_aside_damage=False))
+        if leftovers.empty:
+            click.echo("nothing of lvsctl's is in the kernel")
+            return
+        rows = [
+            [f"  {each.name}", str(each.key), count(each.real_servers, "real server")]
+            for each in leftovers.virtual_servers
+        ]
+        rows += [["  address", str(address), f"on {leftovers.interface}"] for address in leftovers.addresses]
+        if leftovers.interface:
+            rows.append(["  interface", leftovers.interface, ""])
+        click.echo("\n".join(["to be removed:", *columns(rows)]))
+        if dry_run:
+            return
+        if not yes and not click.confirm("Clients are cut off at once. Remove all this?"):
+            click.echo("nothing was removed")
+            sys.exit(1)
+        remove(leftovers, kernel, Addresses(), store)
+        click.echo(f"removed {count(len(leftovers.virtual_servers), 'virtual server')}")

@@ -1,0 +1,227 @@
+"""`lvsctl run`: the watches, the reconcile loop, the control socket and the signals, wired together.
+
+One task reconciles and is the only one to write; the others leave what they learnt and wake it. Stopping leaves the
+table as it is: packets are forwarded by the kernel, not by us.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Final
+
+import attrs
+import structlog
+
+from lvsctl import __version__, control, systemd
+from lvsctl.announce import Announcer
+from lvsctl.config import Config
+from lvsctl.configfile import load
+from lvsctl.consul.client import Client
+from lvsctl.consul.watch import Watches
+from lvsctl.core.desired import queries_of
+from lvsctl.core.status import ConsulStatus, KernelStatus, Status, virtual_servers
+from lvsctl.errors import ConfigError, StateError
+from lvsctl.reconcile import Cycle, Reconciler
+from netlink.errors import NetlinkError
+
+FIRST_ANSWERS: Final = 10.0  # seconds to wait for an answer to every query before the first write
+LONGEST_PAUSE: Final = 30.0  # seconds between cycles that fail
+STALLED: Final = 60.0  # seconds in one cycle after which the watchdog is no longer fed
+
+log = structlog.get_logger()
+
+
+class Daemon:
+    """One running lvsctl. `dry_run` looks and logs but never writes, and opens no socket."""
+
+    def __init__(self, path: Path, config: Config, reconciler: Reconciler, *, dry_run: bool) -> None:
+        self._path = path
+        self._config = config
+        self._config_error = ""
+        self._reconciler = reconciler
+        self._dry_run = dry_run
+        self._wake = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._kernel = asyncio.Lock()  # the netlink socket serves one caller at a time
+        self._client = Client(config.consul)
+        self._watches = Watches(self._client, self._wake.set)
+        self._announcer = Announcer()
+        self._started = time.time()
+        self._in_sync_since: float | None = None
+        self._cycle_error = ""
+        self._cycle_began: float | None = None
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        log.info("started", version=__version__, pid=os.getpid(), config=str(self._path), dry_run=self._dry_run)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self._close_client)
+            if not self._dry_run:
+                await stack.enter_async_context(control.serving(self._config.daemon.control_socket, self.status))
+            self._watches.watch(queries_of(self._config))
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._watches.run(), name="watches"),
+                    group.create_task(self._reconcile(), name="reconcile"),
+                    group.create_task(self._feed_watchdog(), name="watchdog"),
+                ]
+                await self._stop.wait()
+                systemd.notify("STOPPING=1")
+                for task in tasks:
+                    task.cancel()
+        log.info("stopped", table="left serving")
+
+    async def status(self) -> Status:
+        """Return how everything stands now; the table is read afresh."""
+        error = self._cycle_error
+        async with self._kernel:
+            look = await asyncio.to_thread(self._reconciler.look, self._config, self._watches.answers)
+        refused = {key: refusal.error for key, refusal in self._reconciler.refusals.items()}
+        pending = len(look.decision.steps)
+        return Status(
+            version=__version__,
+            host=socket.gethostname(),
+            role="dry-run" if self._dry_run else "active",
+            time=time.time(),
+            started=self._started,
+            config=str(self._path),
+            config_error=self._config_error,
+            consul=self._consul_status(),
+            kernel=KernelStatus(
+                in_sync_since=self._in_sync_since if not pending else None, pending=pending, error=error
+            ),
+            foreign=tuple(str(key) for key in sorted(look.decision.foreign)),
+            virtual_servers=virtual_servers(
+                self._config, look.decision, look.observed, refused=refused, local=look.local
+            ),
+        )
+
+    def _consul_status(self) -> ConsulStatus:
+        contacts = list(self._watches.contacts.values())
+        failing = [contact for contact in contacts if contact.failing_since is not None]
+        heard = [contact.last for contact in contacts if contact.last is not None]
+        complete = len(heard) == len(contacts) and contacts
+        return ConsulStatus(
+            address=self._config.consul.address,
+            reachable=len(failing) < len(contacts) or not contacts,
+            data_age=time.time() - min(heard) if complete else None,
+            failing_since=min((each.failing_since for each in failing if each.failing_since), default=None),
+            failing=len(failing),
+            error=failing[0].error if failing else "",
+        )
+
+    async def _reconcile(self) -> None:
+        """Reconcile on every news and at every audit, until cancelled."""
+        await self._first_answers()
+        systemd.notify("READY=1", f"STATUS={self._state_words()}")
+        failures = 0
+        while True:
+            self._wake.clear()
+            try:
+                pause = self._pause_after(await self._one_cycle())
+                self._cycle_error, failures = "", 0
+            except (NetlinkError, StateError) as error:
+                failures += 1
+                pause = min(LONGEST_PAUSE, 0.5 * 2 ** min(failures, 10))
+                self._in_sync_since, self._cycle_error = None, str(error)
+                log.warning("cycle_failed", error=str(error), retry_in=f"{pause:g}s")
+            systemd.notify(f"STATUS={self._state_words()}")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
+
+    async def _first_answers(self) -> None:
+        """Wait until every query is answered, or long enough that those that are should be served."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_ANSWERS):
+                while not self._watches.complete:
+                    self._wake.clear()
+                    await self._wake.wait()
+                return
+        log.warning("consul_incomplete", why="not every Consul service was answered for; those are left as they are")
+
+    async def _one_cycle(self) -> Cycle:
+        answers = self._watches.answers
+        write = bool(answers) and not self._dry_run  # without a single answer the table stays as it is
+        self._cycle_began = time.monotonic()
+        async with self._kernel:
+            if write:
+                cycle = await asyncio.to_thread(self._reconciler.cycle, self._config, answers)
+            else:
+                cycle = Cycle(look=await asyncio.to_thread(self._reconciler.look, self._config, answers))
+        self._cycle_began = None
+        self._announcer.cycle(cycle, planned=self._dry_run)
+        in_sync = not (cycle.look.decision.steps or cycle.refusals or cycle.address_error)
+        self._in_sync_since = (self._in_sync_since or time.time()) if in_sync and answers else None
+        return cycle
+
+    def _pause_after(self, cycle: Cycle) -> float:
+        """Return seconds until the next look, if nothing wakes us before."""
+        times = [refusal.retry_at for refusal in cycle.refusals.values()]
+        if cycle.look.decision.look_again is not None and not self._dry_run:
+            times.append(cycle.look.decision.look_again)
+        soonest = min(times, default=float("inf")) - time.time()
+        return max(0.05, min(self._config.daemon.audit_interval, soonest))
+
+    def _reload(self) -> None:
+        """Read the configuration file again; a bad one changes nothing."""
+        systemd.reloading()
+        try:
+            config = load(self._path)
+        except ConfigError as error:
+            self._refuse(error)
+        else:
+            self._use(config)
+        systemd.notify("READY=1", f"STATUS={self._state_words()}")
+        self._wake.set()
+
+    def _refuse(self, error: ConfigError) -> None:
+        self._config_error = str(error)
+        for problem in error.problems:
+            log.error("reload_refused", problem=problem.at(self._path), kept="the old configuration")
+
+    def _use(self, config: Config) -> None:
+        old, self._config_error = self._config, ""
+        fixed = attrs.evolve(
+            config.daemon,
+            state_directory=old.daemon.state_directory,
+            control_socket=old.daemon.control_socket,
+        )
+        if fixed != config.daemon:
+            log.warning("restart_needed", why="state_directory and control_socket change at the next start only")
+        self._config = attrs.evolve(config, daemon=fixed)
+        if config.consul != old.consul:
+            replaced, self._client = self._client, Client(config.consul)
+            self._watches.use(self._client, replaced)
+        self._watches.watch(queries_of(config))
+        log.info("reloaded", config=str(self._path), virtual_servers=len(config.virtual_servers))
+
+    async def _feed_watchdog(self) -> None:
+        """Tell systemd that we live, as long as no cycle is stuck."""
+        interval = systemd.watchdog_interval()
+        if interval is None:
+            return
+        while True:
+            began = self._cycle_began
+            if began is None or time.monotonic() - began < STALLED:
+                systemd.notify("WATCHDOG=1")
+            await asyncio.sleep(interval)
+
+    def _state_words(self) -> str:
+        if self._cycle_error:
+            return f"cannot reconcile: {self._cycle_error}"
+        consul = self._consul_status()
+        if consul.data_age is None or not consul.reachable:
+            return "Consul does not answer, the table is left as it is" if consul.failing else "waiting for Consul"
+        return "in sync" if self._in_sync_since else "reconciling"
+
+    async def _close_client(self) -> None:
+        await self._client.close()
