@@ -30,7 +30,7 @@ class Addresses:
             return _addresses(routes.get_addr())
 
     def interface_addresses(self, name: str) -> frozenset[Address]:
-        """Return the addresses on interface `name` but its IPv6 link-local ones; none when there is no such interface."""
+        """Return the addresses on interface `name`, without IPv6 link-local ones; none when it does not exist."""
         with _routes("read", f"the addresses of {name}") as routes:
             index = _index(routes, name)
             if index is None:

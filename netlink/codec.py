@@ -47,9 +47,10 @@ _CMD_SERVICE, _CMD_DEST = 1, 2  # IPVS_CMD_ATTR_*: what is nested in a message
 
 def _admissible(kind: str, who: object, row: Row[Value], plain: wire.Plain) -> wire.Plain:
     """Return `plain`, or raise ValueError that names object and field."""
-    problem = row.form.problem(plain)
-    if problem is None and isinstance(plain, int) and row.high is not None and not row.low <= plain <= row.high:
-        problem = f"is not in {row.low}..{row.high}"
+    if isinstance(plain, int) and row.high is not None and not 0 <= plain <= row.high:
+        problem: str | None = f"is not in 0..{row.high}"
+    else:
+        problem = row.form.problem(plain)
     if problem is not None:
         raise ValueError(f"{kind} {who}: {row.name} {plain!r} {problem}")
     return plain

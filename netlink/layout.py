@@ -53,7 +53,6 @@ class Row(Generic[Value]):
     take: Callable[[Value], wire.Plain | None]  # None: the attribute is not sent
     fills: Callable[[Raw], Mapping[str, object]] | None = None  # fields of the value; None: another row's does it
     identity: bool = False  # part of the key, sent with every command
-    low: int = 0
     high: int | None = None  # largest number to send; None: whatever the form holds
 
 
@@ -95,7 +94,8 @@ def _fill_flags(raw: Raw) -> Mapping[str, object]:
 
 def _fill_persistence(raw: Raw) -> Mapping[str, object]:
     # the kernel keeps a timeout on a virtual server that is not persistent, where it means nothing
-    return {"persistence": raw.integer("persistence") if raw.integer("flags") & _PERSISTENT else None}
+    seconds = raw.integer("persistence")
+    return {"persistence": seconds if raw.integer("flags") & _PERSISTENT else None}
 
 
 def _netmask(virtual_server: VirtualServer) -> bytes:
@@ -162,7 +162,7 @@ def virtual_server_problem(virtual_server: VirtualServer) -> str | None:
     bits = 32 if key.family is Family.IPV4 else 128
     if prefix is not None and not 0 <= prefix <= bits:
         return f"persistence_prefix {prefix} is not in 0..{bits}"
-    if virtual_server.scheduler_flags & ~_SCHEDULER_FLAGS:
+    if int(virtual_server.scheduler_flags) & ~int(_SCHEDULER_FLAGS):  # ~ of a Flag knows only the named bits
         return f"scheduler_flags {int(virtual_server.scheduler_flags):#x} has unknown bits"
     if virtual_server.one_packet and key.protocol in (Protocol.TCP, Protocol.SCTP):
         return "one_packet works with UDP only"

@@ -1,0 +1,1 @@
+"""Tests of netlink: the codec by properties, the clients by one contract."""
