@@ -40,11 +40,15 @@ _time = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
 def _render_text(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     """Return `12:00:01 info     real_server_added     name=reco real_server=10.0.0.1:80`."""
     level, name = event.pop("level"), event.pop("event")
-    head = f"{event.pop('timestamp')} {level:<8}"
+    head = f"{event.pop('timestamp')} {level:<7}"
+    if sys.stderr.isatty():
+        head = click.style(head, fg=COLOURS.get(level))
     fields = " ".join(f"{key}={_shown(value)}" for key, value in event.items())
-    return f"{click.style(head, fg=COLOURS.get(level))} {name:<22} {fields}".rstrip()
+    return f"{head} {name:<22} {fields}".rstrip()
 
 
 def _shown(value: object) -> str:
     text = visible(str(value), SHOWN)
-    return f'"{text}"' if not text or " " in text or "=" in text else text
+    if text and not any(character in text for character in ' ="'):
+        return text
+    return '"' + text.replace('"', '\\"') + '"'

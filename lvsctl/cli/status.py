@@ -1,11 +1,13 @@
 """`lvsctl status`: how everything stands, from the daemon; without one, from the kernel itself."""
 
+import shutil
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import attrs
 import click
 
 from lvsctl.cli.columns import columns, count, span
@@ -46,7 +48,10 @@ def command(name: str | None, path: Path, output: str, *, watch: bool) -> None:
         if name is not None and name not in {row.name for row in status.virtual_servers}:
             known = ", ".join(sorted({row.name for row in status.virtual_servers if row.name})) or "none"
             raise click.UsageError(f"no virtual server {visible(name)!r}; there are: {known}")
-        shown = _as_json(status, name) if output == "json" else "\n".join(render(status, name, wide=output == "wide"))
+        if name is not None:
+            rows = tuple(row for row in status.virtual_servers if row.name == name)
+            status = attrs.evolve(status, virtual_servers=rows)
+        shown = _as_json(status) if output == "json" else "\n".join(_screen(status, name, wide=output == "wide"))
         if not watch:
             click.echo(shown)
             sys.exit(exit_code(status))
@@ -99,6 +104,15 @@ def _from_kernel(path: Path, error: str, names: "dict[VirtualServerKey, str]") -
     )
 
 
+def _screen(status: "Status", name: str | None, *, wide: bool) -> list[str]:
+    """Return the screen, each line cut to the terminal's width; `wide` and pipes get all of it."""
+    lines = render(status, with_real_servers=wide or name is not None, wide=wide)
+    if wide or not sys.stdout.isatty():
+        return lines
+    width = shutil.get_terminal_size().columns
+    return [visible(line, width) for line in lines]
+
+
 def exit_code(status: "Status") -> int:
     """Return 0 when all is right, 1 when something wants attention, 8 without a daemon."""
     from lvsctl.core.status import State
@@ -116,18 +130,15 @@ def exit_code(status: "Status") -> int:
     return 1 if trouble else 0
 
 
-def render(status: "Status", name: str | None = None, *, wide: bool = False) -> list[str]:
-    """Return the screen, line by line."""
-    lines = _header(status)
-    rows = [row for row in status.virtual_servers if name in (None, row.name)]
-    lines += ["", *_virtual_servers(rows, with_names=status.consul is not None)]
-    if name is not None or wide:
-        for row in rows:
-            lines += ["", *([visible(row.name or row.address)] if wide and name is None else []), *_real_servers(row)]
-    if status.foreign and (wide or name is None):
-        lines += ["", *(["foreign, never touched: " + ", ".join(status.foreign)] if wide else [])]
-    while lines and not lines[-1]:
-        lines.pop()
+def render(status: "Status", *, with_real_servers: bool = False, wide: bool = False) -> list[str]:
+    """Return the screen, line by line; `wide` adds the foreign virtual servers."""
+    rows = status.virtual_servers
+    lines = [*_header(status), "", *_virtual_servers(rows, with_names=status.consul is not None)]
+    for row in rows if with_real_servers else ():
+        heading = [visible(f"{row.name}  {row.address}")] if len(rows) > 1 else []
+        lines += ["", *heading, *_real_servers(row)]
+    if status.foreign and wide:
+        lines += ["", "foreign, never touched:", *(f"  {key}" for key in status.foreign)]
     return lines
 
 
@@ -235,14 +246,9 @@ def _real_servers(row: "VirtualServerStatus") -> list[str]:
     return columns([head, *cells], right=frozenset({5, 6, 7, 8}))
 
 
-def _as_json(status: "Status", name: str | None) -> str:
+def _as_json(status: "Status") -> str:
     import json
-
-    import attrs
 
     from lvsctl.control import as_json
 
-    if name is not None:
-        chosen = tuple(row for row in status.virtual_servers if row.name == name)
-        status = attrs.evolve(status, virtual_servers=chosen)
     return json.dumps(as_json(status), indent=2)

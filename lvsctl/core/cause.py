@@ -112,9 +112,9 @@ def cause_of_absence(member: Member) -> Cause:
 
 def cause_of_deletion(drained: Drained, leaving: Cause, *, timeout: float, now: float) -> Cause:
     """Return why a real server that was leaving for `leaving` is deleted now."""
-    if drained.connections == 0:
+    if drained.active == 0 and drained.closing == 0:
         return Cause(kind=Kind.DRAIN, text=f"drained in {max(0.0, now - drained.since):.0f} s; {leaving.text}")
-    left = f"{drained.connections} connection{'s' if drained.connections > 1 else ''} left"
+    left = f"{drained.active} active and {drained.closing} closing connections left"
     return Cause(kind=Kind.DRAIN, text=f"drain timeout of {timeout:g} s is over with {left}; {leaving.text}")
 
 

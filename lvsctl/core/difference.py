@@ -120,7 +120,7 @@ def ipvsadm_delete(each: VirtualServerDecision) -> str:
 
 
 def _draining(state: Draining) -> str:
-    return f"draining, {state.connections} connection{'' if state.connections == 1 else 's'} left"
+    return f"draining, {state.active} active and {state.closing} closing connections left"
 
 
 def _describe(step: Step, each: VirtualServerDecision) -> tuple[Sign, str | None, str]:

@@ -15,15 +15,17 @@ class Draining:
     """Still in the table with weight 0, since `since` (Unix seconds)."""
 
     since: float
-    connections: int
+    active: int  # connections in use
+    closing: int  # connections being set up or taken down
 
 
 @attrs.frozen(kw_only=True)
 class Drained:
-    """To be deleted; `connections` is 0 unless the deadline came first."""
+    """To be deleted; it has no connections unless the deadline came first."""
 
     since: float
-    connections: int
+    active: int
+    closing: int
 
 
 def drain(
@@ -35,11 +37,9 @@ def drain(
     Connections that are closing count too: the client may still wait for the rest of an answer.
     A clock that was set back only lengthens a drain, by no more than its timeout.
     """
-    connections = usage.active + usage.inactive
     started = now if since is None else min(since, now)
-    if now - started >= timeout:
-        return Drained(since=started, connections=connections)
     quiesced = since is not None and observed.weight == 0
-    if quiesced and connections == 0:
-        return Drained(since=started, connections=0)
-    return Draining(since=started, connections=connections)
+    unused = usage.active == 0 and usage.inactive == 0
+    if now - started >= timeout or (quiesced and unused):
+        return Drained(since=started, active=usage.active, closing=usage.inactive)
+    return Draining(since=started, active=usage.active, closing=usage.inactive)
