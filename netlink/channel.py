@@ -110,15 +110,20 @@ class Channel:
     def _acknowledgements(self, what: str, ours: frozenset[int], last: int) -> Mapping[int, int]:
         """Return the errno of each sequence number that has an answer, once `last` was answered."""
         answers: dict[int, int] = {}
-        while last not in answers:
+        lost = False
+        while lost or last not in answers:
             try:
                 received = self._receive("send", what)
+            except BlockingIOError:  # lost, and nothing is left
+                self._reopen()
+                return dict.fromkeys(ours, errno.ENOBUFS) | answers
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise NetlinkError("send", what, f"receiving the answer: {error.strerror or error}") from error
-                # some answers were dropped, and nobody knows whose: what has no answer counts as unknown
-                self._reopen()
-                return dict.fromkeys(ours, errno.ENOBUFS) | answers
+                # Some answers were dropped, and nobody knows whose. Those that were not are queued already.
+                lost = True
+                self._socket.settimeout(0)
+                continue
             for message in received:
                 if message.sequence in ours and message.kind == framing.NLMSG_ERROR:
                     answers[message.sequence] = framing.errno_of(message)
