@@ -100,14 +100,13 @@ def cause_of_leaving(member: Member | None, written: RealServer | None, *, confi
 
 def cause_of_absence(member: Member) -> Cause:
     """Return why the instance of `member` does not serve (or that it does)."""
-    text = f"{name_of(member)} {member.verdict.text}" if not isinstance(member.verdict, Admitted) else name_of(member)
     match member.verdict:
         case Admitted():
-            return Cause(kind=Kind.NEW, text=f"passing in Consul: {text}")
-        case Excluded(reason=reason):
-            return Cause(kind=EXCLUSIONS[reason], text=text)
-        case Rejected():
-            return Cause(kind=Kind.REJECTED, text=text)
+            return Cause(kind=Kind.NEW, text=f"passing in Consul: {name_of(member)}")
+        case Excluded(reason=reason, text=text):
+            return Cause(kind=EXCLUSIONS[reason], text=f"{name_of(member)}: {text}")
+        case Rejected(text=text):
+            return Cause(kind=Kind.REJECTED, text=f"{name_of(member)}: {text}")
 
 
 def cause_of_deletion(drained: Drained, leaving: Cause, *, timeout: float, now: float) -> Cause:

@@ -84,8 +84,11 @@ def _lines(each: VirtualServerDecision) -> Iterator[Line]:
         yield _note(each, Sign.REMOVE, str(key), f"stays with weight {real_server.weight}", cause, differs=True)
     for member in each.wanted.members if each.wanted else ():
         if isinstance(member.verdict, Rejected):
-            place = str(member.key) if member.key else name_of(member)
-            yield _note(each, Sign.NOTE, place, "rejected", cause_of_absence(member), differs=False)
+            if member.key is not None:
+                yield _note(each, Sign.NOTE, str(member.key), "rejected", cause_of_absence(member), differs=False)
+            else:
+                cause = Cause(kind=Kind.REJECTED, text=member.verdict.text)
+                yield _note(each, Sign.NOTE, name_of(member), "rejected", cause, differs=False)
 
 
 def _note(
@@ -120,7 +123,7 @@ def ipvsadm_delete(each: VirtualServerDecision) -> str:
 
 
 def _draining(state: Draining) -> str:
-    return f"draining, {state.active} active and {state.closing} closing connections left"
+    return f"draining: {state.active} active, {state.closing} closing"
 
 
 def _describe(step: Step, each: VirtualServerDecision) -> tuple[Sign, str | None, str]:

@@ -12,7 +12,6 @@ import attrs
 
 from lvsctl.config import Config, VirtualServerConfig
 from lvsctl.core.admission import Admitted, Rejected
-from lvsctl.core.cause import cause_of_absence
 from lvsctl.core.decision import NO_USAGE, Decision, VirtualServerDecision
 from lvsctl.core.desired import Member
 from lvsctl.core.difference import ipvsadm_delete
@@ -265,10 +264,11 @@ def _real_servers(each: VirtualServerDecision, observed: Observed) -> tuple[Real
 
 def _place(each: VirtualServerDecision, key: RealServerKey, member: Member | None) -> tuple[Place, str]:
     if key in each.held:
-        why = cause_of_absence(member).text if member else "no longer registered in Consul"
+        why = _absent(member)[1] if member else "no longer registered in Consul"
         return Place.HELD, f"kept, for nothing else would serve: {why}"
     if key in each.leaving:
-        return Place.DRAINING, each.leaving_causes[key].text
+        why = each.leaving_causes[key].text if member is None else _absent(member)[1]
+        return Place.DRAINING, why
     weight = each.observed.real_servers[key].weight if each.observed else 0
     return (Place.SERVING if weight > 0 else Place.QUIESCED), ""
 
@@ -316,10 +316,10 @@ def _row(  # noqa: PLR0917  # a row has its columns
 
 
 def scheduler_words(virtual_server: VirtualServer) -> str:
-    """Return `wlc`, or `sh flag-1`: the scheduler with its flags, persistence behind a slash."""
+    """Return `wlc`, `sh flag-1` or `rr, persistent 300s`: the scheduler with its flags, and the persistence."""
     flags = [flag.name.lower().replace("_", "-") for flag in virtual_server.scheduler_flags if flag.name]
     words = " ".join([virtual_server.scheduler, *flags])
-    return f"{words} /{virtual_server.persistence}s" if virtual_server.persistence else words
+    return f"{words}, persistent {virtual_server.persistence}s" if virtual_server.persistence else words
 
 
 def word(value: enum.Enum) -> str:
