@@ -84,20 +84,28 @@ class Registration:
 
 
 class ConsulAgent:
-    """A Consul agent on a host."""
+    """A Consul agent on a host, at its first address unless told another."""
 
     def __init__(
-        self, host: Host, *, kind: Kind = "dev", join: Sequence[str] = (), servers: int = 1, node: str = ""
+        self,
+        host: Host,
+        *,
+        kind: Kind = "dev",
+        join: Sequence[str] = (),
+        servers: int = 1,
+        node: str = "",
+        address: str = "",
     ) -> None:
         self.host = host
         self.node = node or host.name
-        self.url = f"http://{host.ipv4}:{PORT}"
+        self.address = address or host.ipv4  # where other agents reach it
+        self.url = f"http://{self.address}:{PORT}"
         self.program = program()
         directory = host.lab.directory / f"consul-{self.node}"
         self.files = directory / "config"  # `service` stanzas, one file each
         self.files.mkdir(parents=True)
         self._command = [
-            *(self.program, "agent", f"-node={self.node}", f"-bind={host.ipv4}", "-client=0.0.0.0"),
+            *(self.program, "agent", f"-node={self.node}", f"-bind={self.address}", "-client=0.0.0.0"),
             # Without it a `dev` agent forgets at every reload what came through the API.
             *(f"-data-dir={directory / 'data'}", f"-config-dir={self.files}", "-log-level=info"),
         ]
@@ -178,12 +186,12 @@ class ConsulAgent:
 
     # The HTTP API
 
-    def request(self, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401 - Consul's JSON
+    def request(self, method: str, path: str, body: object = None, *, within: float = 10.0) -> Any:  # noqa: ANN401 - JSON
         """Return the decoded answer of the agent; OSError (HTTPError too) when there is none or it is not a 200."""
         data = None if body is None else json.dumps(body).encode()
         asked = urllib.request.Request(f"http://127.0.0.1:{PORT}{path}", data=data, method=method)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with self.host.inside(), opener.open(asked, timeout=10) as answer:
+        with self.host.inside(), opener.open(asked, timeout=within) as answer:
             text = answer.read()
         return json.loads(text) if text.strip() else None
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.lab.consul import Check, ConsulAgent, Registration
 from tests.lab.scene import HTTP, UDP, VIP4, VIP6, Forwarding, Scene, scene
 from tests.lab.traffic import HeldConnections, Traffic
 from tests.lab.waiting import eventually
@@ -90,3 +91,28 @@ def test_consul_sees_a_server_stop_and_come_back(with_consul: Scene) -> None:
     consul.deregister("reco-r1")
     consul.remove("reco-r2")
     consul.wait_for_health("reco", {})
+
+
+def test_a_client_agent_joins_and_a_server_keeps_what_it_knew_over_a_kill() -> None:
+    with scene(real_servers=1, consul=False) as made:
+        server = ConsulAgent(made.consul_host, kind="server", node="server")
+        server.start(wait=False)
+        agent = ConsulAgent(made.director, kind="client", join=[made.consul_host.ipv4], address="10.2.0.1")
+        agent.start()
+        r1 = made.real_servers[0]
+        check = Check.http(r1.host.ipv4, HTTP)
+        agent.register(Registration(service="web", id="web-1", address=r1.host.ipv4, port=HTTP, check=check))
+        agent.register(Registration(service="ttl", id="ttl-1", port=9, weight=7, check=Check.ttl()))
+        server.wait_for_health("web", {"web-1": "passing"})
+        r1.http.healthy = False
+        server.wait_for_health("web", {"web-1": "critical"})
+        agent.update_ttl("ttl-1", "warn", "rather slow")
+        server.wait_for_health("ttl", {"ttl-1": "warning"})
+        server.kill()
+        server.start()
+        server.wait_for_health("ttl", {"ttl-1": "warning"})
+        server.freeze()
+        with pytest.raises(OSError, match="timed out"):
+            server.request("GET", "/v1/status/leader", within=0.5)
+        server.thaw()
+        eventually(lambda: server.get("/v1/status/leader"))
