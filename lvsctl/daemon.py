@@ -30,6 +30,7 @@ from netlink.errors import NetlinkError
 
 FIRST_ANSWERS: Final = 10.0  # seconds to wait for an answer to every query before the first write
 LONGEST_PAUSE: Final = 30.0  # seconds between cycles that fail
+VERIFY: Final = 1.0  # seconds after a write until the table is looked at again
 STALLED: Final = 60.0  # seconds in one cycle after which the watchdog is no longer fed
 
 log = structlog.get_logger()
@@ -166,6 +167,8 @@ class Daemon:
     def _pause_after(self, cycle: Cycle) -> float:
         """Return seconds until the next look, if nothing wakes us before."""
         times = [refusal.retry_at for refusal in cycle.refusals.values()]
+        if cycle.done:
+            times.append(time.time() + VERIFY)
         if cycle.look.decision.look_again is not None and not self._dry_run:
             times.append(cycle.look.decision.look_again)
         soonest = min(times, default=float("inf")) - time.time()

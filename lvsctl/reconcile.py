@@ -66,14 +66,6 @@ class Cycle:
     removed_addresses: tuple[Address, ...] = ()
     address_error: str = ""  # why the virtual addresses are not as wanted; empty when they are
 
-    @property
-    def quiet(self) -> bool:
-        """Tell whether nothing was written and nothing is left to do or to wait for."""
-        decision = self.look.decision
-        moved = self.added_addresses or self.removed_addresses
-        undone = self.refusals or self.address_error or decision.steps or decision.look_again
-        return not (self.done or moved or undone)
-
 
 class Reconciler:
     """Owns the kernel, the ledger and the virtual addresses; remembers refusals between cycles."""
@@ -87,8 +79,9 @@ class Reconciler:
         self.refusals: Mapping[VirtualServerKey, Refusal] = {}
 
     def look(self, config: Config, answers: Answers, *, ledger: Ledger | None = None) -> Look:
-        """Return what would be done now, without doing it. Reads the ledger from disk where none is given."""
-        ledger = self._store.load(set_aside_damage=False) if ledger is None else ledger
+        """Return what would be done now, without doing it. Reads the ledger from disk where we are not the writer."""
+        if ledger is None:
+            ledger = self._store.load(set_aside_damage=False) if self._ledger is None else self._ledger
         local = self._addresses.local_addresses()
         observed = self._observe(ledger)
         decision = decide(config, answers, observed, ledger, own_addresses=local, now=self._clock())

@@ -25,6 +25,8 @@ from netlink.types import Address, RealServer, RealServerKey, TableEntry, Virtua
 VERSION: Final = 1
 LEDGER: Final = "ledger.json"
 LOCK: Final = "lock"
+RUN: Final = Path("/run")
+NAMESPACE: Final = Path("/proc/self/ns/net")
 
 log = structlog.get_logger()
 
@@ -37,17 +39,27 @@ _converter.register_structure_hook(Address | None, lambda text, _: None if text 
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Be the only writer of what `directory` stands for while the context lasts.
+    """Be the only writer of this network namespace's table, and of the ledger in `directory`, while the context lasts.
 
-    Raises AlreadyRunning, naming the other process, or StateError when the directory cannot be used. The lock is the
-    kernel's (flock): it ends with the process, however that ends.
+    There is one IPVS table in a network namespace, whatever the configurations of two daemons say: the lock in /run
+    carries the namespace's number. Raises AlreadyRunning, naming the other process, or StateError. The locks are the
+    kernel's (flock): they end with the process, however that ends.
     """
-    path = directory / LOCK
+    namespace = NAMESPACE.stat().st_ino
+    with (
+        _lock(RUN / f"lvsctl.{namespace}.lock", "lvsctl must be able to write there"),
+        _lock(directory / LOCK, "lvsctl must be able to write daemon.state_directory"),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _lock(path: Path, remedy: str) -> Iterator[None]:
     try:
-        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         file = path.open("a+", encoding="ascii")
     except OSError as error:
-        raise StateError(f"{path}: {_why(error)}; lvsctl must be able to write daemon.state_directory") from error
+        raise StateError(f"{path}: {_why(error)}; {remedy}") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

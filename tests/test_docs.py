@@ -25,17 +25,17 @@ ARCHITECTURE = (ROOT / "docs/architecture.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("shown", [Status, ConsulStatus, KernelStatus, VirtualServerStatus, RealServerStatus])
-def test_every_key_of_the_status_is_documented(shown: type[attrs.AttrsInstance]):
+def test_every_key_of_the_status_is_documented(shown: type[attrs.AttrsInstance]) -> None:
     missing = [field.name for field in attrs.fields(shown) if f"`{field.name}`" not in JSON]
     assert not missing
 
 
 @pytest.mark.parametrize("words", [State, Place, Kind])
-def test_every_word_of_the_status_is_documented(words: type[State] | type[Place] | type[Kind]):
+def test_every_word_of_the_status_is_documented(words: type[State] | type[Place] | type[Kind]) -> None:
     assert [word.value for word in words if f"`{word.value}`" not in JSON] == []
 
 
-def test_every_exit_code_is_documented():
+def test_every_exit_code_is_documented() -> None:
     codes = {
         error.exit_code for error in vars(errors).values() if isinstance(error, type) and hasattr(error, "exit_code")
     }
@@ -43,11 +43,11 @@ def test_every_exit_code_is_documented():
     assert codes - {errors.LvsctlError.exit_code} <= documented
 
 
-def test_every_write_is_a_documented_event():
+def test_every_write_is_a_documented_event() -> None:
     assert [name for name in announce.EVENTS.values() if name.rsplit("_", 1)[0] not in OPERATIONS] == []
 
 
-def test_every_module_has_its_place_in_the_architecture():
+def test_every_module_has_its_place_in_the_architecture() -> None:
     modules = [path for folder in ("lvsctl", "netlink") for path in (ROOT / folder).rglob("*.py")]
     missing = [
         str(path.relative_to(ROOT))

@@ -9,16 +9,19 @@ import click
 
 from lvsctl.cli.columns import count
 from lvsctl.cli.options import config_file
+from lvsctl.text import visible
 
 if TYPE_CHECKING:
     from lvsctl.config import Config
+    from lvsctl.reconcile import Reconciler
 
 EPILOG = """\b
 Signals:
   SIGTERM, SIGINT   stop; the table stays and goes on serving
   SIGHUP            read the configuration again; a bad file changes nothing
 \b
-Exit codes: 0 stopped or converged, 3 configuration, 4 Consul (--once), 5 kernel,
+Exit codes: 0 stopped or converged, 1 (--once) a hold or a foreign virtual server
+is left, 3 configuration, 4 Consul (--once) or its token file, 5 kernel,
 6 another lvsctl runs, 7 state directory.
 \b
 Examples:
@@ -44,10 +47,13 @@ Examples:
 )
 def command(path: Path, *, dry_run: bool, once: bool, log_level: str | None, log_format: str) -> None:
     """Keep the kernel's IPVS table equal to what Consul and the configuration want."""
+    import asyncio
     import contextlib
 
     from lvsctl import logs
+    from lvsctl.cli.live import reconciler
     from lvsctl.configfile import load
+    from lvsctl.consul.client import Client
     from lvsctl.store import locked
 
     logs.configure(
@@ -55,53 +61,60 @@ def command(path: Path, *, dry_run: bool, once: bool, log_level: str | None, log
         as_json=None if log_format == "auto" else log_format == "json",
     )
     config = load(path)
-    with contextlib.nullcontext() if dry_run else locked(config.daemon.state_directory):
-        if once:
-            sys.exit(_once(config, dry_run=dry_run))
-        _run(path, config, dry_run=dry_run)
+    Client(config.consul).check()
+    writer = contextlib.nullcontext() if dry_run else locked(config.daemon.state_directory)
+    with reconciler(config) as kernel, writer:
+        if not once:
+            asyncio.run(_run(path, config, kernel, dry_run=dry_run))
+        elif dry_run:
+            _plan(config, kernel)
+        else:
+            sys.exit(_once(config, kernel))
 
 
-def _run(path: Path, config: "Config", *, dry_run: bool) -> None:
-    import asyncio
-
-    from lvsctl.cli.live import reconciler
-    from lvsctl.consul.client import Client
+async def _run(path: Path, config: "Config", kernel: "Reconciler", *, dry_run: bool) -> None:
     from lvsctl.daemon import Daemon
 
-    async def until_stopped() -> None:
-        Client(config.consul).check()
-        with reconciler(config) as kernel:
-            await Daemon(path, config, kernel, dry_run=dry_run).run()
-
-    asyncio.run(until_stopped())
+    await Daemon(path, config, kernel, dry_run=dry_run).run()
 
 
-def _once(config: "Config", *, dry_run: bool) -> int:
-    """Converge and print each change; return the exit code: 5 when the kernel refused something."""
+def _plan(config: "Config", kernel: "Reconciler") -> None:
+    """Print what would be done."""
     from lvsctl.cli.diff import render
-    from lvsctl.cli.live import ask, reconciler
+    from lvsctl.cli.live import ask
+    from lvsctl.core.difference import difference
+
+    lines = [line for line in difference(kernel.look(config, ask(config)).decision) if line.differs]
+    click.echo("\n".join(render(lines) or ["in sync: nothing would be changed"]))
+
+
+def _once(config: "Config", kernel: "Reconciler") -> int:
+    """Converge and print each change; return 5 when the kernel refused something, 1 when something is left."""
+    from lvsctl.cli.diff import render
+    from lvsctl.cli.live import ask
     from lvsctl.core.difference import difference, line_of
     from lvsctl.errors import KernelError
 
     answers = ask(config)
     changes = 0
-    with reconciler(config) as kernel:
-        if dry_run:
-            lines = [line for line in difference(kernel.look(config, answers).decision) if line.differs]
-            click.echo("\n".join(render(lines) or ["in sync: nothing would be changed"]))
-            return 0
-        while True:
-            cycle = kernel.cycle(config, answers)
-            virtual_servers = cycle.look.decision.virtual_servers
-            done = [line_of(each.step, virtual_servers[each.step.key]) for each in cycle.done if not each.refused]
-            for text in render(done):
+    while True:
+        cycle = kernel.cycle(config, answers)
+        virtual_servers = cycle.look.decision.virtual_servers
+        done = [line_of(each.step, virtual_servers[each.step.key]) for each in cycle.done if not each.refused]
+        moved = [f"+ virtual address {address}" for address in cycle.added_addresses]
+        moved += [f"- virtual address {address}" for address in cycle.removed_addresses]
+        for text in (*render(done), *moved):
+            click.echo(text)
+        changes += len(done) + len(moved)
+        if cycle.refusals or cycle.address_error:
+            errors = [refusal.error for refusal in cycle.refusals.values()] + [cycle.address_error]
+            click.echo("\n".join(f"lvsctl: {visible(error)}" for error in errors if error), err=True)
+            return KernelError.exit_code
+        if not cycle.done and not cycle.look.decision.look_again:
+            left = [line for line in difference(cycle.look.decision) if line.differs]
+            for text in render(left):
                 click.echo(text)
-            changes += len(done) + len(cycle.added_addresses) + len(cycle.removed_addresses)
-            if cycle.refusals or cycle.address_error:
-                errors = [refusal.error for refusal in cycle.refusals.values()] + [cycle.address_error]
-                click.echo("\n".join(f"lvsctl: {error}" for error in errors if error), err=True)
-                return KernelError.exit_code
-            if not cycle.done and not cycle.look.decision.look_again:
-                click.echo(f"in sync: {count(changes, 'change')} made")
-                return 0
-            time.sleep(0 if cycle.done else 1.0)  # what drains is looked at once a second
+            result = f"not in sync: {count(len(left), 'difference')} left" if left else "in sync"
+            click.echo(f"{result}, {count(changes, 'change')} made")
+            return 1 if left else 0
+        time.sleep(0 if cycle.done else 1.0)  # what drains is looked at once a second

@@ -112,7 +112,7 @@ def decide(
         waiting=waiting,
         foreign=foreign(observed.table, ledger.keys() | adopted),
         addresses=_addresses(decisions, observed, [config.virtual_servers[name].key for name in waiting], ledger),
-        look_again=now + DRAIN_POLL if any(each.draining or each.steps for each in decisions.values()) else None,
+        look_again=now + DRAIN_POLL if any(each.draining for each in decisions.values()) else None,
     )
 
 

@@ -34,12 +34,13 @@ def drain(
     """Return where a leaving real server stands.
 
     `since` is when it was quiesced, None when it was not yet; `timeout` is in seconds, 0 deletes without draining.
+    One that serves although it was to be quiesced starts over: the write was refused or never sent, or undone by hand.
     Connections that are closing count too: the client may still wait for the rest of an answer.
     A clock that was set back only lengthens a drain, by no more than its timeout.
     """
-    started = now if since is None else min(since, now)
-    quiesced = since is not None and observed.weight == 0
+    quiesced = since if observed.weight == 0 else None
+    started = now if quiesced is None else min(quiesced, now)
     unused = usage.active == 0 and usage.inactive == 0
-    if now - started >= timeout or (quiesced and unused):
+    if now - started >= timeout or (quiesced is not None and unused):
         return Drained(since=started, active=usage.active, closing=usage.inactive)
     return Draining(since=started, active=usage.active, closing=usage.inactive)
