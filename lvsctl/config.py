@@ -15,22 +15,24 @@ from typing import Any, Final
 
 import attrs
 
-from lvsctl.config_types import (
-    AnyKeyType,
+from lvsctl.config_addresses import (
     ClientPrefix,
     Endpoint,
+    client_prefix,
+    consul_address,
+    network,
+    virtual_address,
+)
+from lvsctl.config_types import (
+    AnyKeyType,
     absolute_path,
     boolean,
     choice,
-    client_prefix,
-    consul_address,
     duration,
     integer,
     list_of,
-    network,
     table_of_strings,
     text,
-    virtual_address,
 )
 from netlink.types import MAX_PERSISTENCE, Family, Forwarding, Protocol, SchedulerFlag, VirtualServerKey
 
@@ -39,7 +41,6 @@ Network = IPv4Network | IPv6Network
 SCHEDULERS: Final = (
     "rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq", "fo", "ovf", "twos",
 )  # fmt: skip
-WEIGHTLESS_SCHEDULERS: Final = frozenset({"rr", "lc", "dh"})  # these look at weight only to skip 0
 
 PRIVATE_NETWORKS: Final = tuple(
     ip_network(network) for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8")

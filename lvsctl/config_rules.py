@@ -18,7 +18,8 @@ from lvsctl.config import (
     VirtualServerConfig,
     VirtualServerTable,
 )
-from lvsctl.config_types import ClientPrefix, KeyPath, Wrong, quoted, shown
+from lvsctl.config_addresses import ClientPrefix
+from lvsctl.config_types import KeyPath, Wrong, quoted, shown
 from netlink.types import Family, Protocol, SchedulerFlag, VirtualServerKey
 
 T = TypeVar("T")

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from lvsctl.cli.columns import count
+
 EPILOG = """\b
 Examples:
   lvsctl check                       the installed file, /etc/lvsctl/lvsctl.toml
@@ -37,11 +39,7 @@ def command(file: Path) -> None:
     except ConfigError as error:
         for problem in error.problems:
             click.echo(problem.at(shown), err=True)
-        click.echo(f"{shown}: {_count(len(error.problems), 'problem')}", err=True)
+        click.echo(f"{shown}: {count(len(error.problems), 'problem')}", err=True)
         raise SystemExit(error.exit_code) from None
     names = ", ".join(config.virtual_servers)
-    click.echo(f"{shown}: valid, {_count(len(config.virtual_servers), 'virtual server')} ({names})")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")
+    click.echo(f"{shown}: valid, {count(len(config.virtual_servers), 'virtual server')} ({names})")
