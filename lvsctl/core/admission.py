@@ -2,8 +2,8 @@
 
 Pure. Three verdicts: it serves (`Admitted`), it is fine but not wanted now (`Excluded`: a failing check, maintenance,
 another tag), or something is wrong with it (`Rejected`: an address that must never reach the kernel). Order matters:
-an instance that the filters leave out is nobody's problem here, and health is looked at last, so that a failing
-instance still has the key of the real server that it was.
+an instance that the filters leave out is nobody's problem here, and health is looked at last. Whatever the verdict, it
+has the key of the real server that the instance is or was: that is how it is known in the table.
 Names are never resolved: a registrant who controls a DNS name would control the table.
 """
 
@@ -85,10 +85,11 @@ class Limits:
 
 def admit(instance: Instance, virtual_server: VirtualServerConfig, limits: Limits) -> Verdict:
     """Return the verdict on `instance` as a real server of `virtual_server`."""
+    address = parse_address(instance.address)
+    key = _key(address, instance.port, virtual_server)
     filtered = _filtered(instance, virtual_server)
     if filtered is not None:
-        return filtered
-    address = parse_address(instance.address)
+        return attrs.evolve(filtered, key=key)
     if address is None:
         return Rejected(
             reason=Reason.NOT_AN_ADDRESS,
@@ -96,16 +97,14 @@ def admit(instance: Instance, virtual_server: VirtualServerConfig, limits: Limit
         )
     misplaced = _misplaced(address, virtual_server, limits)
     if misplaced is not None:
-        return misplaced
+        return attrs.evolve(misplaced, key=key)
     if not 1 <= instance.port <= 65535:
         return Rejected(reason=Reason.PORT, text=f"registered with port {instance.port}; 1 to 65535 can serve")
-    port = real_server_port(instance.port, virtual_server)
-    key = RealServerKey(address=address, port=port)
-    if virtual_server.key.address is not None and port != instance.port:
+    if key is None:
         return Rejected(
             reason=Reason.PORT_DIFFERS,
             text=f"listens on port {instance.port}, but {_word(virtual_server.forwarding)} leaves the port as it is: "
-            f'only port {port} can work; use forwarding = "masquerade" or move the instance',
+            f'only port {virtual_server.key.port} can work; use forwarding = "masquerade" or move the instance',
         )
     return _by_health(instance, key, only_passing=virtual_server.only_passing, max_weight=limits.max_weight)
 
@@ -126,6 +125,16 @@ def parse_address(text: str) -> Address | None:
 def real_server_port(port: int, virtual_server: VirtualServerConfig) -> int:
     """Return the port the kernel's real server has: only masquerading can change the port of a packet."""
     return port if virtual_server.forwarding is Forwarding.MASQUERADE else virtual_server.key.port
+
+
+def _key(address: Address | None, port: int, virtual_server: VirtualServerConfig) -> RealServerKey | None:
+    """Return the real server at `address` and `port`; None where no packet would get there."""
+    if address is None or not 1 <= port <= 65535:
+        return None
+    kept = real_server_port(port, virtual_server)
+    if virtual_server.key.address is not None and kept != port:
+        return None
+    return RealServerKey(address=address, port=kept)
 
 
 def _filtered(instance: Instance, virtual_server: VirtualServerConfig) -> Excluded | None:
@@ -169,7 +178,7 @@ def _forbidden_kind(address: Address, networks: tuple[Network, ...]) -> str:
         "a multicast address": address.is_multicast,
         "a cloud's metadata address": address in METADATA_ADDRESSES,
         "a broadcast address": _is_broadcast(address, networks),
-        "a reserved address": isinstance(address, IPv4Address) and (address.is_reserved or int(address) < 1 << 24),
+        "a reserved address": address.is_reserved or (isinstance(address, IPv4Address) and int(address) < 1 << 24),
     }
     return next((kind for kind, is_it in kinds.items() if is_it), "")
 

@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 import attrs
 
 from lvsctl.config import Config, VirtualServerConfig
-from lvsctl.core.admission import Admitted, Limits, Reason, Rejected, Verdict, admit
+from lvsctl.core.admission import Admitted, Excluded, Limits, Reason, Rejected, Verdict, admit
 from lvsctl.core.instance import Answer, Answers, Instance, Malformed, Query
 from netlink.types import Address, Family, RealServer, RealServerKey, RealServers, TableEntry, VirtualServer
 
@@ -27,6 +27,11 @@ class Member:
         """Return the real server the instance is or would be; None where it cannot be one."""
         return self.verdict.key
 
+    @property
+    def is_filtered(self) -> bool:
+        """Tell whether the instance is simply not meant for this virtual server."""
+        return isinstance(self.verdict, Excluded) and self.verdict.reason in (Reason.TAGS, Reason.META)
+
 
 @attrs.frozen(kw_only=True)
 class Wanted:
@@ -35,7 +40,7 @@ class Wanted:
     config: VirtualServerConfig
     entry: TableEntry
     members: tuple[Member, ...]
-    by_key: Mapping[RealServerKey, Member]  # the member behind each real server, an admitted one before others
+    by_key: Mapping[RealServerKey, Member]  # the member behind each real server, the one nearest to serving
 
 
 def query_of(virtual_server: VirtualServerConfig) -> Query:
@@ -106,8 +111,20 @@ def _wanted(config: VirtualServerConfig, answer: Answer, limits: Limits) -> Want
 
 
 def _by_key(members: tuple[Member, ...]) -> Mapping[RealServerKey, Member]:
-    admitted_last = sorted(members, key=lambda member: isinstance(member.verdict, Admitted))
-    return {member.key: member for member in admitted_last if member.key is not None}
+    by_name = sorted(members, key=lambda member: (member.source.node, member.source.instance_id), reverse=True)
+    best_last = sorted(by_name, key=_nearness)
+    return {member.key: member for member in best_last if member.key is not None}
+
+
+def _nearness(member: Member) -> int:
+    """Return how near an instance is to serving."""
+    match member.verdict:
+        case Rejected():
+            return 0
+        case Excluded():
+            return 1 if member.is_filtered else 2
+        case Admitted():
+            return 3
 
 
 def _real_servers(config: VirtualServerConfig, members: tuple[Member, ...]) -> RealServers:

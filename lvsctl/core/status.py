@@ -155,7 +155,7 @@ def _decided(
         return attrs.evolve(_of_observed(each, observed), state=State.FOREIGN, note=note)
     rows = _real_servers(each, observed)
     serving = sum(row.place in (Place.SERVING, Place.HELD) for row in rows)
-    wanted = sum(row.check != "" for row in rows)
+    wanted = sum(not member.is_filtered for member in each.wanted.members) if each.wanted else 0
     state = _state(each, serving=serving, wanted=wanted, refused=bool(refused))
     return attrs.evolve(
         _of_observed(each, observed),
@@ -255,7 +255,7 @@ def _real_servers(each: VirtualServerDecision, observed: Observed) -> tuple[Real
         rows.append(_row(by_key.get(key), observed, each.key, key, place, why))
     shown = {id(by_key[key]) for key in there if key in by_key}
     for member in each.wanted.members if each.wanted else ():
-        if id(member) in shown or _is_filtered(member):
+        if id(member) in shown or member.is_filtered:
             continue
         place, why = _absent(member)
         rows.append(_row(member, observed, each.key, None if member.key in there else member.key, place, why))
@@ -281,11 +281,6 @@ def _absent(member: Member) -> tuple[Place, str]:
             return Place.REJECTED, member.verdict.text
         case _:
             return Place.OUT, member.verdict.text
-
-
-def _is_filtered(member: Member) -> bool:
-    """Tell whether the instance is simply not meant for this virtual server."""
-    return not isinstance(member.verdict, Admitted) and member.verdict.reason.value in ("tags", "meta")
 
 
 def _row(  # noqa: PLR0917  # a row has its columns
