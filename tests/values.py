@@ -155,11 +155,12 @@ class Cycles:
         return decision
 
     def until_quiet(self, most: int = 5) -> int:
-        """Repeat until a cycle has no steps; return how many had some, at most `most`."""
+        """Repeat until a cycle has nothing to do or to wait for; return how many had, at most `most`."""
         for cycles in range(most + 1):
-            if not self.once().steps:
+            decision = self.once()
+            if not decision.steps and decision.look_again is None:
                 return cycles
-        raise AssertionError(f"still steps after {most} cycles: {self.once().steps}")
+        raise AssertionError(f"not quiet after {most} cycles: {self.once().steps}")
 
 
 def requests_of(steps: Iterable[Any]) -> list[Request]:

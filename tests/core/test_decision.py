@@ -1,0 +1,320 @@
+"""Everything a cycle decides, from whatever may be found: what must never happen, and that it always arrives.
+
+`Cycles` is the loop of `reconcile` with the fake kernel; each property starts from a drawn configuration, answers,
+table and ledger that know nothing of each other.
+"""
+
+import attrs
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lvsctl.config import Config
+from lvsctl.core.admission import Rejected, admit
+from lvsctl.core.cause import Kind
+from lvsctl.core.decision import Decision, decide, ledger_after, ledger_settled
+from lvsctl.core.desired import limits_of, query_of
+from lvsctl.core.instance import Answers
+from lvsctl.core.ownership import Ledger, LedgerEntry, Owner
+from netlink.requests import AddRealServer, DeleteRealServer, DeleteVirtualServer, SetRealServer
+from netlink.types import Address, Observed, RealServerKey, RealServerUsage, Table, VirtualServerKey
+from tests.strategies import KEYS, answers_for, configs, ledgers, tables
+from tests.values import (
+    KEY,
+    NOW,
+    OWN,
+    VIP,
+    Cycles,
+    answers_of,
+    config_of,
+    configured,
+    decided,
+    entry,
+    failing,
+    instance,
+    kernel_with,
+    observed_of,
+    real,
+    real_key,
+    table_of,
+)
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> Cycles:
+    """Draw everything a start may find."""
+    config = draw(configs())
+    table = draw(tables())
+    return Cycles(
+        config=config,
+        answers=draw(answers_for(config)),
+        kernel=kernel_with(table),
+        ledger=draw(ledgers(table)),
+    )
+
+
+def deciding(world: Cycles) -> tuple[Decision, Observed]:
+    observed = world.kernel.observe()
+    return decide(world.config, world.answers, observed, world.ledger, own_addresses=OWN, now=NOW), observed
+
+
+def ours_of(found: Table, ledger: Ledger) -> Table:
+    return {key: each for key, each in found.items() if key in ledger}
+
+
+# --- what must never happen -----------------------------------------------------------------------------------------
+
+
+@given(world=worlds())
+def test_foreign_virtual_servers_stay_as_they_are(world: Cycles) -> None:
+    decision, observed = deciding(world)
+    assert decision.foreign.isdisjoint(world.ledger)
+    assert decision.foreign.isdisjoint({step.key for step in decision.steps})
+    before = {key: observed.table[key] for key in decision.foreign}
+    world.until_quiet()
+    after = world.kernel.observe().table
+    assert {key: after[key] for key in before} == before
+
+
+@given(world=worlds())
+def test_every_step_says_why(world: Cycles) -> None:
+    seen: list[Decision] = []
+    world.on_decision = lambda decision, _ledger, _observed: seen.append(decision)
+    world.until_quiet()
+    for decision in seen:
+        for step in decision.steps:
+            assert isinstance(step.cause.kind, Kind)
+            assert step.cause.text.strip()
+
+
+@given(world=worlds())
+def test_nothing_is_written_where_consul_never_answered(world: Cycles) -> None:
+    decision, _ = deciding(world)
+    unanswered = {each.key for each in world.config.virtual_servers.values() if query_of(each) not in world.answers}
+    assert unanswered.isdisjoint({step.key for step in decision.steps})
+    assert {world.config.virtual_servers[name].key for name in decision.waiting} == unanswered
+
+
+@given(world=worlds())
+def test_who_serves_is_quiesced_in_an_earlier_cycle_than_deleted(world: Cycles) -> None:
+    def check(decision: Decision, _ledger: Ledger, observed: Observed) -> None:
+        for step in decision.steps:
+            if decision.virtual_servers[step.key].drain_timeout == 0:
+                continue
+            there = observed.table[step.key].real_servers if step.key in observed.table else {}
+            match step.request:
+                case DeleteRealServer(key=key):
+                    assert there[key].weight == 0
+                case DeleteVirtualServer():
+                    assert all(each.weight == 0 for each in there.values())
+                case _:
+                    pass
+
+    world.on_decision = check
+    world.until_quiet()
+
+
+def may_serve(world: Cycles, name: str, key: RealServerKey) -> bool:
+    """Tell whether no instance at `key` is rejected; written apart from the guard that is under test."""
+    virtual_server = world.config.virtual_servers[name]
+    limits = limits_of(world.config, OWN)
+    verdicts = [admit(each, virtual_server, limits) for each in world.answers[query_of(virtual_server)].instances]
+    return not any(isinstance(each, Rejected) and each.key == key for each in verdicts)
+
+
+@given(world=worlds())
+def test_a_virtual_server_that_serves_is_never_emptied(world: Cycles) -> None:
+    def check(decision: Decision, _ledger: Ledger, observed: Observed) -> None:
+        for each in decision.virtual_servers.values():
+            if each.wanted is None or each.owner is Owner.FOREIGN or each.key not in observed.table:
+                continue
+            there = observed.table[each.key].real_servers
+            if any(found.weight > 0 and may_serve(world, each.name, key) for key, found in there.items()):
+                assert each.intended is not None
+                assert any(found.weight > 0 for found in each.intended.real_servers.values())
+
+    world.on_decision = check
+    world.until_quiet()
+
+
+@given(world=worlds())
+def test_what_admission_rejects_leaves(world: Cycles) -> None:
+    world.until_quiet()
+    table = world.kernel.observe().table
+    for name, virtual_server in world.config.virtual_servers.items():
+        if query_of(virtual_server) in world.answers and virtual_server.key in world.ledger:
+            for key in table[virtual_server.key].real_servers:
+                assert may_serve(world, name, key)
+
+
+# --- it arrives, and then rests -------------------------------------------------------------------------------------
+
+
+@given(world=worlds())
+def test_it_arrives_in_few_cycles_and_then_rests(world: Cycles) -> None:
+    assert world.until_quiet(3) <= 3
+    table, ledger = world.kernel.observe().table, world.ledger
+    world.kernel.writes.clear()
+    for _ in range(3):
+        decision = world.once()
+        assert decision.look_again is None
+    assert world.kernel.writes == []
+    assert world.kernel.observe().table == table
+    assert world.ledger == ledger
+    for each in decision.virtual_servers.values():
+        if each.owner is not Owner.FOREIGN and each.wanted is not None:
+            expected = {**each.wanted.entry.real_servers, **each.held}
+            assert table[each.key] == attrs.evolve(each.wanted.entry, real_servers=expected)
+
+
+@given(world=worlds())
+def test_a_second_start_with_nothing_changed_writes_nothing(world: Cycles) -> None:
+    world.until_quiet()
+    world.kernel.writes.clear()
+    again = Cycles(
+        config=world.config, answers=world.answers, kernel=world.kernel, ledger=dict(world.ledger), now=world.now + 1e6
+    )
+    again.once()
+    assert world.kernel.writes == []
+    assert again.ledger == world.ledger
+
+
+@given(world=worlds(), data=st.data())
+def test_killed_after_any_step_it_arrives_where_it_would_have(world: Cycles, data: st.DataObject) -> None:
+    table = world.kernel.observe().table
+    unharmed = attrs.evolve(world, kernel=kernel_with(table))
+    unharmed.until_quiet()
+    for _ in range(data.draw(st.integers(1, 3), label="deaths")):
+        world.once(steps=data.draw(st.integers(0, 4), label="steps done"))
+        world.now += data.draw(st.sampled_from((0.0, 1000.0, -1000.0)), label="seconds dead")
+    world.until_quiet()
+    assert world.kernel.observe().table == unharmed.kernel.observe().table
+
+
+@given(world=worlds())
+def test_connections_that_never_end_hold_it_up_until_the_deadline(world: Cycles) -> None:
+    for key, each in world.kernel.observe().table.items():
+        for server in each.real_servers:
+            world.kernel.set_usage(key, server, RealServerUsage(active=1))
+    world.once()
+    world.until_quiet(2 + 31)
+
+
+@given(world=worlds())
+def test_the_ledger_knows_a_virtual_server_before_the_kernel_does(world: Cycles) -> None:
+    def check(decision: Decision, ledger: Ledger, observed: Observed) -> None:
+        saved = ledger_after(decision, ledger, observed)
+        assert {step.key for step in decision.steps} <= saved.keys()
+        assert saved.keys().isdisjoint(decision.foreign)
+
+    world.on_decision = check
+    world.until_quiet()
+
+
+@given(world=worlds())
+def test_what_is_gone_is_forgotten(world: Cycles) -> None:
+    world.until_quiet()
+    world.once()
+    configured_keys = {each.key for each in world.config.virtual_servers.values()}
+    waiting = {each.key for each in world.config.virtual_servers.values() if query_of(each) not in world.answers}
+    names = {each.name for each in world.config.virtual_servers.values() if query_of(each) not in world.answers}
+    there = world.kernel.observe().table.keys()
+    for key, each in world.ledger.items():
+        assert key in configured_keys | waiting or each.name in names or key in there
+    assert world.ledger.keys() & configured_keys - waiting <= there
+
+
+# --- by example -----------------------------------------------------------------------------------------------------
+
+OURS = {KEY: LedgerEntry(name="reco", drain_timeout=30.0, written=entry(real(1), real(2)))}
+
+
+def requests(decision: Decision) -> list[object]:
+    return [step.request for step in decision.steps]
+
+
+def test_a_failing_instance_is_quiesced_then_deleted_when_its_connections_are_gone() -> None:
+    world = Cycles(
+        config=config_of(),
+        answers=answers_of(config_of(), instance(1), failing(2)),
+        kernel=kernel_with(table_of(entry(real(1), real(2)))),
+        ledger=OURS,
+    )
+    first = world.once()
+    assert requests(first) == [SetRealServer(virtual_server=KEY, real_server=real(2, 0))]
+    assert first.look_again == NOW + 1.0
+    assert world.ledger[KEY].draining == {real_key(2): NOW}
+    assert requests(world.once()) == [DeleteRealServer(virtual_server=KEY, key=real_key(2))]
+    assert requests(world.once()) == []
+
+
+def test_one_that_returns_is_raised_in_place() -> None:
+    ledger = {KEY: attrs.evolve(OURS[KEY], draining={real_key(2): NOW - 5})}
+    decision = decided(observed_of(entry(real(1), real(2, 0))), instance(1), instance(2), ledger=ledger)
+    assert requests(decision) == [SetRealServer(virtual_server=KEY, real_server=real(2))]
+    assert decision.steps[0].cause.kind is Kind.RETURNED
+    assert ledger_after(decision, ledger, observed_of())[KEY].draining == {}
+
+
+def test_a_virtual_server_taken_out_of_the_configuration_drains_then_goes_whole() -> None:
+    other = VirtualServerKey.by_mark(7)
+    config = config_of(configured("other", other))
+    world = Cycles(
+        config=config,
+        answers=answers_of(config),
+        kernel=kernel_with(table_of(entry(real(1), real(2)))),
+        ledger=OURS,
+    )
+    assert {type(each) for each in requests(world.once())[1:]} == {SetRealServer}
+    assert DeleteVirtualServer(key=KEY) in requests(world.once())
+    assert KEY in world.ledger  # until the kernel has been seen without it
+    world.once()
+    assert KEY not in world.ledger
+
+
+def test_a_foreign_virtual_server_in_the_way_is_left_alone() -> None:
+    found = entry(real(9), scheduler="rr")
+    decision = decided(observed_of(found), instance(1))
+    assert decision.steps == []
+    assert decision.virtual_servers[KEY].owner is Owner.FOREIGN
+    assert decision.foreign == {KEY}
+    assert decision.addresses == frozenset()
+    assert ledger_after(decision, {}, observed_of(found)) == {}
+
+
+def test_what_stands_as_wanted_is_adopted_without_a_write() -> None:
+    found = entry(real(1))
+    decision = decided(observed_of(found), instance(1))
+    assert decision.steps == []
+    assert decision.foreign == frozenset()
+    assert ledger_after(decision, {}, observed_of(found))[KEY].written == found
+
+
+def test_what_failed_is_not_remembered_as_written() -> None:
+    decision = decided(observed_of(), instance(1))
+    ledger = ledger_after(decision, {}, observed_of())
+    assert ledger[KEY].written is None
+    assert ledger_settled(decision, ledger, {KEY})[KEY].written is None
+    assert ledger_settled(decision, ledger, frozenset())[KEY].written == entry(real(1))
+
+
+def addresses(*, observed: Observed, answers: Answers, ledger: Ledger, config: Config) -> frozenset[Address]:
+    return decide(config, answers, observed, ledger, own_addresses=OWN, now=NOW).addresses
+
+
+def test_which_virtual_addresses_are_needed() -> None:
+    config = config_of(configured(), configured("mark", KEYS[3]))
+    answered = answers_of(config, instance(1))
+    assert addresses(observed=observed_of(), answers=answered, ledger={}, config=config) == {VIP}
+    assert addresses(observed=observed_of(), answers={}, ledger=OURS, config=config) == frozenset()
+    found = observed_of(entry(real(1)))
+    assert addresses(observed=found, answers={}, ledger=OURS, config=config) == {VIP}
+    gone = config_of(configured("mark", KEYS[3]))
+    assert addresses(observed=found, answers=answered, ledger=OURS, config=gone) == {VIP}  # while it drains
+    drained = observed_of(entry())
+    assert addresses(observed=drained, answers=answered, ledger=OURS, config=gone) == frozenset()
+
+
+def test_what_brings_comes_before_what_only_removes() -> None:
+    moved = config_of(configured(key=KEYS[3]))
+    decision = decided(observed_of(entry()), instance(1), config=moved, ledger=OURS)
+    assert [type(each) for each in requests(decision)][-2:] == [AddRealServer, DeleteVirtualServer]
