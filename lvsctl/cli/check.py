@@ -18,7 +18,7 @@ Exit status:
 """
 
 
-@click.command(name="check", epilog=EPILOG)
+@click.command(epilog=EPILOG, short_help="Say whether a configuration file is valid.")
 @click.argument(
     "file", type=click.Path(path_type=Path, dir_okay=True, allow_dash=False), default=Path("/etc/lvsctl/lvsctl.toml")
 )

@@ -32,7 +32,7 @@ Examples:
 """
 
 
-@click.command(epilog=EPILOG)
+@click.command(epilog=EPILOG, short_help="Keep the kernel equal to Consul: the daemon.")
 @config_file
 @click.option("--dry-run", is_flag=True, help="Compute and show, never write.")
 @click.option("--once", is_flag=True, help="Converge, print what was done, exit.")

@@ -36,7 +36,7 @@ Examples:
 """
 
 
-@click.command(epilog=EPILOG)
+@click.command(epilog=EPILOG, short_help="Show how everything stands.")
 @click.argument("name", required=False)
 @config_file
 @click.option("-o", "--output", type=click.Choice(["text", "wide", "json"]), default="text", show_default=True)
@@ -85,10 +85,15 @@ def _from_kernel(path: Path, error: str, names: "dict[VirtualServerKey, str]") -
 
     from lvsctl import __version__
     from lvsctl.core.status import KernelStatus, Status, bare_virtual_servers
+    from lvsctl.errors import KernelError
     from netlink import IPVS
+    from netlink.errors import NetlinkError
 
-    with IPVS() as kernel:
-        observed = kernel.observe()
+    try:
+        with IPVS() as kernel:
+            observed = kernel.observe()
+    except NetlinkError as refused:
+        raise KernelError(f"{error}, and the kernel cannot be read either: {refused}") from refused
     return Status(
         version=__version__,
         host=socket.gethostname(),
