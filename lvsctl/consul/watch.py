@@ -1,7 +1,9 @@
 """Blocking queries: for every query the last complete answer, renewed as soon as Consul has a newer one.
 
 The rules of a blocking query, in the order they are applied to an answer (Consul HTTP API, Blocking Queries):
-1. not a complete 200: keep the last good answer and its index, ask again after a back-off with full jitter;
+1. not a complete 200: keep the last good answer, ask again after a back-off with full jitter, and without blocking:
+   whoever answers next may be another server, or the same one restarted with a lower index, and would hold a request
+   with our index back although it has news; it also says at once that Consul is back;
 2. no usable index: ask the next time without blocking, and not at once;
 3. the index went back (a restored or rebuilt Consul): start over from 0;
 4. the same content: no news, nobody is woken; and when Consul answered at once, do not ask again at once.
@@ -23,7 +25,7 @@ from lvsctl.core.instance import Answer, Answers, Query
 from lvsctl.errors import ConsulError
 
 FIRST_BACK_OFF: Final = 0.25  # seconds
-LONGEST_BACK_OFF: Final = 4.0  # seconds; work resumes within 5 s of Consul's return
+LONGEST_BACK_OFF: Final = 2.5  # seconds; with 2 s to the next SYN of a lost connection, work resumes within 5 s
 SHORTEST_POLL: Final = 0.02  # seconds; a changed answer this quick is Consul catching up
 IDLE_POLL: Final = 1.0  # seconds between answers without news that came at once
 
@@ -112,7 +114,7 @@ class Watches:
             try:
                 answer = await self._client.instances(query, index=index)
             except ConsulError as error:
-                failures += 1
+                index, failures = 0, failures + 1
                 self._failed(query, str(error))
                 await asyncio.sleep(back_off(failures))
                 continue
