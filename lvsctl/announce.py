@@ -7,7 +7,7 @@ import structlog
 
 from lvsctl.apply import Done
 from lvsctl.core.admission import Rejected
-from lvsctl.core.difference import Line, Sign, line_of
+from lvsctl.core.difference import Line, Sign, ipvsadm_delete, line_of
 from lvsctl.core.ownership import Owner
 from lvsctl.reconcile import Cycle
 from netlink.requests import (
@@ -91,10 +91,15 @@ def _troubles(cycle: Cycle) -> dict[tuple[str, str], str]:
     troubles = {}
     for each in cycle.look.decision.virtual_servers.values():
         if each.held:
-            text = f"Consul has no passing instance; {len(each.held)} real servers that serve are kept"
-            troubles["hold", each.name] = text
+            kept = (
+                "1 real server that serves is"
+                if len(each.held) == 1
+                else f"{len(each.held)} real servers that serve are"
+            )
+            troubles["hold", each.name] = f"Consul has no passing instance; {kept} kept"
         if each.owner is Owner.FOREIGN:
-            troubles["foreign_in_the_way", each.name] = f"{each.key} exists, is not ours and is not as wanted"
+            remedy = f"delete it ({ipvsadm_delete(each)}) or take {each.name!r} out of the configuration"
+            troubles["foreign_in_the_way", each.name] = f"{each.key} exists, is not ours, is not as wanted; {remedy}"
         for member in each.wanted.members if each.wanted else ():
             if isinstance(member.verdict, Rejected):
                 source = member.source
