@@ -82,7 +82,8 @@ def spellings(text: str) -> list[str]:
         ".".join([oct(int(first)).replace("o", ""), *rest]), str(number), hex(number), oct(number), f"0{number:o}",
         f"{first}.{number & 0xFFFFFF}", f"{first}.{int(rest[0])}.{number & 0xFFFF}",
         f"::ffff:{text}", f"::FFFF:{text}", mapped.exploded, str(mapped), f"::ffff:{text}%1", f"[::ffff:{text}]",
-        f"::{text}", f"64:ff9b::{text}%1", text.replace(".", "。"), text.translate({48 + d: 0x660 + d for d in range(10)}),
+        f"::{text}", f"64:ff9b::{text}%1", text.replace(".", "。"),
+        text.translate({48 + digit: 0x660 + digit for digit in range(10)}),
     ]  # fmt: skip
 
 
@@ -103,7 +104,7 @@ def test_no_spelling_of_a_forbidden_address_serves(text: str, forwarding: Forwar
             assert isinstance(verdict(instance(address=spelling, port=80), virtual_server, BOTH), Rejected), spelling
 
 
-NOT_ADDRESSES = (
+NAMES = (
     "",
     " ",
     "localhost",
