@@ -50,11 +50,14 @@ async def serving(path: Path, status: Callable[[], Awaitable[Status]]) -> AsyncI
                 os.umask(previous)
             _give_to_group(path)
         except OSError as error:
-            raise StateError(f"{path}: {error.strerror or error}; daemon.control_socket must be creatable") from error
-        yield
+            reason = (error.strerror or str(error)).lower()
+            raise StateError(f"{path}: {reason}; lvsctl must be able to make daemon.control_socket") from error
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
     finally:
         await runner.cleanup()
-        path.unlink(missing_ok=True)
 
 
 def ask(path: Path) -> Status:

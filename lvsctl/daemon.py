@@ -62,11 +62,11 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
-        log.info("started", version=__version__, pid=os.getpid(), config=str(self._path), dry_run=self._dry_run)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._close_client)
             if not self._dry_run:
                 await stack.enter_async_context(control.serving(self._config.daemon.control_socket, self.status))
+            log.info("started", version=__version__, pid=os.getpid(), config=str(self._path), dry_run=self._dry_run)
             self._watches.watch(queries_of(self._config))
             async with asyncio.TaskGroup() as group:
                 tasks = [
@@ -122,13 +122,15 @@ class Daemon:
     async def _reconcile(self) -> None:
         """Reconcile on every news and at every audit, until cancelled."""
         await self._first_answers()
-        systemd.notify("READY=1", f"STATUS={self._state_words()}")
-        failures = 0
+        failures, ready = 0, False
         while True:
             self._wake.clear()
             try:
                 pause = self._pause_after(await self._one_cycle())
                 self._cycle_error, failures = "", 0
+                if not ready:  # the table is as wanted, or seen and left as it is because Consul does not answer
+                    ready = True
+                    systemd.notify("READY=1")
             except (NetlinkError, StateError) as error:
                 failures += 1
                 pause = min(LONGEST_PAUSE, 0.5 * 2 ** min(failures, 10))
