@@ -41,8 +41,13 @@ class Announcer:
 
     def cycle(self, cycle: Cycle, *, planned: bool = False) -> None:
         """Log what `cycle` did, and what troubles began or ended with it; `planned` logs what it would have done."""
+        missing = {
+            done.step.key for done in cycle.done if done.refused and isinstance(done.step.request, AddVirtualServer)
+        }
         for done in cycle.done:
-            _announce_step(done, cycle)
+            follows = done.step.key in missing and not isinstance(done.step.request, AddVirtualServer)
+            if not (done.refused and follows):  # a hundred real servers of it were refused too, and say nothing new
+                _announce_step(done, cycle)
         if planned:
             plan = tuple(
                 line_of(step, cycle.look.decision.virtual_servers[step.key]) for step in cycle.look.decision.steps
