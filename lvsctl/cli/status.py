@@ -1,5 +1,6 @@
 """`lvsctl status`: how everything stands, from the daemon; without one, from the kernel itself."""
 
+import re
 import shutil
 import sys
 import time
@@ -47,7 +48,7 @@ def command(name: str | None, path: Path, output: str, *, watch: bool) -> None:
         status = read(path)
         if name is not None and name not in {row.name for row in status.virtual_servers}:
             known = ", ".join(sorted({row.name for row in status.virtual_servers if row.name})) or "none"
-            raise click.UsageError(f"no virtual server {visible(name)!r}; there are: {known}")
+            raise click.UsageError(f"no virtual server '{visible(name)}'; there are: {known}")
         if name is not None:
             rows = tuple(row for row in status.virtual_servers if row.name == name)
             status = attrs.evolve(status, virtual_servers=rows)
@@ -72,12 +73,22 @@ def read(path: Path) -> "Status":
         config = load(path)
     except ConfigError:
         config = None  # a broken file must not hide how things stand
-    socket = config.daemon.control_socket if config else DaemonConfig().control_socket
+    socket = config.daemon.control_socket if config else _socket_in(path) or DaemonConfig().control_socket
     try:
         return ask(socket)
     except DaemonError as error:
         names = {each.key: each.name for each in config.virtual_servers.values()} if config else {}
         return _from_kernel(path, str(error), names)
+
+
+def _socket_in(path: Path) -> Path | None:
+    """Return the control socket that a file with mistakes names: its daemon can say that it refused the file."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    found = re.search(r"""^\s*control_socket\s*=\s*(["'])(/[^"'\\]+)\1""", text, re.MULTILINE)
+    return Path(found[2]) if found else None
 
 
 def _from_kernel(path: Path, error: str, names: "dict[VirtualServerKey, str]") -> "Status":
