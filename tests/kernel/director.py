@@ -22,6 +22,7 @@ from lvsctl.core.status import Status, VirtualServerStatus
 from tests.lab.consul import Registration
 from tests.lab.hosts import Process
 from tests.lab.scene import Scene
+from tests.lab.servers import HttpServer
 from tests.lab.waiting import eventually
 
 Event = dict[str, Any]
@@ -69,6 +70,7 @@ class Director:
         # Of a virtual server that this test alone has, for masquerade: the kernel remembers connections of a deleted
         # virtual server for two minutes, and counts them again when one with the same address and port appears.
         self.port = 8001
+        self._programs: list[HttpServer] = []
         self._mark = 0  # bytes of the log that belong to earlier tests
 
     # The daemon
@@ -150,6 +152,9 @@ class Director:
                     consul.put("/v1/catalog/deregister", {"Node": node["Node"]})
         for each in self.scene.real_servers:
             each.http.healthy = True
+        for program in self._programs:
+            program.kill()
+        self._programs.clear()
         if self.running:
             self.configure(IDLE)
             self.ipvsadm("-C")  # what drains would stay for long
@@ -284,7 +289,18 @@ class Director:
         if self.process is not None and not self.process.running and self.process.wait() > 0:
             raise DaemonEndedError(f"the daemon ended:\n{self.log[-3000:]}")
 
-    # Registering
+    # What it balances
+
+    def programs(self) -> Sequence[HttpServer]:
+        """Return a new HTTP program on `port` of each real server, for a test that restarts them; `clean` ends them.
+
+        In direct-route the port of an instance is the virtual server's, so there a `port` of one's own needs them.
+        """
+        made = [HttpServer(each.host, ports=[self.port]) for each in self.scene.real_servers]
+        for program in made:
+            program.start()
+        self._programs += made
+        return made
 
     def register(self, *registrations: Registration) -> None:
         """Register instances with the scene's Consul."""

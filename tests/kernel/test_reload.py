@@ -1,0 +1,118 @@
+"""A changed file changes the kernel in place, under traffic that does not notice."""
+
+import pytest
+
+from tests.kernel.director import Director, tcp
+from tests.lab.consul import Check, Registration
+from tests.lab.scene import HTTP, VIP4
+from tests.lab.traffic import HeldConnections, Traffic
+from tests.lab.waiting import eventually
+
+pytestmark = pytest.mark.kernel
+
+CHANGES = [  # further lines of configuration, the most a weight may be, and what ipvsadm shows
+    ('scheduler = "wrr"', 50, "-s wrr"),
+    ('scheduler = "sh"\nscheduler_flags = ["sh-port"]', 50, "-s sh -b sh-port"),
+    ('scheduler = "wlc"\npersistence = "5m"', 7, "-s wlc -p 300"),
+    (
+        'scheduler = "wlc"\npersistence = "10m"\npersistence_netmask = "255.255.255.0"',
+        7,
+        "-s wlc -p 600 -M 255.255.255.0",
+    ),
+    ('scheduler = "mh"', 3, "-s mh"),
+    ('scheduler = "rr"\nupper_threshold = 900\nlower_threshold = 800', 100, "-s rr"),
+]
+
+
+def wait_for(director: Director, virtual_server: str, options: str, weights: dict[str, int]) -> None:
+    """Return when ipvsadm shows the virtual server with these options and weights."""
+
+    def seen() -> bool:
+        line = director.table()[virtual_server]
+        assert (line.options, line.weights) == (options, weights)
+        return True
+
+    eventually(seen, within=5)
+
+
+def wait_for_requests(traffic: Traffic, count: int) -> None:
+    """Return when `count` more requests were made."""
+    before = traffic.report().requests
+    eventually(lambda: traffic.report().requests >= before + count, within=10)
+
+
+def test_everything_that_can_change_is_changed_in_place_without_an_error(
+    director: Director, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for each in director.scene.real_servers:
+        address = each.host.ipv4
+        check = Check.tcp(address, HTTP)
+        director.register(
+            Registration(service="reco", id=f"reco-{each.name}", address=address, port=HTTP, weight=20, check=check)
+        )
+    keys = [f"{each.host.ipv4}:{HTTP}" for each in director.scene.real_servers]
+    client, virtual_server = director.scene.client, tcp(VIP4, director.port)
+    file = f'[virtual_server.reco]\naddress = "{VIP4}:{director.port}"\n'
+    director.configure(file)
+    director.wait_for_weights(virtual_server, dict.fromkeys(keys, 20))
+    with (
+        HeldConnections(client, VIP4, director.port, count=8) as held,
+        Traffic(client, VIP4, director.port) as traffic,
+    ):
+        for lines, max_weight, options in CHANGES:
+            director.configure(f"[safety]\nmax_weight = {max_weight}\n{file}{lines}\n")
+            wait_for(director, virtual_server, options, dict.fromkeys(keys, min(20, max_weight)))
+            wait_for_requests(traffic, 20)
+        report = traffic.stop()
+        assert not held.broken
+    with capsys.disabled():
+        print(f"\n{len(CHANGES)} changes of the file: {report}")
+    assert not report.failures, report
+    thresholds = director.ipvsadm("-Ln", "--thresholds").splitlines()  # -Sn leaves them out
+    assert [line.split()[1:4] for line in thresholds if line.startswith("  -> 10.")] == [
+        [key, "900", "800"] for key in keys
+    ]
+    assert len(director.events("virtual_server_changed")) == len(CHANGES)
+    assert len(director.events("real_server_added", "virtual_server_added")) == 1 + len(keys)
+    assert not director.events("real_server_quiesced", "real_server_deleted")
+
+
+def test_a_virtual_server_taken_out_of_the_file_drains_and_goes_and_the_other_stays(director: Director) -> None:
+    r1 = director.scene.real_servers[0].host.ipv4
+    director.register(Registration(service="reco", id="reco-r1", address=r1, port=HTTP))
+    other, leaving = tcp(VIP4, director.port), tcp(VIP4, director.port + 1000)
+    one = f'[virtual_server.other]\naddress = "{VIP4}:{director.port}"\nconsul_service = "reco"\n'
+    two = f'[virtual_server.reco]\naddress = "{VIP4}:{director.port + 1000}"\ndrain_timeout = "3s"\n'
+    director.configure(one + two)
+    director.wait_for_weights(leaving, {f"{r1}:{HTTP}": 1})
+    with HeldConnections(director.scene.client, VIP4, director.port + 1000) as held:
+        director.configure(one)
+        director.wait_for_weights(leaving, {f"{r1}:{HTTP}": 0}, within=2)
+        assert director.status_of("reco").state.value == "leaving"
+        exchanged = held.exchanged
+        eventually(lambda: held.exchanged > exchanged + 2)
+        assert not held.broken
+        director.wait_for_lines([f"-A {other} -s wlc", f"-a {other} -r {r1}:{HTTP} -m -w 1"])
+    left = director.wait_for_event("virtual_server_deleted", name="reco")
+    assert left["why"] == "no longer in the configuration"
+
+
+def test_a_file_with_a_mistake_changes_nothing(director: Director) -> None:
+    r1 = director.scene.real_servers[0].host.ipv4
+    director.register(Registration(service="reco", id="reco-r1", address=r1, port=HTTP))
+    virtual_server = tcp(VIP4, director.port)
+    director.configure(f'[virtual_server.reco]\naddress = "{VIP4}:{director.port}"\n')
+    director.wait_for_weights(virtual_server, {f"{r1}:{HTTP}": 1})
+    before = director.lines()
+    director.write(f'[virtual_server.reco]\naddress = "{VIP4}:{director.port}"\nscheduler = "wwrr"\nwieght = 3\n')
+    director.reload()
+    refused = director.wait_for_event("reload_refused", kept="the old configuration")
+    problems = [each["problem"] for each in director.events("reload_refused")]
+    assert len(problems) == 2, problems
+    assert all(str(director.file) in problem for problem in problems)
+    assert any("wwrr" in problem for problem in problems)
+    assert any("wieght" in problem for problem in problems)
+    assert refused["level"] == "error"
+    assert "wwrr" in director.status().config_error + str(problems)
+    assert director.status().config_error
+    assert director.lines() == before
