@@ -170,7 +170,7 @@ class Client:
             timeout += wait * 17 / 16
         answer: Answer = await self._api.http.get(
             _answer,
-            f"/v1/health/service/{quote(query.service, safe='')}",
+            f"/v1/health/service/{query.service}",  # quoted by the transport, as all paths of python-consul2
             [(name, value) for name, value in params if value],
             timeout=timeout,
         )
