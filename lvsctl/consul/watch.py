@@ -55,7 +55,7 @@ class Watches:
         self._tasks: dict[Query, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
         self._wanted: frozenset[Query] = frozenset()
-        self._retired: Client | None = None
+        self._retired: list[Client] = []
 
     @property
     def answers(self) -> Answers:
@@ -80,7 +80,7 @@ class Watches:
     def use(self, client: Client, replaced: Client) -> None:
         """Ask `client` from now on and close `replaced`; the last answers stay until there are newer ones."""
         self._client = client
-        self._retired = replaced
+        self._retired.append(replaced)
         self._changed.set()
 
     async def run(self) -> None:
@@ -100,12 +100,12 @@ class Watches:
 
     async def _retire(self) -> None:
         """Stop every watcher of a client that was replaced; they start again with the new one."""
-        if self._retired is not None:
+        if self._retired:
             for task in self._tasks.values():
                 task.cancel()
             self._tasks.clear()
-            retired, self._retired = self._retired, None
-            await retired.close()
+        while self._retired:
+            await self._retired.pop().close()
 
     async def _watch(self, query: Query) -> None:
         index, failures = 0, 0

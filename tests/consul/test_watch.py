@@ -1,0 +1,297 @@
+"""Blocking queries against a Consul that misbehaves: the index rules, and that a failure is never emptiness.
+
+Nothing here sleeps to wait for something: it waits for the request, the wake or the news, under a deadline.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Self
+
+import attrs
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lvsctl.config import ConsulConfig
+from lvsctl.consul.client import Client
+from lvsctl.consul.watch import (
+    FIRST_BACK_OFF,
+    LONGEST_BACK_OFF,
+    Watches,
+    ask_once,
+    back_off,
+    next_index,
+)
+from lvsctl.core.instance import Answer, Query
+from lvsctl.errors import ConsulError
+from tests.consul.server import DEADLINE, Blocking, Consul, always, answer, consul, refusing
+from tests.values import instance
+
+RECO = Query(service="reco")
+SHOP = Query(service="shop")
+
+
+@attrs.define
+class Woken:
+    """Counts wakes and lets a test wait for what a wake brings."""
+
+    count: int = 0
+    _event: asyncio.Event = attrs.field(factory=asyncio.Event)
+
+    def __call__(self) -> None:
+        """Be woken."""
+        self.count += 1
+        self._event.set()
+
+    async def until(self, happened: Callable[[], bool]) -> None:
+        """Return when a wake finds that it `happened`."""
+        async with asyncio.timeout(DEADLINE):
+            while not happened():
+                self._event.clear()
+                await self._event.wait()
+
+
+@attrs.define
+class Watching:
+    """Watches that run, with all that they are made of."""
+
+    server: Consul
+    client: Client
+    watches: Watches
+    woken: Woken
+
+    @classmethod
+    def of(cls, server: Consul) -> Self:
+        """Return watches that ask `server`."""
+        woken = Woken()
+        client = Client(ConsulConfig(address=server.address))
+        return cls(server=server, client=client, watches=Watches(client, woken), woken=woken)
+
+
+@contextlib.asynccontextmanager
+async def watching(server: Consul, *queries: Query) -> AsyncIterator[Watching]:
+    """Watch `queries` at `server` while the context lasts."""
+    all_of_it = Watching.of(server)
+    all_of_it.watches.watch(queries)
+    task = asyncio.create_task(all_of_it.watches.run(), name="watches")
+    try:
+        yield all_of_it
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        await all_of_it.client.close()
+
+
+def names(found: Answer | None) -> list[str] | None:
+    return None if found is None else [each.instance_id for each in found.instances]
+
+
+# --- the rules, in order --------------------------------------------------------------------------------------------
+
+
+@given(sent=st.integers(0, 2**64), received=st.integers(0, 2**64))
+def test_an_index_never_goes_back(sent: int, received: int) -> None:
+    following = next_index(sent, received)
+    assert following in (0, received)
+    assert following == 0 or following >= sent
+    assert (following == 0) == (received == 0 or received < sent)
+
+
+@given(failures=st.integers(1, 10**9))
+def test_a_back_off_has_bounds(failures: int) -> None:
+    assert FIRST_BACK_OFF / 2 <= back_off(failures) <= LONGEST_BACK_OFF
+
+
+async def test_news_arrive_and_the_next_request_blocks_on_their_index() -> None:
+    blocking = Blocking((instance(1),))
+    async with consul(blocking) as server, watching(server, RECO) as all_of_it:
+        watches, woken = all_of_it.watches, all_of_it.woken
+        assert not watches.complete
+        await woken.until(lambda: watches.complete)
+        assert names(watches.answers[RECO]) == ["reco-1"]
+        await server.came(2)
+        await blocking.change(instance(1), instance(2))
+        await woken.until(lambda: names(watches.answers[RECO]) == ["reco-1", "reco-2"])
+        await server.came(3)
+        assert server.indexes() == [None, "10", "11"]
+        assert server.requests[1].query["wait"] == "25s"
+
+
+async def test_an_index_that_went_back_starts_over() -> None:
+    blocking = Blocking((instance(1),), index=50)
+    async with consul(blocking) as server, watching(server, RECO) as all_of_it:
+        await server.came(2)
+        await blocking.change(instance(2), index=3)
+        await all_of_it.woken.until(lambda: names(all_of_it.watches.answers[RECO]) == ["reco-2"])
+        await server.came(4)
+        assert server.indexes() == [None, "50", None, "3"]
+
+
+@pytest.mark.parametrize("status", [403, 500])
+async def test_an_error_keeps_the_last_answer_and_its_index_is_never_used(status: int) -> None:
+    blocking = Blocking((instance(1),))
+    async with consul(blocking) as server, watching(server, RECO) as all_of_it:
+        watches, woken = all_of_it.watches, all_of_it.woken
+        await server.came(2)
+        server.answering = refusing(status, "No cluster leader")
+        await blocking.change(instance(1))  # ends the request that is held
+        await server.came(4)
+        assert watches.contacts[RECO].failing_since is not None
+        assert watches.contacts[RECO].error.startswith(f"Consul answered {status}: No cluster leader")
+        assert names(watches.answers[RECO]) == ["reco-1"]
+        assert watches.complete
+        assert woken.count == 1
+        assert "999" not in server.indexes()
+        server.answering = Blocking((instance(1), instance(2)))
+        await woken.until(lambda: names(watches.answers[RECO]) == ["reco-1", "reco-2"])
+        assert watches.contacts[RECO].failing_since is None
+
+
+async def test_a_query_that_was_never_answered_is_absent_not_empty() -> None:
+    async with consul(refusing(500)) as server, watching(server, RECO) as all_of_it:
+        await server.came(2)
+        assert all_of_it.watches.answers == {}
+        assert not all_of_it.watches.complete
+        assert all_of_it.watches.contacts[RECO].last is None
+        assert all_of_it.woken.count == 0
+
+
+@pytest.mark.parametrize("body", [b"[", b"{}"])
+async def test_half_an_answer_is_none(body: bytes) -> None:
+    async def broken(_request: web.Request) -> web.StreamResponse:
+        return web.Response(body=body, headers={"X-Consul-Index": "11"})
+
+    blocking = Blocking((instance(1),))
+    async with consul(blocking) as server, watching(server, RECO) as all_of_it:
+        await server.came(2)
+        server.answering = broken
+        await blocking.change(instance(1))
+        await server.came(4)
+        assert names(all_of_it.watches.answers[RECO]) == ["reco-1"]
+        assert all_of_it.watches.contacts[RECO].failing_since is not None
+
+
+@pytest.mark.parametrize("index", [None, "x", "0"])
+async def test_without_a_usable_index_it_asks_again_without_blocking_and_not_at_once(index: str | None) -> None:
+    loop = asyncio.get_running_loop()
+    times: list[float] = []
+
+    async def timed(_request: web.Request) -> web.StreamResponse:
+        times.append(loop.time())
+        return answer(instance(1), index=index)
+
+    async with consul(timed) as server, watching(server, RECO):
+        await server.came(2)
+        assert server.indexes() == [None, None]
+    assert times[1] - times[0] > 0.5
+
+
+async def test_an_index_that_never_advances_is_asked_for_a_bounded_number_of_times() -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    async with consul(always(instance(1))) as server, watching(server, RECO) as all_of_it:
+        await server.came(4)
+        took = loop.time() - began
+        assert server.indexes() == [None, "7", "7", "7"]
+        assert all_of_it.woken.count == 1  # the same content is no news
+    assert took > 1.5
+
+
+async def test_a_flood_of_news_is_asked_for_a_bounded_number_of_times() -> None:
+    loop = asyncio.get_running_loop()
+    number = 0
+
+    async def flood(_request: web.Request) -> web.StreamResponse:
+        nonlocal number
+        number += 1
+        return answer(instance(1, weight=1, port=number), index=str(number))
+
+    async with consul(flood) as server, watching(server, RECO):
+        began = loop.time()
+        await server.came(20)
+        assert loop.time() - began > 19 * 0.015
+
+
+# --- what is watched ------------------------------------------------------------------------------------------------
+
+
+async def test_queries_come_and_go_and_those_that_stay_keep_their_answer() -> None:
+    async with consul(Blocking((instance(1),))) as server, watching(server, RECO) as all_of_it:
+        watches, woken = all_of_it.watches, all_of_it.woken
+        await woken.until(lambda: watches.complete)
+        await server.came(2)
+        kept = watches.answers[RECO]
+        watches.watch([RECO, SHOP])
+        assert not watches.complete
+        await woken.until(lambda: watches.complete)
+        assert watches.answers.keys() == {RECO, SHOP}
+        assert watches.answers[RECO] is kept
+        watches.watch([SHOP])
+        for _ in range(5):  # turns of the loop until its task has seen to it
+            await asyncio.sleep(0)
+        assert watches.contacts.keys() == {SHOP}
+        assert watches.complete
+        asked = [request.path.rpartition("/")[2] for request in server.requests]
+        assert asked.count("reco") == 2
+
+
+async def test_one_query_that_fails_does_not_hold_up_another() -> None:
+    blocking = Blocking((instance(1),))
+
+    async def picky(request: web.Request) -> web.StreamResponse:
+        if request.path.endswith("/shop"):
+            return web.Response(status=403, text="Permission denied")
+        return await blocking(request)
+
+    async with consul(picky) as server, watching(server, RECO, SHOP) as all_of_it:
+        await all_of_it.woken.until(lambda: RECO in all_of_it.watches.answers)
+        assert all_of_it.watches.answers.keys() == {RECO}
+        assert not all_of_it.watches.complete
+
+
+async def test_a_client_that_is_replaced_leaves_its_answers() -> None:
+    async with consul(Blocking((instance(1),))) as old, consul(refusing(500)) as new, watching(old, RECO) as all_of_it:
+        watches, woken = all_of_it.watches, all_of_it.woken
+        await woken.until(lambda: watches.complete)
+        await old.came(2)
+        client = Client(ConsulConfig(address=new.address))
+        watches.use(client, all_of_it.client)
+        await new.came(2)
+        assert names(watches.answers[RECO]) == ["reco-1"]
+        assert watches.complete
+        assert len(old.requests) == 2
+        new.answering = Blocking((instance(2),))
+        await woken.until(lambda: names(watches.answers[RECO]) == ["reco-2"])
+        await client.close()
+
+
+async def test_every_client_that_is_replaced_is_closed() -> None:
+    """Two reloads in a row: an open session that is forgotten is a ResourceWarning, and warnings are errors."""
+    async with consul(Blocking((instance(1),))) as server, watching(server, RECO) as all_of_it:
+        watches = all_of_it.watches
+        await all_of_it.woken.until(lambda: watches.complete)
+        replaced = [all_of_it.client, Client(ConsulConfig(address=server.address))]
+        await replaced[1].instances(RECO)
+        last = Client(ConsulConfig(address=server.address))
+        watches.use(replaced[1], replaced[0])
+        watches.use(last, replaced[1])
+        asked = len(server.requests)
+        await server.came(asked + 1)
+        assert [each._transport._session for each in replaced] == [None, None]  # noqa: SLF001  aiohttp tells nobody
+        await last.close()
+
+
+# --- once -----------------------------------------------------------------------------------------------------------
+
+
+async def test_asking_once_gives_every_answer_or_the_first_error() -> None:
+    async with consul(always(instance(1))) as server, Client(ConsulConfig(address=server.address)) as client:
+        found = await ask_once(client, [SHOP, RECO])
+        assert {query: names(each) for query, each in found.items()} == {RECO: ["reco-1"], SHOP: ["reco-1"]}
+        assert await ask_once(client, []) == {}
+        server.answering = refusing(500, "no")
+        with pytest.raises(ConsulError, match="Consul answered 500: no"):
+            await ask_once(client, [SHOP, RECO])
