@@ -88,14 +88,14 @@ class Store:
         A damaged one counts as empty, with a warning; the writer also sets it aside (`set_aside_damage`).
         """
         try:
-            text = self._path.read_text("utf-8")
+            content = self._path.read_bytes()
         except FileNotFoundError:
             return {}
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             raise StateError(f"{self._path}: {_why(error)}; lvsctl must be able to read its own ledger") from error
         try:
-            return _decode(text)
-        except (ValueError, KeyError, TypeError, AttributeError, BaseValidationError) as error:
+            return _decode(content.decode())
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, BaseValidationError) as error:
             aside = self._path.with_suffix(".damaged")
             if set_aside_damage:
                 self._path.replace(aside)
@@ -179,5 +179,5 @@ def _sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _why(error: OSError | UnicodeDecodeError) -> str:
-    return (error.strerror or str(error)).lower() if isinstance(error, OSError) else "is not text"
+def _why(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
