@@ -18,7 +18,7 @@ import pytest
 
 from lvsctl.core.status import State
 from tests.kernel.director import Director, tcp
-from tests.kernel.writes import writes
+from tests.kernel.writes import wait_until_in_sync, writes
 from tests.lab.consul import PORT, ConsulAgent, Registration
 from tests.lab.scene import HTTP, VIP4, Scene, scene
 from tests.lab.traffic import Traffic
@@ -203,6 +203,39 @@ def test_an_agent_that_comes_back_knowing_nothing_empties_no_virtual_server(dire
         director.wait_for_event("trouble_over", trouble="hold")
         report = traffic.stop()
     assert not report.failures, report
+
+
+# The state directory
+
+
+def test_a_ledger_that_cannot_be_written_stops_what_is_new_and_says_so(director: Director) -> None:
+    other = RECO.replace(".reco]", ".other]").replace(f":{HTTP}", ":81") + 'consul_service = "reco"\n'
+    assert director.stop() == 0
+    before = director.lines()
+    director.host.run(["mount", "-t", "tmpfs", "-o", "size=64k", "lab", str(director.state)])
+    try:
+        director.start()
+        wait_until_in_sync(director)  # adopted: the ledger is a new one
+        filler = director.state / "filler"
+        with pytest.raises(OSError, match="No space left"):
+            filler.write_bytes(bytes(1 << 20))
+        director.configure(RECO + other)
+        failed = director.wait_for_event("cycle_failed")
+        assert failed["error"] == (
+            f"{director.state}/ledger.json: no space left on device; nothing new is written to the kernel"
+        )
+        assert director.status().kernel.error == failed["error"]
+        shown = director.lvsctl("status")
+        assert shown.returncode == 1
+        assert f"kernel   cannot be reconciled: {failed['error']}" in shown.stdout
+        assert director.lines() == before
+        assert writes(director) == []
+        filler.unlink()
+        director.wait_for_weights(tcp(VIP4, 81), THREE, within=40)  # the longest pause is 30 s
+    finally:
+        if director.running:
+            director.stop()
+        director.host.run(["umount", str(director.state)])
 
 
 # Access control
