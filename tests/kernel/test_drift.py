@@ -7,6 +7,7 @@ from typing import Final
 import pytest
 
 from tests.kernel.director import START, Director
+from tests.kernel.writes import wait_until_in_sync
 from tests.lab.scene import HTTP, VIP4
 from tests.lab.traffic import Traffic
 
@@ -35,6 +36,7 @@ def serving(director: Director) -> Director:
     else:
         director.start()
     director.wait_for_lines(LINES)
+    wait_until_in_sync(director)  # so that nothing but an audit makes it look again
     return director
 
 
