@@ -31,6 +31,7 @@ Table = Mapping[str, "VirtualServerLine"]
 
 START: Final = 20.0  # seconds for a daemon to start, and for it to stop
 CHANGE: Final = 5.0  # seconds for a change to come through Consul and the daemon into the kernel, by default
+AUDITED: Final = 'audit_interval = "1s"'
 IDLE: Final = '[virtual_server.idle]\naddress = "10.1.0.99:9"\n'  # a file without virtual servers is refused
 
 
@@ -80,10 +81,11 @@ class Director:
         """Tell whether the daemon runs."""
         return self.process is not None and self.process.running
 
-    def write(self, text: str, *, vip: str = "", daemon: str = 'audit_interval = "1s"', head: str = "") -> None:
+    def write(self, text: str, *, vip: str = "", head: str = "", daemon: str = AUDITED) -> None:
         """Write the file: `text` has the virtual servers and [defaults]; the rest is this scene's.
 
-        `vip` is the interface of [vip], none when empty; `head` takes more tables, such as [safety].
+        `vip` is the interface of [vip], none when empty; `head` takes more tables, such as [safety], and `daemon` more
+        lines of [daemon].
         """
         tables = [
             f'[consul]\naddress = "{self.scene.consul.url}"',
@@ -92,9 +94,9 @@ class Director:
         ]
         self.file.write_text("\n".join([*tables, head, text]), encoding="utf-8")
 
-    def configure(self, text: str, *, vip: str = "", head: str = "") -> None:
+    def configure(self, text: str, *, vip: str = "", head: str = "", daemon: str = AUDITED) -> None:
         """Write the file and have the daemon use it: by a reload when it runs, else by a start."""
-        self.write(text, vip=vip, head=head)
+        self.write(text, vip=vip, head=head, daemon=daemon)
         if self.running:
             self.reload()
             assert not self.events("reloaded", "reload_refused")[-1].get("problem"), self.log
