@@ -145,7 +145,8 @@ class Reconciler:
         if wanted or there:
             self._addresses.ensure_interface(name, owner=OWNER)  # refuses one that is not ours
         added = tuple(sorted(wanted - there, key=_address_order))
-        removed = tuple(sorted(there - wanted, key=_address_order))
+        in_use = {key.address for key in look.decision.foreign}  # ours once, when a ledger was lost: they still serve
+        removed = tuple(sorted(there - wanted - in_use, key=_address_order))
         for address in added:
             self._addresses.add_address(name, address)
         for address in removed:

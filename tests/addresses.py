@@ -1,0 +1,49 @@
+"""The machine's addresses in memory, for tests that need no kernel; tells everything that was done, in order."""
+
+import attrs
+
+from netlink.errors import NetlinkError
+from netlink.types import Address
+from tests.values import OWN
+
+
+@attrs.define
+class FakeAddresses:
+    """Interfaces with their owners and addresses; `journal` may be shared with others that write."""
+
+    owners: dict[str, str] = attrs.field(factory=dict)
+    on: dict[str, set[Address]] = attrs.field(factory=dict)
+    journal: list[object] = attrs.field(factory=list)
+    refused: frozenset[Address] = frozenset()
+
+    def local_addresses(self) -> frozenset[Address]:
+        """Return every address of this machine."""
+        return OWN.union(*self.on.values())
+
+    def ensure_interface(self, name: str, *, owner: str) -> None:
+        """Create `name`, or check that it is `owner`'s."""
+        if self.owners.setdefault(name, owner) != owner:
+            raise NetlinkError("use", f"interface {name}", "it is not lvsctl's")
+        self.on.setdefault(name, set())
+
+    def remove_interface(self, name: str, *, owner: str) -> None:
+        """Remove `name` with its addresses."""
+        self.ensure_interface(name, owner=owner)
+        self.journal.append(("remove interface", name))
+        del self.owners[name], self.on[name]
+
+    def interface_addresses(self, name: str) -> frozenset[Address]:
+        """Return the addresses on `name`."""
+        return frozenset(self.on.get(name, ()))
+
+    def add_address(self, name: str, address: Address) -> None:
+        """Put `address` on `name`."""
+        if address in self.refused:
+            raise NetlinkError("add", str(address), "no")
+        self.journal.append(("add", address))
+        self.on[name].add(address)
+
+    def remove_address(self, name: str, address: Address) -> None:
+        """Take `address` off `name`."""
+        self.journal.append(("remove", address))
+        self.on[name].remove(address)

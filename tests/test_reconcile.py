@@ -1,0 +1,328 @@
+"""One cycle on a kernel in memory: the order of its writes, and that one trouble stays one trouble."""
+
+import errno
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+import pytest
+
+from lvsctl.config import Config, VipConfig
+from lvsctl.core.instance import Answers, Instance
+from lvsctl.core.ownership import LedgerEntry
+from lvsctl.errors import StateError
+from lvsctl.reconcile import Cycle, Reconciler
+from lvsctl.store import Store
+from netlink.errors import Interrupted, Refused
+from netlink.fake import FakeIPVS
+from netlink.requests import (
+    AddRealServer,
+    AddVirtualServer,
+    DeleteVirtualServer,
+    Request,
+    SetRealServer,
+)
+from netlink.types import Observed, Table, VirtualServerKey
+from tests.addresses import FakeAddresses
+from tests.values import (
+    KEY,
+    NOW,
+    VIP,
+    answers_of,
+    config_of,
+    configured,
+    entry,
+    failing,
+    instance,
+    kernel_with,
+    real,
+    table_of,
+)
+
+OTHER = VirtualServerKey.by_mark(7)
+BOTH = config_of(configured(), configured("other", OTHER))
+WITH_VIP = config_of(vip=VipConfig(interface="lvs0"))
+
+
+class Journal(FakeIPVS):
+    """A kernel that tells, in one list with others, what was written, and what the ledger on disk said then."""
+
+    def __init__(self, journal: list[object], state: Path) -> None:
+        super().__init__()
+        self._journal = journal
+        self._state = state
+        self.ledgers: list[set[VirtualServerKey]] = []
+
+    def apply(self, requests: Sequence[Request]) -> list[Refused | None]:
+        """Write into the journal first."""
+        self._journal += requests
+        self.ledgers.append(set(Store(self._state).load(set_aside_damage=False)))
+        return super().apply(requests)
+
+
+@attrs.define
+class World:
+    """A reconciler with all it works on, and a clock that a test moves."""
+
+    state: Path
+    kernel: FakeIPVS
+    addresses: FakeAddresses = attrs.field(factory=FakeAddresses)
+    now: float = NOW
+    reconciler: Reconciler = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Start."""
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget everything that is not on disk or in the kernel."""
+        self.reconciler = Reconciler(self.kernel, self.addresses, Store(self.state), lambda: self.now)
+
+    def cycle(self, config: Config, *instances: Instance, answers: Answers | None = None) -> Cycle:
+        return self.reconciler.cycle(config, answers_of(config, *instances) if answers is None else answers)
+
+    @property
+    def table(self) -> Table:
+        return self.kernel.observe().table
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(state=tmp_path, kernel=FakeIPVS())
+
+
+def is_quiet(cycle: Cycle) -> bool:
+    """Tell whether nothing was written and nothing is left to do or to wait for."""
+    moved = cycle.added_addresses or cycle.removed_addresses
+    waits = cycle.look.decision.steps or cycle.look.decision.look_again or cycle.refusals or cycle.address_error
+    return not (cycle.done or moved or waits)
+
+
+def kept(world: World) -> set[VirtualServerKey]:
+    return set(Store(world.state).load(set_aside_damage=False))
+
+
+def test_from_nothing_to_what_is_wanted_and_then_quiet(world: World) -> None:
+    first = world.cycle(config_of(), instance(1))
+    assert world.table == table_of(entry(real(1)))
+    assert len(first.done) == 2
+    assert not is_quiet(first)
+    world.kernel.writes.clear()
+    second = world.cycle(config_of(), instance(1))
+    assert is_quiet(second)
+    assert world.kernel.writes == []
+
+
+def test_the_ledger_is_on_disk_before_the_kernel_hears_of_it(tmp_path: Path) -> None:
+    journal: list[object] = []
+    kernel = Journal(journal, tmp_path)
+    world = World(state=tmp_path, kernel=kernel)
+    world.cycle(BOTH, instance(1))
+    assert kernel.ledgers[0] == {KEY, OTHER}
+
+
+def test_without_a_ledger_nothing_is_written(tmp_path: Path) -> None:
+    world = World(state=tmp_path / "gone", kernel=FakeIPVS())
+    with pytest.raises(StateError):
+        world.cycle(config_of(), instance(1))
+    assert world.kernel.writes == []
+
+
+def test_a_second_start_with_nothing_changed_writes_nothing(world: World) -> None:
+    for _ in range(3):
+        world.cycle(BOTH, instance(1), failing(2))
+    world.kernel.writes.clear()
+    before = (world.state / "ledger.json").stat().st_mtime_ns
+    world.now += 1e6
+    world.restart()
+    assert is_quiet(world.cycle(BOTH, instance(1), failing(2)))
+    assert world.kernel.writes == []
+    assert (world.state / "ledger.json").stat().st_mtime_ns == before
+
+
+def test_look_writes_nothing_at_all(world: World) -> None:
+    config = WITH_VIP
+    look = world.reconciler.look(config, answers_of(config, instance(1)))
+    assert len(look.decision.steps) == 2
+    assert world.kernel.writes == []
+    assert world.addresses.journal == []
+    assert list(world.state.iterdir()) == []
+
+
+def test_a_refused_virtual_server_leaves_the_others_and_is_tried_again_ever_later(world: World) -> None:
+    def is_it(request: Request) -> bool:
+        return isinstance(request, AddVirtualServer) and request.virtual_server.key == KEY
+
+    for _ in range(3):
+        world.kernel.fail_next(is_it, errno.ENOMEM)
+    first = world.cycle(BOTH, instance(1))
+    assert world.table == table_of(entry(real(1), key=OTHER))
+    assert first.refusals.keys() == {KEY}
+    assert "the kernel is out of memory (ENOMEM)" in first.refusals[KEY].error
+    tries = []
+    for second in range(1, 9):
+        world.now = NOW + second
+        cycle = world.cycle(BOTH, instance(1))
+        if cycle.done:
+            tries.append(second)
+        if not cycle.refusals:
+            break
+    assert tries == [1, 3, 7]
+    assert world.table.keys() == {KEY, OTHER}
+    assert is_quiet(world.cycle(BOTH, instance(1)))
+
+
+def test_a_refusal_ends_when_it_is_no_longer_wanted(world: World) -> None:
+    world.cycle(config_of(), instance(1))
+    world.kernel.fail_next(AddRealServer, errno.EINVAL)
+    assert world.cycle(config_of(), instance(1), instance(2)).refusals
+    assert world.cycle(config_of(), instance(1)).refusals == {}
+
+
+def test_a_quiescing_that_was_refused_is_not_taken_for_done(world: World) -> None:
+    world.cycle(config_of(), instance(1), instance(2))
+    world.kernel.fail_next(SetRealServer, errno.ENOMEM)
+    world.cycle(config_of(), instance(1))
+    world.now += 1000
+    world.cycle(config_of(), instance(1))
+    assert world.table[KEY].real_servers[real(2).key].weight == 0  # and not deleted
+
+
+def test_an_unknown_outcome_is_found_again(world: World) -> None:
+    class Deaf(FakeIPVS):
+        def apply(self, requests: Sequence[Request]) -> list[Refused | None]:
+            super().apply(requests)
+            raise Interrupted("apply", "", "the answers were lost")
+
+    kernel = Deaf()
+    world.kernel = kernel
+    world.restart()
+    with pytest.raises(Interrupted):
+        world.cycle(config_of(), instance(1))
+    assert kept(world) == {KEY}
+    kernel.writes.clear()
+    assert world.cycle(config_of(), instance(1)).done == ()
+    assert kernel.writes == []
+
+
+# --- what a dump may miss -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seen", [{}, table_of(entry()), table_of(entry(real(1)))])
+def test_a_dump_that_misses_something_is_read_twice_and_leads_to_no_write(tmp_path: Path, seen: Table) -> None:
+    class Racy(FakeIPVS):
+        reads = 0
+        partial: Table | None = None
+
+        def observe(self) -> Observed:
+            self.reads += 1
+            whole = super().observe()
+            partial, self.partial = self.partial, None
+            return whole if partial is None else attrs.evolve(whole, table=partial)
+
+    kernel = Racy()
+    world = World(state=tmp_path, kernel=kernel)
+    world.cycle(config_of(), instance(1), instance(2))
+    kernel.writes.clear()
+    kernel.reads, kernel.partial = 0, seen
+    assert is_quiet(world.cycle(config_of(), instance(1), instance(2)))
+    assert kernel.reads == 2
+    assert kernel.writes == []
+
+
+def test_a_table_that_is_really_gone_is_put_back(world: World) -> None:
+    world.cycle(config_of(), instance(1))
+    world.kernel.apply([DeleteVirtualServer(key=KEY)])
+    assert len(world.cycle(config_of(), instance(1)).done) == 2
+    assert world.table == table_of(entry(real(1)))
+
+
+# --- virtual addresses ----------------------------------------------------------------------------------------------
+
+
+def test_an_address_comes_after_its_real_servers_and_goes_with_its_virtual_server(tmp_path: Path) -> None:
+    journal: list[object] = []
+    world = World(state=tmp_path, kernel=Journal(journal, tmp_path), addresses=FakeAddresses(journal=journal))
+    first = world.cycle(WITH_VIP, instance(1))
+    assert first.added_addresses == (VIP,)
+    assert [type(each) for each in journal] == [AddVirtualServer, AddRealServer, tuple]
+    journal.clear()
+    moved = config_of(configured("other", OTHER), vip=VipConfig(interface="lvs0"))
+    while not is_quiet(world.cycle(moved, instance(1))):
+        world.now += 1
+    assert ("remove", VIP) in journal
+    assert DeleteVirtualServer(key=KEY) in journal
+    assert world.addresses.on == {"lvs0": set()}
+
+
+def test_an_address_stays_while_its_virtual_server_drains(world: World) -> None:
+    world.cycle(WITH_VIP, instance(1))
+    moved = config_of(configured("other", OTHER), vip=VipConfig(interface="lvs0"))
+    world.cycle(moved, instance(1))
+    assert world.table[KEY].real_servers[real(1).key].weight == 0
+    assert world.addresses.on == {"lvs0": {VIP}}
+
+
+def test_without_the_vip_table_addresses_are_left_alone(world: World) -> None:
+    world.addresses.on["lvs0"] = {VIP}
+    world.cycle(config_of(), instance(1))
+    assert world.addresses.journal == []
+
+
+def test_an_interface_that_is_not_ours_hurts_nothing_else(world: World) -> None:
+    world.addresses.owners["lvs0"] = "somebody"
+    cycle = world.cycle(WITH_VIP, instance(1))
+    assert cycle.address_error == "use interface lvs0: it is not lvsctl's"
+    assert not is_quiet(cycle)
+    assert world.table == table_of(entry(real(1)))
+    assert world.addresses.journal == []
+
+
+def test_no_address_for_a_virtual_server_that_was_refused(world: World) -> None:
+    world.kernel.fail_next(AddVirtualServer, errno.ENOMEM)
+    assert world.cycle(WITH_VIP, instance(1)).added_addresses == ()
+    world.now += 1
+    assert world.cycle(WITH_VIP, instance(1)).added_addresses == (VIP,)
+
+
+def test_an_unanswered_virtual_server_keeps_its_address(world: World) -> None:
+    world.cycle(WITH_VIP, instance(1))
+    world.restart()
+    cycle = world.cycle(WITH_VIP, answers={})
+    assert (cycle.added_addresses, cycle.removed_addresses) == ((), ())
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_lost_ledger_takes_no_address_from_what_still_serves(world: World, *, answered: bool) -> None:
+    world.cycle(WITH_VIP, instance(1), instance(2))
+    (world.state / "ledger.json").unlink()
+    world.restart()
+    answers = answers_of(WITH_VIP, instance(1)) if answered else {}  # not as it stands, so not adopted
+    cycle = world.cycle(WITH_VIP, answers=answers)
+    assert cycle.removed_addresses == ()
+    assert world.addresses.on == {"lvs0": {VIP}}
+
+
+# --- what is not ours -----------------------------------------------------------------------------------------------
+
+
+def test_a_foreign_virtual_server_is_never_written(tmp_path: Path) -> None:
+    foreign = entry(real(9, 7), scheduler="rr")
+    kernel = kernel_with(table_of(foreign))
+    world = World(state=tmp_path, kernel=kernel)
+    for _ in range(3):
+        world.cycle(BOTH, instance(1))
+    assert {key: each for key, each in world.table.items() if key == KEY} == table_of(foreign)
+    assert KEY not in kept(world)
+
+
+def test_a_damaged_ledger_is_set_aside_and_what_stands_is_adopted(world: World) -> None:
+    world.cycle(config_of(), instance(1))
+    (world.state / "ledger.json").write_text("{")
+    world.kernel.writes.clear()
+    world.restart()
+    world.cycle(config_of(), instance(1))
+    assert world.kernel.writes == []
+    assert Store(world.state).load(set_aside_damage=False) == {
+        KEY: LedgerEntry(name="reco", drain_timeout=30.0, written=entry(real(1)))
+    }
