@@ -185,6 +185,14 @@ def test_what_the_kernel_refuses_is_said_and_tried_again_and_the_others_are_serv
     director.wait_for_weights(tcp(VIP4, 81), FOUR)
     eventually(lambda: director.status_of("other").state is State.OK)
 
+    director.stop()
+    before = director.lines()
+    director.write(RECO.replace('"rr"', '"wlc"') + OTHER.replace('"rr"', f'"{scheduler}"'))
+    once = director.lvsctl("run", "--once")
+    assert once.returncode == 5
+    assert once.stderr == f"lvsctl: set{refused['error'].removeprefix('add')}\n"
+    assert director.lines() == sorted(line.replace(":80 -s rr", ":80 -s wlc") for line in before)
+
 
 # Hostile strings
 
