@@ -16,11 +16,12 @@ from typing import Any, Final
 
 import cattrs.preconf.json
 
-from lvsctl.core.status import Status
+from lvsctl.core.status import SCHEMA, Status
 from lvsctl.errors import DaemonError, StateError
 
 GROUP: Final = "lvsctl"
 ANSWER_TIMEOUT: Final = 5.0  # seconds
+OTHER_VERSION: Final = "the daemon speaks another version of this interface; restart it after an upgrade"
 
 converter = cattrs.preconf.json.make_converter()
 
@@ -80,9 +81,12 @@ def ask(path: Path) -> Status:
 def decode_status(body: bytes) -> Status:
     """Return a status from JSON; raises DaemonError for what another version of lvsctl may send."""
     try:
-        return converter.loads(body, Status)
-    except (ValueError, cattrs.BaseValidationError) as error:
-        raise DaemonError("the daemon speaks another version of this interface; restart it after an upgrade") from error
+        status = converter.loads(body, Status)
+    except (ValueError, TypeError, RecursionError, cattrs.BaseValidationError) as error:
+        raise DaemonError(OTHER_VERSION) from error
+    if status.schema != SCHEMA:
+        raise DaemonError(OTHER_VERSION)
+    return status
 
 
 def as_json(status: Status) -> dict[str, Any]:

@@ -1,0 +1,78 @@
+"""A whole status as a daemon sends it, for the screen and for the socket."""
+
+from lvsctl.core.status import (
+    ConsulStatus,
+    KernelStatus,
+    Place,
+    RealServerStatus,
+    State,
+    Status,
+    VirtualServerStatus,
+)
+
+TIME = 1_700_000_000.0
+
+
+def real_server(number: int, place: Place = Place.SERVING, why: str = "", check: str = "passing") -> RealServerStatus:
+    """Return one row; the numbers tell the rows apart."""
+    return RealServerStatus(
+        real_server=f"10.0.0.{number}:8080",
+        node=f"app{number}",
+        instance=f"reco-{number}",
+        check=check,
+        place=place,
+        weight=0 if place is Place.DRAINING else 1,
+        active=10 * number,
+        inactive=number,
+        rate=number,
+        why=why,
+    )
+
+
+RECO = VirtualServerStatus(
+    name="reco",
+    consul_service="reco",
+    address="tcp 10.9.0.100:80",
+    scheduler="wlc",
+    forwarding="masquerade",
+    serving=2,
+    wanted=2,
+    state=State.OK,
+    note="",
+    active=30,
+    inactive=3,
+    rate=3,
+    real_servers=(real_server(1), real_server(2)),
+)
+SHOP = VirtualServerStatus(
+    name="shop",
+    consul_service="shop-v2",
+    address="tcp [fd00:9::1]:443",
+    scheduler="sh flag-1",
+    forwarding="direct-route",
+    serving=1,
+    wanted=2,
+    state=State.DEGRADED,
+    note="",
+    active=1200,
+    inactive=340,
+    rate=56,
+    real_servers=(
+        real_server(3),
+        real_server(4, Place.DRAINING, "check 'HTTP' is critical: \x1b[31mno\x1b[0m\r\nanswer", "critical"),
+    ),
+)
+CONSUL = ConsulStatus(address="http://127.0.0.1:8500", reachable=True, data_age=2.4)
+FULL = Status(
+    version="0.1.0",
+    host="director1",
+    role="active",
+    time=TIME,
+    started=TIME - 7500,
+    config="/etc/lvsctl/lvsctl.toml",
+    config_error="",
+    consul=CONSUL,
+    kernel=KernelStatus(in_sync_since=TIME - 192, pending=0),
+    foreign=("tcp 192.0.2.1:22", "mark 9"),
+    virtual_servers=(RECO, SHOP),
+)

@@ -1,0 +1,152 @@
+"""The control socket: what the daemon says arrives as it was, and anything else is one clear error."""
+
+import asyncio
+import json
+import socket
+import stat
+import threading
+from pathlib import Path
+
+import attrs
+import pytest
+
+from lvsctl.control import as_json, ask, decode_status, serving
+from lvsctl.core.status import SCHEMA, State, Status
+from lvsctl.errors import DaemonError, StateError
+from tests.statuses import FULL
+
+
+async def full() -> Status:
+    return FULL
+
+
+async def test_what_the_daemon_says_arrives_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "control.sock"
+    async with serving(path, full):
+        assert await asyncio.to_thread(ask, path) == FULL
+        assert await asyncio.to_thread(ask, path) == FULL
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        assert stat.S_ISSOCK(path.stat().st_mode)
+    assert not path.exists()
+
+
+async def test_a_socket_that_a_killed_daemon_left_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    async with serving(path, full):
+        assert await asyncio.to_thread(ask, path) == FULL
+
+
+async def test_a_file_in_the_way_is_an_error_and_stays(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    path.write_text("precious")
+    with pytest.raises(StateError, match=r"lvsctl must be able to make daemon\.control_socket"):
+        async with serving(path, full):
+            pytest.fail("served over a file")
+    assert path.read_text() == "precious"
+
+
+async def test_a_directory_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StateError):
+        async with serving(tmp_path / "file" / "control.sock", full):
+            pytest.fail("served nowhere")
+
+
+async def test_a_daemon_in_trouble_is_an_error_that_points_to_its_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken() -> Status:
+        raise RuntimeError
+
+    path = tmp_path / "control.sock"
+    async with serving(path, broken):
+        with pytest.raises(DaemonError, match="answered 500; its log says why"):
+            await asyncio.to_thread(ask, path)
+    assert caplog.records
+
+
+def test_no_daemon(tmp_path: Path) -> None:
+    with pytest.raises(DaemonError, match=r"no daemon answers on .*: no such file or directory") as caught:
+        ask(tmp_path / "none.sock")
+    assert caught.value.exit_code == 8
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "dead.sock"))
+        with pytest.raises(DaemonError, match="connection refused"):
+            ask(tmp_path / "dead.sock")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"\0\0\0\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{",
+        b"HTTP/1.1 404 Not Found\r\n\r\n",
+        b"x" * 100_000,
+    ],
+)
+def test_garbage_is_no_daemon(tmp_path: Path, said: bytes) -> None:
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+
+        def speak() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(said)
+
+        thread = threading.Thread(target=speak)
+        thread.start()
+        with pytest.raises(DaemonError):
+            ask(path)
+        thread.join(5)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"null", b"3", b'"x"', b"[]", b"{}", b"[" * 10**5, b"\xff", json.dumps({"schema": SCHEMA}).encode()],
+)
+def test_another_version_is_told_from_a_status(body: bytes) -> None:
+    with pytest.raises(DaemonError, match="speaks another version of this interface"):
+        decode_status(body)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("schema",), "lvsctl.status/2"),
+        (("virtual_servers", 0, "state"), "splendid"),
+        (("virtual_servers", 0, "real_servers", 0, "place"), 7),
+        (("virtual_servers",), None),
+        (("kernel",), []),
+        (("time",), "noon"),
+    ],
+)
+def test_a_field_of_another_version_too(path: tuple[str | int, ...], value: object) -> None:
+    document = json.loads(json.dumps(as_json(FULL)))
+    inner = document
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    with pytest.raises(DaemonError, match="speaks another version of this interface"):
+        decode_status(json.dumps(document).encode())
+
+
+def test_the_schema_is_named_and_every_key_is_there() -> None:
+    document = as_json(FULL)
+    assert document["schema"] == "lvsctl.status/1"
+    assert set(document) == {each.name for each in attrs.fields(Status)}
+    assert document["virtual_servers"][0]["state"] == State.OK.value
+    assert set(document["virtual_servers"][0]) == {
+        "name", "consul_service", "address", "scheduler", "forwarding", "serving", "wanted", "state", "note",
+        "active", "inactive", "rate", "real_servers",
+    }  # fmt: skip
+    assert set(document["virtual_servers"][0]["real_servers"][0]) == {
+        "real_server", "node", "instance", "check", "place", "weight", "active", "inactive", "rate", "why",
+    }  # fmt: skip
+    assert set(document["consul"]) == {"address", "reachable", "data_age", "failing_since", "failing", "error"}
+    assert set(document["kernel"]) == {"in_sync_since", "pending", "error"}
