@@ -1,0 +1,103 @@
+"""The commands as a whole: help, errors, exit codes, and that asking for help loads nothing heavy."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from lvsctl import __version__
+from lvsctl.cli import COMMANDS, lvsctl
+from lvsctl.store import locked
+
+HEAVY = ("aiohttp", "pyroute2", "consul", "structlog")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "lvsctl", *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_every_command_explains_itself_with_examples(name: str, flag: str) -> None:
+    result = run(name, flag)
+    assert result.returncode == 0
+    assert f"lvsctl {name}" in result.stdout.partition("Examples:")[2]
+
+
+def test_the_help_names_every_command_in_order() -> None:
+    shown = CliRunner().invoke(lvsctl, ["--help"]).stdout
+    commands = shown.partition("Commands:")[2].partition("Start here:")[0]
+    assert tuple(re.findall(r"^  (\w+)", commands, re.MULTILINE)) == COMMANDS
+
+
+def test_the_version() -> None:
+    assert CliRunner().invoke(lvsctl, ["--version"]).stdout == f"lvsctl {__version__}\n"
+
+
+def test_an_unknown_command_is_wrong_usage() -> None:
+    result = run("stauts")
+    assert result.returncode == 2
+    assert "No such command 'stauts'" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS)])
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys, json, atexit\n"
+        f"atexit.register(lambda: sys.stderr.write(json.dumps([n for n in {HEAVY!r} if n in sys.modules])))\n"
+        f"sys.argv = ['lvsctl', *{arguments!r}]\n"
+        "from lvsctl.cli import main\n"
+        "main()\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Usage: lvsctl" in result.stdout
+    assert json.loads(result.stderr) == []
+
+
+@pytest.mark.parametrize("name", ["diff", "run", "teardown"])
+def test_a_configuration_that_is_wrong_is_one_message_a_problem_and_code_3(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "lvsctl.toml"
+    file.write_text('[virtual_server.reco]\naddress = "10.9.0.100:80"\nscheduler = "x\\u001b"\nforwarding = "y"\n')
+    result = run(name, "-c", str(file))
+    assert (result.returncode, result.stdout) == (3, "")
+    assert [line.split(": ")[:2] for line in result.stderr.splitlines()] == [
+        ["lvsctl", f"{file}:3"],
+        ["lvsctl", f"{file}:4"],
+    ]
+    assert "\x1b" not in result.stderr
+
+
+def test_without_consul_it_is_code_4(tmp_path: Path) -> None:
+    file = tmp_path / "lvsctl.toml"
+    file.write_text('[consul]\naddress = "http://127.0.0.1:1"\n[virtual_server.reco]\naddress = "10.9.0.100:80"\n')
+    result = run("diff", "-c", str(file))
+    assert (result.returncode, result.stdout) == (4, "")
+    assert result.stderr == "lvsctl: cannot reach http://127.0.0.1:1: connection refused\n"
+
+
+def test_a_token_file_that_is_missing_is_code_4_before_anything_else(tmp_path: Path) -> None:
+    file = tmp_path / "lvsctl.toml"
+    file.write_text(
+        f'[consul]\ntoken_file = "{tmp_path}/none"\n[daemon]\nstate_directory = "{tmp_path}/state"\n'
+        '[virtual_server.reco]\naddress = "10.9.0.100:80"\n'
+    )
+    for arguments in (["diff"], ["run"], ["run", "--once"], ["run", "--dry-run"]):
+        result = run(*arguments, "-c", str(file))
+        assert result.returncode == 4, result
+        assert f"consul.token_file {tmp_path}/none: no such file or directory" in result.stderr
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_second_writer_is_code_6(tmp_path: Path) -> None:
+    file = tmp_path / "lvsctl.toml"
+    file.write_text(
+        f'[daemon]\nstate_directory = "{tmp_path / "state"}"\n[virtual_server.reco]\naddress = "10.9.0.100:80"\n'
+    )
+    with locked(tmp_path / "state"):
+        result = run("teardown", "--yes", "-c", str(file))
+    assert result.returncode == 6, result
+    assert "another lvsctl (pid " in result.stderr
