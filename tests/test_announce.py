@@ -1,0 +1,114 @@
+"""What is logged of a cycle: every write once, every trouble when it begins and when it ends."""
+
+import errno
+from pathlib import Path
+
+import attrs
+import pytest
+from structlog.testing import capture_logs
+
+from lvsctl.announce import Announcer
+from lvsctl.core.instance import Instance
+from lvsctl.reconcile import Cycle, Reconciler
+from lvsctl.store import Store
+from netlink.fake import FakeIPVS
+from netlink.requests import AddRealServer, AddVirtualServer
+from tests.addresses import FakeAddresses
+from tests.values import NOW, answers_of, config_of, entry, failing, instance, kernel_with, real, table_of
+
+
+@attrs.define
+class World:
+    """A reconciler that is announced."""
+
+    state: Path
+    kernel: FakeIPVS
+    now: float = NOW
+    announcer: Announcer = attrs.field(factory=Announcer)
+    reconciler: Reconciler = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Start."""
+        self.reconciler = Reconciler(self.kernel, FakeAddresses(), Store(self.state), lambda: self.now)
+
+    def said(self, *instances: Instance) -> list[str]:
+        """Run a cycle; return the names of what was logged, and of whom."""
+        with capture_logs() as logs:
+            self.announcer.cycle(self.reconciler.cycle(config_of(), answers_of(config_of(), *instances)))
+        self.now += 1
+        return [f"{each['log_level']} {each['event']} {each.get('real_server', each['name'])}" for each in logs]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(state=tmp_path, kernel=FakeIPVS())
+
+
+def test_every_write_is_said_once(world: World) -> None:
+    assert world.said(instance(1), instance(2)) == [
+        "info virtual_server_added reco",
+        "info real_server_added 10.0.0.1:8080",
+        "info real_server_added 10.0.0.2:8080",
+    ]
+    assert world.said(instance(1), instance(2)) == []
+    assert world.said(instance(1, weight=5), failing(2)) == [
+        "info real_server_changed 10.0.0.1:8080",
+        "info real_server_quiesced 10.0.0.2:8080",
+    ]
+    assert world.said(instance(1, weight=5), failing(2)) == ["info real_server_deleted 10.0.0.2:8080"]
+    assert world.said(instance(1, weight=5), failing(2)) == []
+
+
+def test_a_write_says_what_and_why(world: World) -> None:
+    with capture_logs() as logs:
+        world.announcer.cycle(world.reconciler.cycle(config_of(), answers_of(config_of(), instance(1))))
+    assert logs[1] == {
+        "event": "real_server_added",
+        "log_level": "info",
+        "name": "reco",
+        "virtual_server": "tcp 10.9.0.100:80",
+        "real_server": "10.0.0.1:8080",
+        "what": "masquerade, weight 1",
+        "cause": "new",
+        "why": "passing in Consul: instance 'reco-1' on node 'app1'",
+    }
+
+
+def test_a_hold_begins_and_ends(world: World) -> None:
+    world.said(instance(1))
+    assert world.said() == ["warning hold reco"]
+    assert world.said() == []
+    assert world.said(instance(1)) == ["info trouble_over reco"]
+
+
+def test_a_rejected_instance_is_told_until_it_is_gone(world: World) -> None:
+    bad = instance(2, address="127.0.0.1")
+    world.said(instance(1))
+    assert world.said(instance(1), bad) == ["warning instance_rejected reco: reco-2 on app2"]
+    assert world.said(instance(1), bad) == []
+    assert world.said(instance(1)) == ["info trouble_over reco: reco-2 on app2"]
+
+
+def test_a_foreign_one_in_the_way_is_told(tmp_path: Path) -> None:
+    world = World(state=tmp_path, kernel=kernel_with(table_of(entry(real(9), scheduler="rr"))))
+    assert world.said(instance(1)) == ["warning foreign_in_the_way reco"]
+    assert world.said(instance(1)) == []
+
+
+def test_a_refusal_is_an_error_each_time(world: World) -> None:
+    world.kernel.fail_next(AddRealServer, errno.EINVAL)
+    assert world.said(instance(1)) == ["info virtual_server_added reco", "error kernel_refused 10.0.0.1:8080"]
+
+
+def test_what_follows_from_a_refused_virtual_server_is_not_told(world: World) -> None:
+    world.kernel.fail_next(AddVirtualServer, errno.ENOMEM)
+    assert world.said(*(instance(number) for number in range(1, 100))) == ["error kernel_refused reco"]
+
+
+def test_a_plan_is_told_when_it_is_new(world: World) -> None:
+    config = config_of()
+    look = world.reconciler.look(config, answers_of(config, instance(1)))
+    with capture_logs() as logs:
+        world.announcer.cycle(Cycle(look=look), planned=True)
+        world.announcer.cycle(Cycle(look=look), planned=True)
+    assert [each["event"] for each in logs] == ["would_change", "would_change"]
