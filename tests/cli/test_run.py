@@ -1,0 +1,101 @@
+"""`lvsctl run --once` and its dry run: what they print, on a kernel in memory and a real HTTP server as Consul."""
+
+import asyncio
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import pytest
+
+from lvsctl.cli.run import _once, _plan
+from lvsctl.config import Config, ConsulConfig, VipConfig
+from lvsctl.core.instance import Instance
+from lvsctl.errors import ConsulError
+from lvsctl.reconcile import Reconciler
+from lvsctl.store import Store
+from netlink.fake import FakeIPVS
+from netlink.requests import AddVirtualServer
+from tests.addresses import FakeAddresses
+from tests.consul.server import Answering, always, consul, refusing
+from tests.values import NOW, config_of, configured, entry, instance, kernel_with, real, table_of
+
+Running = Callable[[Config, Reconciler], int | None]
+
+
+@attrs.define
+class World:
+    """What a run works on, and what it printed."""
+
+    state: Path
+    capsys: pytest.CaptureFixture[str]
+    kernel: FakeIPVS = attrs.field(factory=FakeIPVS)
+    addresses: FakeAddresses = attrs.field(factory=FakeAddresses)
+    printed: list[str] = attrs.field(factory=list)
+    errors: str = ""
+
+    async def run(self, what: Running, answering: Answering, config: Config) -> int | None:
+        """Run `what` against a Consul, as a command does: in a thread without a loop."""
+        reconciler = Reconciler(self.kernel, self.addresses, Store(self.state), lambda: NOW)
+        async with consul(answering) as server:
+            asked = attrs.evolve(config, consul=ConsulConfig(address=server.address))
+            code = await asyncio.to_thread(what, asked, reconciler)
+        captured = self.capsys.readouterr()
+        self.printed, self.errors = captured.out.splitlines(), captured.err
+        return code
+
+    async def once(self, *instances: Instance, config: Config | None = None) -> int | None:
+        """Run once against a Consul that has these instances."""
+        return await self.run(_once, always(*instances), config or config_of())
+
+
+@pytest.fixture
+def world(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> World:
+    return World(state=tmp_path, capsys=capsys)
+
+
+async def test_once_converges_prints_what_it_did_and_then_has_nothing_to_do(world: World) -> None:
+    config = config_of(configured(drain_timeout=0.0), vip=VipConfig(interface="lvs0"))
+    assert await world.once(instance(1), config=config) == 0
+    assert world.printed == [
+        "reco  tcp 10.9.0.100:80",
+        "  + virtual server  wlc                   new in the configuration",
+        "  + 10.0.0.1:8080   masquerade, weight 1  passing in Consul: instance 'reco-1' on node 'app1'",
+        "+ virtual address 10.9.0.100",
+        "in sync, 3 changes made",
+    ]
+    world.kernel.writes.clear()
+    assert await world.once(instance(1), config=config) == 0
+    assert world.printed == ["in sync, 0 changes made"]
+    assert world.kernel.writes == []
+
+
+async def test_once_says_what_it_could_not_put_right(world: World) -> None:
+    await world.once(instance(1))
+    assert await world.once() == 1
+    assert world.printed[-1] == "not in sync: 1 difference left, 0 changes made"
+    assert "held, for nothing else would serve" in world.printed[1]
+
+
+async def test_once_with_a_refusal_is_code_5(world: World) -> None:
+    world.kernel.fail_next(AddVirtualServer, errno.ENOMEM)
+    assert await world.once(instance(1)) == 5
+    expected = "lvsctl: add virtual server tcp 10.9.0.100:80: the kernel is out of memory (ENOMEM)\n"
+    assert world.errors == expected
+
+
+async def test_once_without_consul_writes_nothing(world: World) -> None:
+    with pytest.raises(ConsulError, match="No cluster leader"):
+        await world.run(_once, refusing(500, "No cluster leader"), config_of())
+    assert world.kernel.writes == []
+    assert list(world.state.iterdir()) == []
+
+
+async def test_a_plan_is_printed_and_not_carried_out(world: World) -> None:
+    await world.run(_plan, always(instance(1)), config_of())
+    assert len(world.printed) == 3
+    assert world.kernel.writes == []
+    assert list(world.state.iterdir()) == []
+    world.kernel = kernel_with(table_of(entry(real(1))))
+    await world.run(_plan, always(instance(1)), config_of())
+    assert world.printed == ["in sync: nothing would be changed"]
