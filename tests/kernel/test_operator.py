@@ -9,6 +9,7 @@ import stat
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -170,17 +171,16 @@ def test_what_the_kernel_refuses_is_said_and_tried_again_and_the_others_are_serv
     assert (row.state, row.note, row.serving) == (State.REFUSED, refused["error"], 0)
     assert director.status_of("reco").state is State.OK
 
-    def attempts() -> list[int]:
-        return [event["attempt"] for event in director.events("kernel_refused") if event["what"].startswith(scheduler)]
-
-    began = time.monotonic()
-    eventually(lambda: attempts()[:3] == [1, 2, 3], within=8)
-    assert time.monotonic() - began > 2.0, "the third attempt is 1 s and 2 s after the first"
+    eventually(lambda: len(director.events("kernel_refused")) >= 3, within=10)
+    attempts = director.events("kernel_refused")
+    assert [event["attempt"] for event in attempts] == list(range(1, len(attempts) + 1)), "once for each attempt"
+    times = [datetime.fromisoformat(event["timestamp"]).timestamp() for event in attempts]
+    assert 1.0 <= times[1] - times[0] <= 3.0
+    assert 2.0 <= times[2] - times[1] <= 4.0
     shown = director.lvsctl("status")
     assert shown.returncode == 1
     assert refused["error"] in shown.stdout
     assert director.lines() == sorted(LINES)
-    assert len(attempts()) <= 4
     director.configure(RECO + OTHER)
     director.wait_for_weights(tcp(VIP4, 81), FOUR)
     eventually(lambda: director.status_of("other").state is State.OK)
