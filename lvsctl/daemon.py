@@ -162,8 +162,10 @@ class Daemon:
                 cycle = Cycle(look=await asyncio.to_thread(self._reconciler.look, self._config, answers))
         self._cycle_began = None
         self._announcer.cycle(cycle, planned=self._dry_run)
-        in_sync = not (cycle.look.decision.steps or cycle.refusals or cycle.address_error)
-        self._in_sync_since = (self._in_sync_since or time.time()) if in_sync and answers else None
+        if not answers or cycle.undone:
+            self._in_sync_since = None
+        elif cycle.done or self._in_sync_since is None:
+            self._in_sync_since = time.time()
         return cycle
 
     def _pause_after(self, cycle: Cycle) -> float:

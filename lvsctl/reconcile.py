@@ -66,6 +66,11 @@ class Cycle:
     removed_addresses: tuple[Address, ...] = ()
     address_error: str = ""  # why the virtual addresses are not as wanted; empty when they are
 
+    @property
+    def undone(self) -> bool:
+        """Tell whether the kernel is not yet as it was decided."""
+        return len(self.done) < len(self.look.decision.steps) or bool(self.refusals or self.address_error)
+
 
 class Reconciler:
     """Owns the kernel, the ledger and the virtual addresses; remembers refusals between cycles."""

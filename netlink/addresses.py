@@ -120,7 +120,7 @@ def _pyroute2_error() -> Any:
 
 def _meaning(number: int) -> str | None:
     return {
-        errno.EPERM: "not permitted: it needs CAP_NET_ADMIN; run as root",
+        errno.EPERM: "not permitted: changing links and addresses needs CAP_NET_ADMIN; run as root",
         errno.EOPNOTSUPP: "the kernel has no dummy interfaces, and found no module for them (modprobe dummy)",
         errno.EACCES: "IPv6 is switched off on this interface (sysctl net.ipv6.conf.*.disable_ipv6)",
     }.get(number)

@@ -191,7 +191,7 @@ def _raise_disturbed(message: framing.Message) -> None:
 
 def _raise_errno(operation: str, target: str, number: int) -> None:
     if number == errno.EPERM:
-        reason = "it needs CAP_NET_ADMIN in the initial user namespace: run as root, or give a container NET_ADMIN"
+        reason = "IPVS needs CAP_NET_ADMIN in the initial user namespace: run as root, or give a container NET_ADMIN"
         raise Unavailable(operation, target, reason)
     if number:
         raise Refused(operation, target, number)

@@ -47,8 +47,7 @@ def command(name: str | None, path: Path, output: str, *, watch: bool) -> None:
     while True:
         status = read(path)
         if name is not None and name not in {row.name for row in status.virtual_servers}:
-            known = ", ".join(sorted({row.name for row in status.virtual_servers if row.name})) or "none"
-            raise click.UsageError(f"no virtual server '{visible(name)}'; there are: {known}")
+            raise click.UsageError(_unknown(name, status))
         if name is not None:
             rows = tuple(row for row in status.virtual_servers if row.name == name)
             status = attrs.evolve(status, virtual_servers=rows)
@@ -118,6 +117,15 @@ def _from_kernel(path: Path, error: str, names: "dict[VirtualServerKey, str]") -
         foreign=(),
         virtual_servers=bare_virtual_servers(observed, names),
     )
+
+
+def _unknown(name: str, status: "Status") -> str:
+    known = ", ".join(sorted({row.name for row in status.virtual_servers if row.name})) or "none"
+    if status.consul is None:
+        return (
+            f"{visible(status.kernel.error)}, and the kernel has no virtual server '{visible(name)}'; it has: {known}"
+        )
+    return f"no virtual server '{visible(name)}'; there are: {known}"
 
 
 def _screen(status: "Status", name: str | None, *, wide: bool) -> list[str]:

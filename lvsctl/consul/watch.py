@@ -127,8 +127,9 @@ class Watches:
     def _answered(self, query: Query, answer: Answer) -> bool:
         """Keep `answer`; return whether it says anything new."""
         before = self._answers.get(query)
-        if self._contacts[query].failing_since is not None:
-            log.info("consul_back", consul_service=query.service)
+        failing_since = self._contacts[query].failing_since
+        if failing_since is not None:
+            log.info("consul_back", consul_service=query.service, after=f"{time.time() - failing_since:.1f}s")
         self._contacts[query] = Contact(last=time.time())
         self._answers[query] = answer
         news = before is None or (before.instances, before.malformed) != (answer.instances, answer.malformed)
