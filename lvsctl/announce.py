@@ -5,7 +5,7 @@ Event names are constant; fields carry the rest. Nothing is announced twice, how
 
 import structlog
 
-from lvsctl.apply import Done
+from lvsctl.apply import Done, target_of
 from lvsctl.core.admission import Rejected
 from lvsctl.core.difference import Line, Sign, ipvsadm_delete, line_of
 from lvsctl.core.ownership import Owner
@@ -41,13 +41,8 @@ class Announcer:
 
     def cycle(self, cycle: Cycle, *, planned: bool = False) -> None:
         """Log what `cycle` did, and what troubles began or ended with it; `planned` logs what it would have done."""
-        missing = {
-            done.step.key for done in cycle.done if done.refused and isinstance(done.step.request, AddVirtualServer)
-        }
         for done in cycle.done:
-            follows = done.step.key in missing and not isinstance(done.step.request, AddVirtualServer)
-            if not (done.refused and follows):  # a hundred real servers of it were refused too, and say nothing new
-                _announce_step(done, cycle)
+            _announce_step(done, cycle)
         if planned:
             plan = tuple(
                 line_of(step, cycle.look.decision.virtual_servers[step.key]) for step in cycle.look.decision.steps
@@ -76,8 +71,8 @@ def _announce_step(done: Done, cycle: Cycle) -> None:
     line = line_of(step, cycle.look.decision.virtual_servers[step.key])
     fields = _fields(line)
     if done.refused is not None:
-        retry = cycle.refusals[step.key]
-        log.error("kernel_refused", **fields, error=str(done.refused), attempt=retry.attempts)
+        attempt = cycle.refusals[target_of(step)].attempts
+        log.error("kernel_refused", **fields, error=str(done.refused), attempt=attempt)
     elif isinstance(step.request, SetRealServer) and line.sign is Sign.REMOVE:
         log.info("real_server_quiesced", **fields)
     else:

@@ -1,17 +1,33 @@
-"""Steps to netlink calls: sends them in bounded batches and says which virtual servers were refused something.
+"""Steps to netlink calls, in stages: what brings before what takes away, and nothing goes that others should replace.
 
-A refusal of one step never stops the steps of other virtual servers, and never counts as success: the virtual server
-concerned is read and planned again, after a back-off that grows while it keeps being refused.
+A refusal never counts as success. It makes its own target wait, a real server or a virtual server, with a back-off
+that grows while it goes on being refused; every other step goes on. Two things follow from a refusal at once: a virtual
+server that could not be created gets no real servers (it may be somebody else's by now), and where the kernel took
+none of the real servers that were to take over, those that serve stay.
 """
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 import attrs
 
-from lvsctl.core.decision import Step
+from lvsctl.core import guard
+from lvsctl.core.decision import Decision, Step
+from lvsctl.core.plan import Stage, stage_of
 from netlink.client import Client
-from netlink.types import VirtualServerKey
+from netlink.requests import (
+    AddRealServer,
+    AddVirtualServer,
+    DeleteRealServer,
+    DeleteVirtualServer,
+    SetRealServer,
+    SetVirtualServer,
+)
+from netlink.types import RealServerKey, VirtualServerKey
+
+Target = tuple[VirtualServerKey, RealServerKey | None]
+"""What a step changes: a virtual server (None), or one of its real servers."""
 
 BATCH: Final = 512  # steps sent between two looks at the clock and the signals
 FIRST_BACK_OFF: Final = 1.0  # seconds
@@ -28,23 +44,74 @@ class Done:
 
 @attrs.frozen(kw_only=True)
 class Refusal:
-    """A virtual server that the kernel refused something for."""
+    """A target that the kernel refused to change."""
 
     error: str
     attempts: int
     retry_at: float  # Unix seconds
 
 
-def apply(kernel: Client, steps: Sequence[Step]) -> Sequence[Done]:
-    """Send `steps` in order and return what became of each.
+Refusals = Mapping[Target, Refusal]
 
-    Raises NetlinkError when the outcome of a batch is unknown; the table has to be read again.
+
+def apply(kernel: Client, decision: Decision, waiting: AbstractSet[Target]) -> Sequence[Done]:
+    """Carry out the steps of `decision` but those of the targets that are `waiting`; return what became of each sent.
+
+    Raises NetlinkError when the outcome is unknown; the table has to be read again.
     """
-    done = []
+    done: list[Done] = []
+    refused = set(waiting)
+    for stage in Stage:
+        steps = [step for step in decision.steps if stage_of(step.request) is stage]
+        sent = send(kernel, [step for step in steps if _may_go(step, decision, waiting=waiting, refused=refused)])
+        refused |= {target_of(each.step) for each in sent if each.refused is not None}
+        done += sent
+    return done
+
+
+def send(kernel: Client, steps: Sequence[Step]) -> Sequence[Done]:
+    """Send `steps` in order, in bounded batches, and return what became of each."""
+    done: list[Done] = []
     for start in range(0, len(steps), BATCH):
         batch = steps[start : start + BATCH]
         done += [Done(step=step, refused=refused) for step, refused in zip(batch, _send(kernel, batch), strict=True)]
     return done
+
+
+def target_of(step: Step) -> Target:
+    """Return what `step` changes."""
+    match step.request:
+        case AddVirtualServer() | SetVirtualServer() | DeleteVirtualServer():
+            return step.key, None
+        case AddRealServer(real_server=real_server) | SetRealServer(real_server=real_server):
+            return step.key, real_server.key
+        case DeleteRealServer(key=key):
+            return step.key, key
+
+
+def refusals_after(done: Sequence[Done], before: Refusals, now: float) -> Refusals:
+    """Return what is refused now: what of `before` was not tried, and what was refused in `done`."""
+    outcome = {target_of(each.step): each.refused for each in done}
+    after = {target: refusal for target, refusal in before.items() if target not in outcome}
+    for target, error in outcome.items():
+        if error is not None:
+            attempts = before[target].attempts + 1 if target in before else 1
+            wait = min(LONGEST_BACK_OFF, FIRST_BACK_OFF * 2 ** min(attempts - 1, 10))
+            after[target] = Refusal(error=str(error), attempts=attempts, retry_at=now + wait)
+    return after
+
+
+def _may_go(step: Step, decision: Decision, *, waiting: AbstractSet[Target], refused: AbstractSet[Target]) -> bool:
+    """Tell whether `step` may be sent, after what was refused in the stages before it."""
+    target = target_of(step)
+    each = decision.virtual_servers[step.key]
+    created = each.observed is not None or (step.key, None) not in refused
+    if target in waiting or (target[1] is not None and not created):
+        return False
+    if stage_of(step.request) is not Stage.REMOVE or each.intended is None or each.observed is None:
+        return True
+    missing = {server for key, server in refused if key == step.key and server is not None}
+    return guard.may_remove(each.intended.real_servers, each.observed.real_servers, missing)
 
 
 def _send(kernel: Client, steps: Sequence[Step]) -> Sequence[Exception | None]:
@@ -53,17 +120,3 @@ def _send(kernel: Client, steps: Sequence[Step]) -> Sequence[Exception | None]:
         return kernel.apply([step.request for step in steps])
     except ValueError as error:
         return [error] if len(steps) == 1 else [_send(kernel, [step])[0] for step in steps]
-
-
-def refusals_after(
-    done: Sequence[Done], before: Mapping[VirtualServerKey, Refusal], now: float
-) -> Mapping[VirtualServerKey, Refusal]:
-    """Return who is refused now: those of `before` that were not tried, and those refused in `done`."""
-    tried = {each.step.key for each in done}
-    refused = {each.step.key: each.refused for each in reversed(done) if each.refused is not None}
-    after = {key: refusal for key, refusal in before.items() if key not in tried}
-    for key, error in refused.items():
-        attempts = before[key].attempts + 1 if key in before else 1
-        wait = min(LONGEST_BACK_OFF, FIRST_BACK_OFF * 2 ** min(attempts - 1, 10))
-        after[key] = Refusal(error=str(error), attempts=attempts, retry_at=now + wait)
-    return after

@@ -46,7 +46,7 @@ class Daemon:
         self._reconciler = reconciler
         self._dry_run = dry_run
         self._wake = asyncio.Event()
-        self._stop = asyncio.Event()
+        self._stopping = False
         self._kernel = asyncio.Lock()  # the netlink socket serves one caller at a time
         self._client = Client(config.consul)
         self._watches = Watches(self._client, self._wake.set)
@@ -60,7 +60,7 @@ class Daemon:
         """Run until SIGTERM or SIGINT."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._end)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._close_client)
@@ -71,10 +71,9 @@ class Daemon:
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(self._watches.run(), name="watches"),
-                    group.create_task(self._reconcile(), name="reconcile"),
                     group.create_task(self._feed_watchdog(), name="watchdog"),
                 ]
-                await self._stop.wait()
+                await self._reconcile()  # a cycle that is under way is finished, and logged
                 systemd.notify("STOPPING=1")
                 for task in tasks:
                     task.cancel()
@@ -85,7 +84,7 @@ class Daemon:
         error = self._cycle_error
         async with self._kernel:
             look = await asyncio.to_thread(self._reconciler.look, self._config, self._watches.answers)
-        refused = {key: refusal.error for key, refusal in self._reconciler.refusals.items()}
+        refused = {key: refusal.error for (key, _), refusal in self._reconciler.refusals.items()}
         pending = len(look.decision.steps)
         return Status(
             version=__version__,
@@ -119,11 +118,15 @@ class Daemon:
             error=failing[0].error if failing else "",
         )
 
+    def _end(self) -> None:
+        self._stopping = True
+        self._wake.set()
+
     async def _reconcile(self) -> None:
-        """Reconcile on every news and at every audit, until cancelled."""
+        """Reconcile on every news and at every audit, until a signal ends it."""
         await self._first_answers()
         failures, ready = 0, False
-        while True:
+        while not self._stopping:
             self._wake.clear()
             try:
                 pause = self._pause_after(await self._one_cycle())
@@ -145,7 +148,7 @@ class Daemon:
         """Wait until every query is answered, or long enough that those that are should be served."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_ANSWERS):
-                while not self._watches.complete:
+                while not (self._watches.complete or self._stopping):
                     self._wake.clear()
                     await self._wake.wait()
                 return
@@ -154,13 +157,15 @@ class Daemon:
     async def _one_cycle(self) -> Cycle:
         answers = self._watches.answers
         write = bool(answers) and not self._dry_run  # without a single answer the table stays as it is
-        self._cycle_began = time.monotonic()
         async with self._kernel:
-            if write:
-                cycle = await asyncio.to_thread(self._reconciler.cycle, self._config, answers)
-            else:
-                cycle = Cycle(look=await asyncio.to_thread(self._reconciler.look, self._config, answers))
-        self._cycle_began = None
+            self._cycle_began = time.monotonic()
+            try:
+                if write:
+                    cycle = await asyncio.to_thread(self._reconciler.cycle, self._config, answers)
+                else:
+                    cycle = Cycle(look=await asyncio.to_thread(self._reconciler.look, self._config, answers))
+            finally:
+                self._cycle_began = None
         self._announcer.cycle(cycle, planned=self._dry_run)
         if not answers or cycle.undone:
             self._in_sync_since = None

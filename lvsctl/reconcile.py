@@ -4,20 +4,23 @@ Level-triggered: nothing is decided from the event that woke the loop. Blocking;
 never two at once. `look` never writes anything; `cycle` is the only writer of the kernel in the whole program.
 """
 
-from collections.abc import Callable, Mapping
+import errno
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from typing import Final, Protocol
 
 import attrs
 
-from lvsctl.apply import Done, Refusal, apply, refusals_after
+from lvsctl.apply import Done, Refusals, Target, apply, refusals_after, target_of
 from lvsctl.config import Config
 from lvsctl.core.decision import Decision, decide, ledger_after, ledger_settled
 from lvsctl.core.instance import Answers
 from lvsctl.core.ownership import Ledger
 from lvsctl.store import Store
 from netlink.client import Client
-from netlink.errors import NetlinkError
-from netlink.types import Address, Observed, VirtualServerKey
+from netlink.errors import NetlinkError, Refused
+from netlink.requests import AddVirtualServer
+from netlink.types import Address, Observed
 
 OWNER: Final = "lvsctl"  # the alias that marks our dummy interface
 
@@ -61,7 +64,7 @@ class Cycle:
 
     look: Look
     done: tuple[Done, ...] = ()
-    refusals: Mapping[VirtualServerKey, Refusal] = attrs.field(factory=dict)
+    refusals: Refusals = attrs.field(factory=dict)
     added_addresses: tuple[Address, ...] = ()
     removed_addresses: tuple[Address, ...] = ()
     address_error: str = ""  # why the virtual addresses are not as wanted; empty when they are
@@ -81,7 +84,7 @@ class Reconciler:
         self._store = store
         self._clock = clock
         self._ledger: Ledger | None = None
-        self.refusals: Mapping[VirtualServerKey, Refusal] = {}
+        self.refusals: Refusals = {}
 
     def look(self, config: Config, answers: Answers, *, ledger: Ledger | None = None) -> Look:
         """Return what would be done now, without doing it. Reads the ledger from disk where we are not the writer."""
@@ -100,21 +103,23 @@ class Reconciler:
         """
         before = self._own_ledger()
         look = self.look(config, answers, ledger=before)
-        due = self._due(look.decision)
         ledger = ledger_after(look.decision, before, look.observed)
         if ledger != before:
             self._save(ledger, durable=ledger.keys() != before.keys())
-        done = tuple(apply(self._kernel, [step for step in look.decision.steps if step.key in due]))
+        done = tuple(apply(self._kernel, look.decision, self._waiting()))
         self.refusals = refusals_after(done, self._still_refused(look.decision), self._clock())
-        settled = ledger_settled(look.decision, ledger, self.refusals.keys())
+        self._settle(look.decision, done, ledger=ledger, before=before)
+        return self._move_addresses(config, Cycle(look=look, done=done, refusals=self.refusals))
+
+    def _settle(self, decision: Decision, done: tuple[Done, ...], *, ledger: Ledger, before: Ledger) -> None:
+        """Write down what was done, and forget a virtual server that somebody else created before we could."""
+        carried_out = {each.step.request for each in done if each.refused is None}
+        failed = {step.key for step in decision.steps if step.request not in carried_out}
+        settled = ledger_settled(decision, ledger, failed)
+        taken = {each.step.key for each in done if _was_taken(each)} - before.keys()
+        settled = {key: entry for key, entry in settled.items() if key not in taken}
         if settled != ledger:
-            self._save(settled, durable=False)
-        cycle = Cycle(look=look, done=done, refusals=self.refusals)
-        try:
-            added, removed = self._move_addresses(config, look)
-        except NetlinkError as error:
-            return attrs.evolve(cycle, address_error=str(error))
-        return attrs.evolve(cycle, added_addresses=added, removed_addresses=removed)
+            self._save(settled, durable=bool(taken))
 
     def _own_ledger(self) -> Ledger:
         if self._ledger is None:
@@ -130,43 +135,67 @@ class Reconciler:
         observed = self._kernel.observe()
         return self._kernel.observe() if _misses(observed, ledger) else observed
 
-    def _due(self, decision: Decision) -> frozenset[VirtualServerKey]:
-        """Return the virtual servers that may be written now: all but those that wait after a refusal."""
+    def _waiting(self) -> frozenset[Target]:
+        """Return the targets that are not to be tried yet, because the kernel refused them a moment ago."""
         now = self._clock()
-        waiting = {key for key, refusal in self.refusals.items() if refusal.retry_at > now}
-        return frozenset(decision.virtual_servers.keys() - waiting)
+        return frozenset(target for target, refusal in self.refusals.items() if refusal.retry_at > now)
 
-    def _still_refused(self, decision: Decision) -> Mapping[VirtualServerKey, Refusal]:
-        wrong = {step.key for step in decision.steps}
-        return {key: refusal for key, refusal in self.refusals.items() if key in wrong}
+    def _still_refused(self, decision: Decision) -> Refusals:
+        wrong = {target_of(step) for step in decision.steps}
+        return {target: refusal for target, refusal in self.refusals.items() if target in wrong}
 
-    def _move_addresses(self, config: Config, look: Look) -> tuple[tuple[Address, ...], tuple[Address, ...]]:
-        """Keep exactly the virtual addresses that are needed on the dummy interface; return what came and went."""
+    def _move_addresses(self, config: Config, cycle: Cycle) -> Cycle:
+        """Keep exactly the virtual addresses that are needed on the dummy interface; return `cycle` with the moves.
+
+        One address that cannot be moved hinders no other.
+        """
         if config.vip is None:
-            return (), ()
-        name = config.vip.interface
+            return cycle
+        name, look = config.vip.interface, cycle.look
         wanted = look.decision.addresses - self._missing_addresses(look)
-        there = self._addresses.interface_addresses(name)
-        if wanted or there:
-            self._addresses.ensure_interface(name, owner=OWNER)  # refuses one that is not ours
-        added = tuple(sorted(wanted - there, key=_address_order))
+        try:
+            there = self._addresses.interface_addresses(name)
+            if wanted or there:
+                self._addresses.ensure_interface(name, owner=OWNER)  # refuses one that is not ours
+        except NetlinkError as error:
+            return attrs.evolve(cycle, address_error=str(error))
         in_use = {key.address for key in look.decision.foreign}  # ours once, when a ledger was lost: they still serve
-        removed = tuple(sorted(there - wanted - in_use, key=_address_order))
-        for address in added:
-            self._addresses.add_address(name, address)
-        for address in removed:
-            self._addresses.remove_address(name, address)
-        return added, removed
+        added, not_added = _each(wanted - there, lambda address: self._addresses.add_address(name, address))
+        gone, not_gone = _each(there - wanted - in_use, lambda address: self._addresses.remove_address(name, address))
+        errors = "; ".join(not_added + not_gone)
+        return attrs.evolve(cycle, added_addresses=added, removed_addresses=gone, address_error=errors)
 
     def _missing_addresses(self, look: Look) -> frozenset[Address]:
         """Return the addresses whose every virtual server was refused before it ever existed."""
-        absent = {key.address for key in self.refusals if key.address is not None and key not in look.observed.table}
+        missing = {key for key, server in self.refusals if server is None and key not in look.observed.table}
         present = {
             key.address
             for key, each in look.decision.virtual_servers.items()
-            if each.intended is not None and (key in look.observed.table or key not in self.refusals)
+            if each.intended is not None and key not in missing
         }
-        return frozenset(absent - present)
+        return frozenset(key.address for key in missing if key.address is not None) - present
+
+
+def _was_taken(done: Done) -> bool:
+    """Tell whether a virtual server could not be created because somebody else had created it meanwhile."""
+    created = isinstance(done.step.request, AddVirtualServer)
+    return created and isinstance(done.refused, Refused) and done.refused.errno == errno.EEXIST
+
+
+def _each(
+    addresses: AbstractSet[Address], move: Callable[[Address], None]
+) -> tuple[tuple[Address, ...], tuple[str, ...]]:
+    """Call `move` for each of `addresses` in order; return those that it moved, and the errors of the others."""
+    moved: list[Address] = []
+    errors: list[str] = []
+    for address in sorted(addresses, key=_address_order):
+        try:
+            move(address)
+        except NetlinkError as error:
+            errors.append(str(error))
+        else:
+            moved.append(address)
+    return tuple(moved), tuple(errors)
 
 
 def _misses(observed: Observed, ledger: Ledger) -> bool:

@@ -157,8 +157,8 @@ def test_a_refused_virtual_server_leaves_the_others_and_is_tried_again_ever_late
         world.kernel.fail_next(is_it, errno.ENOMEM)
     first = world.cycle(BOTH, instance(1))
     assert world.table == table_of(entry(real(1), key=OTHER))
-    assert first.refusals.keys() == {KEY}
-    assert "the kernel is out of memory (ENOMEM)" in first.refusals[KEY].error
+    assert first.refusals.keys() == {(KEY, None)}
+    assert "the kernel is out of memory (ENOMEM)" in first.refusals[KEY, None].error
     tries = []
     for second in range(1, 9):
         world.now = NOW + second
@@ -179,6 +179,50 @@ def test_a_refusal_ends_when_it_is_no_longer_wanted(world: World) -> None:
     assert world.cycle(config_of(), instance(1)).refusals == {}
 
 
+def test_a_refused_real_server_holds_up_no_other_step_of_its_virtual_server(world: World) -> None:
+    world.cycle(config_of(), instance(1), instance(2))
+    world.kernel.fail_next(AddRealServer, errno.EINVAL)
+    cycle = world.cycle(config_of(), instance(1), failing(2), instance(3))
+    assert cycle.refusals.keys() == {(KEY, real(3).key)}
+    assert world.table == table_of(entry(real(1), real(2, weight=0)))
+    world.now += 0.5  # before the refused one is tried again
+    assert [each.step.request for each in world.cycle(config_of(), failing(1), instance(2), instance(3)).done] == [
+        SetRealServer(virtual_server=KEY, real_server=real(2)),
+        SetRealServer(virtual_server=KEY, real_server=real(1, weight=0)),
+    ]
+
+
+def test_what_serves_stays_until_what_takes_over_is_there(world: World) -> None:
+    world.cycle(config_of(), instance(1))
+    for _ in range(2):
+        world.kernel.fail_next(AddRealServer, errno.ENOMEM)
+    for second in (0, 0.5, 1):  # refused, waiting, refused again
+        world.now = NOW + second
+        cycle = world.cycle(config_of(), failing(1), instance(2))
+        assert cycle.undone
+        assert world.table == table_of(entry(real(1)))
+    world.now = NOW + 3
+    world.cycle(config_of(), failing(1), instance(2))
+    assert world.table == table_of(entry(real(1, weight=0), real(2)))
+
+
+def test_a_virtual_server_that_somebody_else_creates_meanwhile_is_foreign(tmp_path: Path) -> None:
+    class Raced(FakeIPVS):
+        def apply(self, requests: Sequence[Request]) -> list[Refused | None]:
+            if requests and not self.observe().table:
+                super().apply([AddVirtualServer(virtual_server=entry(scheduler="rr").virtual_server)])
+            return super().apply(requests)
+
+    world = World(state=tmp_path, kernel=Raced())
+    cycle = world.cycle(config_of(), instance(1))
+    assert [each.step.request.operation for each in cycle.done] == ["add virtual server"]
+    assert world.table == table_of(entry(scheduler="rr"))
+    assert kept(world) == set()
+    world.now += 100
+    assert world.cycle(config_of(), instance(1)).done == ()
+    assert world.table == table_of(entry(scheduler="rr"))
+
+
 def test_a_quiescing_that_was_refused_is_not_taken_for_done(world: World) -> None:
     world.cycle(config_of(), instance(1), instance(2))
     world.kernel.fail_next(SetRealServer, errno.ENOMEM)
@@ -197,9 +241,10 @@ def test_an_unknown_outcome_is_found_again(world: World) -> None:
     kernel = Deaf()
     world.kernel = kernel
     world.restart()
-    with pytest.raises(Interrupted):
-        world.cycle(config_of(), instance(1))
-    assert kept(world) == {KEY}
+    for _ in ("the virtual server", "its real server"):
+        with pytest.raises(Interrupted):
+            world.cycle(config_of(), instance(1))
+        assert kept(world) == {KEY}
     kernel.writes.clear()
     assert world.cycle(config_of(), instance(1)).done == ()
     assert kernel.writes == []

@@ -101,6 +101,7 @@ def _once(config: "Config", kernel: "Reconciler") -> int:
         cycle = kernel.cycle(config, answers)
         virtual_servers = cycle.look.decision.virtual_servers
         done = [line_of(each.step, virtual_servers[each.step.key]) for each in cycle.done if not each.refused]
+        done.sort(key=lambda line: (line.name, line.virtual_server))
         moved = [f"+ virtual address {address}" for address in cycle.added_addresses]
         moved += [f"- virtual address {address}" for address in cycle.removed_addresses]
         for text in (*render(done), *moved):

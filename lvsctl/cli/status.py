@@ -189,11 +189,7 @@ def _consul_words(status: "Status") -> str:
     if not consul.failing:
         return f"reachable at {consul.address}, {age}"
     since = f"for {span(status.time - consul.failing_since)}" if consul.failing_since else ""
-    what = (
-        "unreachable"
-        if not consul.reachable
-        else f"{count(consul.failing, 'query').replace('querys', 'queries')} failing"
-    )
+    what = "unreachable" if not consul.reachable else f"{count(consul.failing, 'Consul service')} failing"
     return f"{what} {since}, {age}, the table is kept: {consul.error}"
 
 

@@ -21,6 +21,7 @@ from lvsctl.core.cause import (
 )
 from lvsctl.core.desired import Member, Wanted, desired, limits_of
 from lvsctl.core.drain import Drained, Draining, drain
+from lvsctl.core.guard import serves
 from lvsctl.core.instance import Answers
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, foreign, owner_of
 from lvsctl.core.plan import plan_virtual_server
@@ -102,16 +103,16 @@ def decide(
     wanted = desired(config, answers, limits_of(config, own_addresses))
     decisions = {each.config.key: _decide_configured(each, observed, ledger, now=now) for each in wanted.values()}
     configured = {virtual_server.key for virtual_server in config.virtual_servers.values()}
-    for key, entry in ledger.items():
-        if key not in configured and key in observed.table:
-            decisions[key] = _decide_removed(key, entry, observed, now=now)
     waiting = frozenset(config.virtual_servers.keys() - wanted.keys())
+    for key, entry in ledger.items():
+        if key not in configured and key in observed.table and entry.name not in waiting:
+            decisions[key] = _decide_removed(key, entry, observed, now=now)
     adopted = {key for key, each in decisions.items() if each.owner is Owner.ADOPTED}
     return Decision(
         virtual_servers=decisions,
         waiting=waiting,
         foreign=foreign(observed.table, ledger.keys() | adopted),
-        addresses=_addresses(decisions, observed, [config.virtual_servers[name].key for name in waiting], ledger),
+        addresses=_addresses(decisions, observed, waiting, ledger),
         look_again=now + DRAIN_POLL if any(each.draining for each in decisions.values()) else None,
     )
 
@@ -158,7 +159,11 @@ def _decide_configured(wanted: Wanted, observed: Observed, ledger: Ledger, *, no
             name=wanted.config.name, key=key, wanted=wanted, owner=owner, intended=current, observed=current
         )
     there = current.real_servers if current else {}
-    held = guard.held(wanted, there)
+    entry = ledger.get(key)
+    held = {
+        server: attrs.evolve(real_server, weight=_weight_before(real_server, entry))
+        for server, real_server in guard.held(wanted, there).items()
+    }
     return _decide_leaving(
         VirtualServerDecision(
             name=wanted.config.name,
@@ -171,9 +176,15 @@ def _decide_configured(wanted: Wanted, observed: Observed, ledger: Ledger, *, no
         ),
         attrs.evolve(wanted.entry, real_servers={**wanted.entry.real_servers, **held}),
         observed,
-        ledger.get(key),
+        entry,
         now=now,
     )
+
+
+def _weight_before(held: RealServer, entry: LedgerEntry | None) -> int:
+    """Return the weight that we last gave to a held real server, whatever a hand made of it since."""
+    written = _written(entry, held.key)
+    return written.weight if written and serves(written) else held.weight
 
 
 def _decide_removed(
@@ -303,10 +314,10 @@ def _written(entry: LedgerEntry | None, key: RealServerKey) -> RealServer | None
 def _addresses(
     decisions: Mapping[VirtualServerKey, VirtualServerDecision],
     observed: Observed,
-    waiting: Sequence[VirtualServerKey],
+    waiting: AbstractSet[str],
     ledger: Ledger,
 ) -> frozenset[Address]:
     """Return the addresses of the virtual servers of ours that the kernel has or is about to have."""
     keys = [key for key, each in decisions.items() if each.intended is not None and each.owner is not Owner.FOREIGN]
-    keys += [key for key in waiting if key in observed.table and key in ledger]
+    keys += [key for key, entry in ledger.items() if entry.name in waiting and key in observed.table]
     return frozenset(key.address for key in keys if key.address is not None)

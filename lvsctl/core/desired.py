@@ -1,7 +1,8 @@
 """The virtual servers wanted, from the configuration and Consul's last complete answers.
 
 Pure. Says for every instance what becomes of it (`Member`), so that nothing that is left out is left out silently.
-Two instances at one address and port are one real server: the healthier stands for both, the other is shown.
+Two instances at one address and port are one real server: one that is admitted stands for both, the first by node and
+id when both are; the other is shown.
 """
 
 from collections.abc import Iterable, Mapping

@@ -8,6 +8,8 @@ Instances that are registered but failing are kept rather than ones that are gon
 kept: an address that must not be in the table is worse than an empty one.
 """
 
+from collections.abc import Set as AbstractSet
+
 from lvsctl.core.admission import Rejected
 from lvsctl.core.desired import Wanted
 from netlink.types import RealServer, RealServerKey, RealServers
@@ -21,6 +23,16 @@ def held(wanted: Wanted, observed: RealServers) -> RealServers:
     registered = {key: real_server for key, real_server in serving.items() if _is_failing(key, wanted)}
     gone = {key: real_server for key, real_server in serving.items() if key not in wanted.by_key}
     return registered or gone
+
+
+def may_remove(intended: RealServers, observed: RealServers, refused: AbstractSet[RealServerKey]) -> bool:
+    """Tell whether what leaves may leave, although the kernel refused some of the real servers that were to come.
+
+    Not when those that come were to take over and none of them is there. `refused` are those the kernel did not take.
+    """
+    taking_over = {key for key, real_server in intended.items() if serves(real_server)}
+    there = {key for key in taking_over if key not in refused or (key in observed and serves(observed[key]))}
+    return bool(there) or not taking_over
 
 
 def serves(real_server: RealServer) -> bool:

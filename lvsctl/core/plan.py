@@ -2,9 +2,11 @@
 
 Pure. `apply` sends the steps. Order matters to traffic: what is new comes first and what leaves comes last, so a
 virtual server never passes through fewer real servers than both ends have; weights rise before they fall.
-Changes are made in place (SET), never by deleting and adding, and equal tables need no step.
+Changes are made in place (SET), never by deleting and adding, and equal tables need no step. A `Stage` says what may
+only be done once what comes before it is known to have worked.
 """
 
+import enum
 from collections.abc import Iterator
 
 from netlink.requests import (
@@ -17,6 +19,27 @@ from netlink.requests import (
     SetVirtualServer,
 )
 from netlink.types import RealServers, TableEntry, VirtualServerKey
+
+
+class Stage(enum.IntEnum):
+    """What a request does to traffic; the stages of all virtual servers are carried out one after the other."""
+
+    PREPARE = 0  # virtual servers that come or change
+    BRING = 1  # real servers that come or change
+    REMOVE = 2  # real servers that are quiesced or go, virtual servers that go
+
+
+def stage_of(request: Request) -> Stage:
+    """Return the stage that `request` belongs to."""
+    match request:
+        case AddVirtualServer() | SetVirtualServer():
+            return Stage.PREPARE
+        case AddRealServer():
+            return Stage.BRING
+        case SetRealServer(real_server=real_server):
+            return Stage.BRING if real_server.weight > 0 else Stage.REMOVE
+        case DeleteRealServer() | DeleteVirtualServer():
+            return Stage.REMOVE
 
 
 def plan_virtual_server(intended: TableEntry | None, observed: TableEntry | None) -> Iterator[Request]:

@@ -87,10 +87,10 @@ def test_consul_in_trouble() -> None:
     words = header(attrs.evolve(FULL, consul=failing))["consul"]
     assert words == (r"unreachable for 2 min 5 s, data 2 min 10 s old, the table is kept: connection refused\x1b[2J")
     one = attrs.evolve(failing, reachable=True, failing=1)
-    assert header(attrs.evolve(FULL, consul=one))["consul"].startswith("1 query failing for 2 min 5 s")
+    assert header(attrs.evolve(FULL, consul=one))["consul"].startswith("1 Consul service failing for 2 min 5 s")
     two = attrs.evolve(failing, reachable=True, data_age=None)
     assert header(attrs.evolve(FULL, consul=two))["consul"].startswith(
-        "2 queries failing for 2 min 5 s, never answered"
+        "2 Consul services failing for 2 min 5 s, never answered"
     )
 
 
