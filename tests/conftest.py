@@ -1,4 +1,4 @@
-"""What all tests share: kernel tests run only inside the lab's kernel."""
+"""What all tests share: kernel tests run only inside the lab's kernel, some of them before the others."""
 
 import os
 
@@ -6,7 +6,11 @@ import pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip kernel tests where there is no kernel for them; `tests.lab.kernel` sets LVSCTL_LAB inside."""
+    """Skip kernel tests where there is no kernel for them; `tests.lab.kernel` sets LVSCTL_LAB inside.
+
+    Inside, those that take a module out of the kernel come before those that use it.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("first") is None)
     if os.environ.get("LVSCTL_LAB"):
         return
     outside = pytest.mark.skip(reason="needs the lab's kernel: make kernel")

@@ -176,6 +176,7 @@ def test_a_second_daemon_writes_nothing_and_names_the_first(alone: Director, *, 
     assert alone.status().role == "active", "the first one still answers on its socket"
 
 
+@pytest.mark.first
 def test_a_kernel_without_ip_vs(alone: Director) -> None:
     if os.environ["LVSCTL_LAB"] != "uml":
         pytest.skip("only a kernel of our own may have its module taken out")
