@@ -4,6 +4,7 @@ Pure. `codec` turns a request into bytes, `ipvs` sends it. A set replaces the wh
 carry complete objects and never parts. The meanings follow net/netfilter/ipvs/ip_vs_ctl.c.
 """
 
+import abc
 import errno
 from collections.abc import Mapping
 from typing import ClassVar, Final
@@ -14,8 +15,25 @@ from netlink.errors import Refused
 from netlink.types import RealServer, RealServerKey, VirtualServer, VirtualServerKey
 
 
+class _Change(abc.ABC):
+    """What every request is besides its values: an operation on a target, and so it reads in errors and logs."""
+
+    __slots__ = ()
+
+    operation: ClassVar[str]
+
+    @property
+    @abc.abstractmethod
+    def target(self) -> str:
+        """Return what is changed, as text."""
+
+    def __str__(self) -> str:
+        """Return `add real server 10.0.0.1:80 to tcp 10.9.0.100:80`."""
+        return f"{self.operation} {self.target}"
+
+
 @attrs.frozen(kw_only=True)
-class AddVirtualServer:
+class AddVirtualServer(_Change):
     """Create a virtual server without real servers."""
 
     operation: ClassVar[str] = "add virtual server"
@@ -26,13 +44,9 @@ class AddVirtualServer:
         """Return the virtual server as text."""
         return str(self.virtual_server.key)
 
-    def __str__(self) -> str:
-        """Return `add virtual server tcp 10.9.0.100:80`."""
-        return f"{self.operation} {self.target}"
-
 
 @attrs.frozen(kw_only=True)
-class SetVirtualServer:
+class SetVirtualServer(_Change):
     """Replace the configuration of a virtual server; its real servers and connections stay."""
 
     operation: ClassVar[str] = "set virtual server"
@@ -43,13 +57,9 @@ class SetVirtualServer:
         """Return the virtual server as text."""
         return str(self.virtual_server.key)
 
-    def __str__(self) -> str:
-        """Return `set virtual server tcp 10.9.0.100:80`."""
-        return f"{self.operation} {self.target}"
-
 
 @attrs.frozen(kw_only=True)
-class DeleteVirtualServer:
+class DeleteVirtualServer(_Change):
     """Delete a virtual server with all its real servers."""
 
     operation: ClassVar[str] = "delete virtual server"
@@ -60,13 +70,9 @@ class DeleteVirtualServer:
         """Return the virtual server as text."""
         return str(self.key)
 
-    def __str__(self) -> str:
-        """Return `delete virtual server tcp 10.9.0.100:80`."""
-        return f"{self.operation} {self.target}"
-
 
 @attrs.frozen(kw_only=True)
-class AddRealServer:
+class AddRealServer(_Change):
     """Add a real server to a virtual server."""
 
     operation: ClassVar[str] = "add real server"
@@ -78,13 +84,9 @@ class AddRealServer:
         """Return `10.0.0.1:80 to tcp 10.9.0.100:80`."""
         return f"{self.real_server.key} to {self.virtual_server}"
 
-    def __str__(self) -> str:
-        """Return `add real server 10.0.0.1:80 to tcp 10.9.0.100:80`."""
-        return f"{self.operation} {self.target}"
-
 
 @attrs.frozen(kw_only=True)
-class SetRealServer:
+class SetRealServer(_Change):
     """Replace the configuration of a real server; its connections stay."""
 
     operation: ClassVar[str] = "set real server"
@@ -96,13 +98,9 @@ class SetRealServer:
         """Return `10.0.0.1:80 of tcp 10.9.0.100:80`."""
         return f"{self.real_server.key} of {self.virtual_server}"
 
-    def __str__(self) -> str:
-        """Return `set real server 10.0.0.1:80 of tcp 10.9.0.100:80`."""
-        return f"{self.operation} {self.target}"
-
 
 @attrs.frozen(kw_only=True)
-class DeleteRealServer:
+class DeleteRealServer(_Change):
     """Delete a real server; packets of its live connections are dropped from then on."""
 
     operation: ClassVar[str] = "delete real server"
@@ -113,10 +111,6 @@ class DeleteRealServer:
     def target(self) -> str:
         """Return `10.0.0.1:80 from tcp 10.9.0.100:80`."""
         return f"{self.key} from {self.virtual_server}"
-
-    def __str__(self) -> str:
-        """Return `delete real server 10.0.0.1:80 from tcp 10.9.0.100:80`."""
-        return f"{self.operation} {self.target}"
 
 
 VirtualServerRequest = AddVirtualServer | SetVirtualServer | DeleteVirtualServer
