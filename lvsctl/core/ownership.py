@@ -39,19 +39,21 @@ def owner_of(wanted: TableEntry, observed: TableEntry | None, ledger: Ledger) ->
     """Return whose the virtual server at the key of `wanted` is; a key that nobody has yet is ours."""
     if observed is None or wanted.virtual_server.key in ledger:
         return Owner.OURS
-    return Owner.ADOPTED if _stands_as(observed, wanted) else Owner.FOREIGN
+    return Owner.ADOPTED if observed == wanted else Owner.FOREIGN
+
+
+def is_still_ours(observed: TableEntry, entry: LedgerEntry) -> bool:
+    """Tell whether `observed` is the virtual server that `entry` remembers, and not just one at its address.
+
+    The kernel may have lost ours (a reboot, `ipvsadm -C`) and somebody else may have created one with the same key
+    since. It is ours when it still has our configuration or one of our real servers.
+    """
+    if entry.written is None:
+        return True
+    in_common = observed.real_servers.keys() & entry.written.real_servers.keys()
+    return bool(in_common) or observed.virtual_server == entry.written.virtual_server
 
 
 def foreign(table: Table, ours: AbstractSet[VirtualServerKey]) -> frozenset[VirtualServerKey]:
     """Return the virtual servers of `table` that are not among `ours`."""
     return frozenset(table.keys() - ours)
-
-
-def _stands_as(observed: TableEntry, wanted: TableEntry) -> bool:
-    """Tell whether `observed` is `wanted`, apart from quiesced real servers on their way out."""
-    staying = {
-        key: real_server
-        for key, real_server in observed.real_servers.items()
-        if real_server.weight > 0 or key in wanted.real_servers
-    }
-    return observed.virtual_server == wanted.virtual_server and staying == wanted.real_servers
