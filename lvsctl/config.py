@@ -65,6 +65,9 @@ SCHEDULER_FLAGS: Final = {
     "mh-fallback": SchedulerFlag.FLAG_1, "mh-port": SchedulerFlag.FLAG_2,
     "flag-1": SchedulerFlag.FLAG_1, "flag-2": SchedulerFlag.FLAG_2, "flag-3": SchedulerFlag.FLAG_3,
 }  # fmt: skip
+# What counts where scheduler_flags is not written. Both keep the hash slots of a quiesced real server, and without
+# fallback refuse the clients in them: every drain would be an outage for some (ip_vs_sh.c, ip_vs_mh.c).
+DEFAULT_SCHEDULER_FLAGS: Final[Mapping[str, tuple[str, ...]]] = {"sh": ("sh-fallback",), "mh": ("mh-fallback",)}
 
 NAME_PATTERN: Final = (
     r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}"  # of a virtual server: typed at the command line, shown in a column
@@ -188,7 +191,9 @@ class DefaultsTable:
     """
 
     scheduler: str | None = _key(
-        "How the kernel picks the real server of a new connection. `rr`, `lc` and `dh` ignore weights other than 0.",
+        "How the kernel picks the real server of a new connection. `rr`, `lc` and `dh` ignore weights other than 0. "
+        "`dh` has no fallback (see `scheduler_flags`): the clients of a real server are refused while it drains, so "
+        "give such a virtual server a short `drain_timeout`.",
         '"wrr"',
         choice({name: name for name in SCHEDULERS}),
         default=None,
@@ -299,11 +304,14 @@ class VirtualServerTable(DefaultsTable):
         default_words="none",
     )
     scheduler_flags: tuple[str, ...] = _key(
-        "Options of the scheduler. The sh- and mh- words need that scheduler; for `sh` and `mh`, fallback passes over "
-        "a quiesced real server and port hashes the client's port too.",
-        '["sh-port"]',
+        "Options of the scheduler. The sh- and mh- words need that scheduler. Fallback passes over a quiesced or "
+        "overloaded real server; without it the clients that hash to one are refused, in every drain. Port hashes the "
+        "client's port too. A list that is written replaces the default as a whole, so name fallback in it; `[]` is "
+        "neither.",
+        '["sh-port", "sh-fallback"]',
         list_of(choice({word: word for word in SCHEDULER_FLAGS})),
         default=(),
+        default_words='`["sh-fallback"]` for `sh`, `["mh-fallback"]` for `mh`, `[]` for the others',
     )
     one_packet: bool = _key(
         "Schedule every datagram anew, without a connection entry. Only with udp or a firewall mark.",

@@ -11,6 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 import attrs
 
 from lvsctl.config import (
+    DEFAULT_SCHEDULER_FLAGS,
     NAME_PATTERN,
     SCHEDULER_FLAGS,
     ConsulConfig,
@@ -232,15 +233,22 @@ def shown_name(name: str) -> str:
     return name if re.fullmatch("[A-Za-z0-9_-]{1,63}", name) else shown(name)
 
 
+def _scheduler_flags(merged: Merged) -> SchedulerFlag:
+    words = merged.own.table.scheduler_flags
+    if not merged.is_written("scheduler_flags"):
+        words = DEFAULT_SCHEDULER_FLAGS.get(merged.value("scheduler"), ())
+    flags = SchedulerFlag.NONE
+    for word in words:
+        flags |= SCHEDULER_FLAGS[word]
+    return flags
+
+
 def virtual_server(merged: Merged) -> VirtualServerConfig:
     """Return the virtual server; the rules have been asked and found nothing."""
     table = merged.own.table
     key = key_of(merged)
     if key is None:
         raise ValueError(merged.name)
-    flags = SchedulerFlag.NONE
-    for word in table.scheduler_flags:
-        flags |= SCHEDULER_FLAGS[word]
     prefix: ClientPrefix | None = table.persistence_netmask
     return VirtualServerConfig(
         name=merged.name,
@@ -248,7 +256,7 @@ def virtual_server(merged: Merged) -> VirtualServerConfig:
         consul_service=table.consul_service or merged.name,
         tags=table.tags,
         meta=table.meta,
-        scheduler_flags=flags,
+        scheduler_flags=_scheduler_flags(merged),
         one_packet=table.one_packet,
         persistence=int(merged.value("persistence") or 0) or None,
         persistence_prefix=prefix.length if prefix else None,

@@ -492,6 +492,20 @@ def test_a_netmask_fits_the_family(identity: str, netmask: str, wrong: str) -> N
     assert problem.wrong.startswith(wrong)
 
 
+@pytest.mark.parametrize("scheduler", ["sh", "mh"])
+def test_hashing_passes_over_a_quiesced_real_server_unless_the_flags_are_written(scheduler: str) -> None:
+    text = f'{SERVER}scheduler = "{scheduler}"\n'
+    assert server(text).scheduler_flags is SchedulerFlag.FLAG_1
+    assert server(f'{SERVER}[defaults]\nscheduler = "{scheduler}"').scheduler_flags is SchedulerFlag.FLAG_1
+    assert server(f"{text}scheduler_flags = []").scheduler_flags is SchedulerFlag.NONE
+    assert server(f'{text}scheduler_flags = ["{scheduler}-port"]').scheduler_flags is SchedulerFlag.FLAG_2
+
+
+@pytest.mark.parametrize("scheduler", [name for name in SCHEDULERS if name not in {"sh", "mh"}])
+def test_other_schedulers_have_no_flags_unless_they_are_written(scheduler: str) -> None:
+    assert server(f'{SERVER}scheduler = "{scheduler}"').scheduler_flags is SchedulerFlag.NONE
+
+
 def test_a_flag_is_compared_with_the_inherited_scheduler() -> None:
     text = SERVER + 'scheduler_flags = ["mh-port"]\n[defaults]\nscheduler = '
     assert server(text + '"mh"').scheduler_flags is SchedulerFlag.FLAG_2
@@ -729,7 +743,7 @@ KEY_VALUES: dict[str, st.SearchStrategy[Any]] = {
 @given(st.fixed_dictionaries({}, optional=KEY_VALUES), st.booleans())
 def test_what_is_written_is_what_is_read(chosen: dict[str, Any], inherit: bool) -> None:  # noqa: FBT001  given's
     fields = attrs.fields_dict(VirtualServerTable)
-    own: list[str] = []
+    own = ["scheduler_flags = []"]  # not written, they would follow the scheduler
     defaults: list[str] = []
     for name, value in chosen.items():
         to_defaults = inherit and name in attrs.fields_dict(DefaultsTable)

@@ -19,7 +19,7 @@ CHANGES = [  # further lines of configuration, the most a weight may be, and wha
         7,
         "-s wlc -p 600 -M 255.255.255.0",
     ),
-    ('scheduler = "mh"', 3, "-s mh"),
+    ('scheduler = "mh"', 3, "-s mh -b mh-fallback"),
     ('scheduler = "rr"\nupper_threshold = 900\nlower_threshold = 800', 100, "-s rr"),
 ]
 
