@@ -2,8 +2,9 @@
 
 Shell, the only importer of pyroute2, which costs a quarter of a second and is therefore imported when first needed.
 An interface belongs to whom its alias names (`ip link set NAME alias OWNER`); this file changes none that belongs to
-nobody or to somebody else. Everything blocks, and pyroute2 drives an event loop of its own: under asyncio call
-these methods through `asyncio.to_thread`. Source: man rtnetlink(7), ip-link(8), include/uapi/linux/if_link.h.
+somebody else, and of those that belong to nobody only one that is down and has no address. Everything blocks, and
+pyroute2 drives an event loop of its own: under asyncio call these methods through `asyncio.to_thread`. Source: man
+rtnetlink(7), ip-link(8), include/uapi/linux/if_link.h.
 """
 
 # ruff: noqa: ANN401 -- pyroute2 has no types, and this file owns it
@@ -35,21 +36,29 @@ class Addresses:
             index = _index(routes, name)
             if index is None:
                 return frozenset()
-            found = _addresses(message for message in routes.get_addr() if message["index"] == index)
-        return frozenset(address for address in found if address.version == 4 or not address.is_link_local)
+            return _addresses_on(routes, index)
+
+    def owned_interfaces(self, owner: str) -> tuple[str, ...]:
+        """Return the names of all dummy interfaces whose alias is `owner`, sorted."""
+        with _routes("read", f"the interfaces of {owner}") as routes:
+            links = [link for link in routes.get_links() if _kind(link) == "dummy" and _alias(link) == owner]
+        return tuple(sorted(str(link.get_attr("IFLA_IFNAME")) for link in links))
 
     def ensure_interface(self, name: str, *, owner: str) -> None:
         """Have a dummy interface `name` that is up and carries the alias `owner`; create it when it is missing.
 
-        Raises NetlinkError when `name` is something else: then nothing was changed, and the text says what to do.
+        One without an alias that is down and has no address has nothing to lose, and becomes `owner`'s. Raises
+        NetlinkError when `name` is something else: then nothing was changed, and the text says what to do.
         """
         with _routes("create", f"interface {name}") as routes:
             link = _link(routes, name)
             if link is None:
-                # Two requests, for the kernel ignores an alias at creation (6.1). Killed in between, the interface
-                # is nobody's, and the next call says how to hand it over.
+                # Two requests, for the kernel ignores an alias at creation (6.1). Killed in between, we leave an
+                # interface that is nobody's and unused: the next call takes it.
                 routes.link("add", ifname=name, kind="dummy")
-                routes.link("set", ifname=name, IFLA_IFALIAS=owner)
+                link = _link(routes, name)
+            if link is not None and _is_unused(routes, link):
+                routes.link("set", index=link["index"], IFLA_IFALIAS=owner)
                 link = _link(routes, name)
             _check_owner("use", name, link, owner)
             if link is not None and not link["flags"] & _IFF_UP:
@@ -148,12 +157,27 @@ def _required(routes: Any, operation: str, address: Address, name: str) -> int:
     return index
 
 
+def _kind(link: Any) -> str | None:
+    information = link.get_attr("IFLA_LINKINFO")
+    return information.get_attr("IFLA_INFO_KIND") if information is not None else None
+
+
+def _alias(link: Any) -> str | None:
+    alias: str | None = link.get_attr("IFLA_IFALIAS")
+    return alias
+
+
+def _is_unused(routes: Any, link: Any) -> bool:
+    """Tell whether `link` is a dummy interface as one is just after its creation: no alias, down, no address."""
+    if _kind(link) != "dummy" or _alias(link) or link["flags"] & _IFF_UP:
+        return False
+    return not _addresses_on(routes, link["index"])
+
+
 def _check_owner(operation: str, name: str, link: Any | None, owner: str) -> None:
     if link is None:
         raise NetlinkError(operation, f"interface {name}", "it vanished while it was made")
-    information = link.get_attr("IFLA_LINKINFO")
-    kind = information.get_attr("IFLA_INFO_KIND") if information is not None else None
-    alias = link.get_attr("IFLA_IFALIAS")
+    kind, alias = _kind(link), _alias(link)
     if kind != "dummy":
         reason = f"it is not a dummy interface but {kind or 'a device'}; choose another name"
         raise NetlinkError(operation, f"interface {name}", reason)
@@ -161,6 +185,12 @@ def _check_owner(operation: str, name: str, link: Any | None, owner: str) -> Non
         belongs = f"belongs to {alias!r}" if alias else "belongs to nobody (it has no alias)"
         reason = f"it {belongs}; if {owner} may have it, `ip link set {name} alias {owner}`, else choose another name"
         raise NetlinkError(operation, f"interface {name}", reason)
+
+
+def _addresses_on(routes: Any, index: int) -> frozenset[Address]:
+    """Return the addresses on the interface `index`, without the IPv6 link-local ones that the kernel gives it."""
+    found = _addresses(message for message in routes.get_addr() if message["index"] == index)
+    return frozenset(address for address in found if address.version == 4 or not address.is_link_local)
 
 
 def _addresses(messages: Any) -> frozenset[Address]:

@@ -20,6 +20,10 @@ class FakeAddresses:
         """Return every address of this machine."""
         return OWN.union(*self.on.values())
 
+    def owned_interfaces(self, owner: str) -> tuple[str, ...]:
+        """Return the names of the interfaces that are `owner`'s."""
+        return tuple(sorted(name for name, its in self.owners.items() if its == owner))
+
     def ensure_interface(self, name: str, *, owner: str) -> None:
         """Create `name`, or check that it is `owner`'s."""
         if self.owners.setdefault(name, owner) != owner:

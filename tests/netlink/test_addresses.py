@@ -11,6 +11,7 @@ from netlink.addresses import Addresses
 from netlink.errors import NetlinkError, Refused
 
 NAME = "vip-test"
+SECOND = "vip-test2"
 OWNER = "netlink-test"
 FOUR = IPv4Address("192.0.2.100")
 SIX = IPv6Address("2001:db8::100")
@@ -23,10 +24,12 @@ def ip(*arguments: str) -> str:
 
 @pytest.fixture
 def addresses() -> Iterator[Addresses]:
-    """Give Addresses; the interface is gone before and after."""
-    subprocess.run(["ip", "link", "del", NAME], check=False, capture_output=True)
+    """Give Addresses; the interfaces are gone before and after."""
+    for name in (NAME, SECOND):
+        subprocess.run(["ip", "link", "del", name], check=False, capture_output=True)
     yield Addresses()
-    subprocess.run(["ip", "link", "del", NAME], check=False, capture_output=True)
+    for name in (NAME, SECOND):
+        subprocess.run(["ip", "link", "del", name], check=False, capture_output=True)
 
 
 def test_the_loop_address_is_local() -> None:
@@ -95,13 +98,22 @@ def test_an_address_on_another_interface_is_not_ours(addresses: Addresses) -> No
 
 
 @pytest.mark.kernel
-def test_an_interface_of_nobody_or_somebody_is_left_alone(addresses: Addresses) -> None:
+@pytest.mark.parametrize("used", [("link", "set", NAME, "up"), ("address", "add", f"{FOUR}/32", "dev", NAME)])
+def test_an_interface_of_nobody_that_is_used_is_left_alone(addresses: Addresses, used: tuple[str, ...]) -> None:
     ip("link", "add", NAME, "type", "dummy")
+    ip(*used)
+    before = ip("address", "show", "dev", NAME)
     says = (
         rf"use interface {NAME}: it belongs to nobody .* `ip link set {NAME} alias {OWNER}`, else choose another name"
     )
     with pytest.raises(NetlinkError, match=says):
         addresses.ensure_interface(NAME, owner=OWNER)
+    assert ip("address", "show", "dev", NAME) == before
+
+
+@pytest.mark.kernel
+def test_an_interface_of_somebody_is_left_alone(addresses: Addresses) -> None:
+    ip("link", "add", NAME, "type", "dummy")
     ip("link", "set", NAME, "alias", "other")
     with pytest.raises(NetlinkError, match="it belongs to 'other'"):
         addresses.ensure_interface(NAME, owner=OWNER)
@@ -110,6 +122,32 @@ def test_an_interface_of_nobody_or_somebody_is_left_alone(addresses: Addresses) 
     shown = ip("link", "show", "dev", NAME)
     assert "alias other" in shown
     assert ",UP" not in shown
+
+
+@pytest.mark.kernel
+def test_what_a_kill_between_creation_and_alias_left_is_taken(addresses: Addresses) -> None:
+    ip("link", "add", NAME, "type", "dummy")
+    with pytest.raises(NetlinkError, match="it belongs to nobody"):
+        addresses.remove_interface(NAME, owner=OWNER)
+    addresses.ensure_interface(NAME, owner=OWNER)
+    shown = ip("link", "show", "dev", NAME)
+    assert f"alias {OWNER}" in shown
+    assert ",UP" in shown
+
+
+@pytest.mark.kernel
+def test_the_interfaces_of_an_owner(addresses: Addresses) -> None:
+    assert addresses.owned_interfaces(OWNER) == ()
+    addresses.ensure_interface(SECOND, owner=OWNER)
+    addresses.ensure_interface(NAME, owner=OWNER)
+    assert addresses.owned_interfaces(OWNER) == (NAME, SECOND)
+    assert addresses.owned_interfaces("other") == ()
+    ip("link", "set", SECOND, "alias", "other")
+    ip("link", "set", "lo", "alias", OWNER)  # not a dummy interface
+    try:
+        assert addresses.owned_interfaces(OWNER) == (NAME,)
+    finally:
+        ip("link", "set", "lo", "alias", "")
 
 
 @pytest.mark.kernel
