@@ -38,6 +38,9 @@ _HASHED: Final = 0x02  # the kernel's own
 _ONE_PACKET: Final = 0x04
 _SCHEDULER_FLAGS: Final = SchedulerFlag.FLAG_1 | SchedulerFlag.FLAG_2 | SchedulerFlag.FLAG_3
 
+_GUE, _GRE = 1, 2  # IP_VS_CONN_F_TUNNEL_TYPE_*
+_CSUM, _REMCSUM = 1, 2  # IP_VS_TUNNEL_ENCAP_FLAG_*
+
 _FORWARDINGS: Final = frozenset({Forwarding.MASQUERADE, Forwarding.TUNNEL, Forwarding.DIRECT_ROUTE})
 
 Value = TypeVar("Value", VirtualServer, RealServer)
@@ -195,11 +198,14 @@ DESTINATION: Final[tuple[Row[RealServer], ...]] = (
         fills=lambda raw: {"upper_threshold": raw.integer("upper_threshold")}),
     Row(number=6, name="lower_threshold", form=wire.U32, take=lambda r: r.lower_threshold, high=MAX_CONNECTIONS,
         fills=lambda raw: {"lower_threshold": raw.integer("lower_threshold")}),
-    # Tunnels are ipip. The attributes are sent all the same: left out, a set would reset what was there to 0, and a
-    # set is a full replace anyway. gue and gre will take these three from the value, and fill it.
-    Row(number=13, name="tunnel_type", form=wire.U8, take=lambda _: 0),
-    Row(number=14, name="tunnel_port", form=wire.BE16, take=lambda _: 0),
-    Row(number=15, name="tunnel_flags", form=wire.U16, take=lambda _: 0),
+    # Read so that an edit by hand is a difference, written so that a drain leaves the tunnel of others as it is. A
+    # kernel before 5.3 has ipip only, and sends none of the three.
+    Row(number=13, name="tunnel_type", form=wire.U8, take=lambda r: r.tunnel_type, high=_GRE,
+        fills=lambda raw: {"tunnel_type": raw.optional_integer("tunnel_type") or 0}),
+    Row(number=14, name="tunnel_port", form=wire.BE16, take=lambda r: r.tunnel_port,
+        fills=lambda raw: {"tunnel_port": raw.optional_integer("tunnel_port") or 0}),
+    Row(number=15, name="tunnel_flags", form=wire.U16, take=lambda r: r.tunnel_flags, high=_CSUM | _REMCSUM,
+        fills=lambda raw: {"tunnel_flags": raw.optional_integer("tunnel_flags") or 0}),
 )  # fmt: skip
 
 
@@ -207,4 +213,6 @@ def real_server_problem(real_server: RealServer) -> str | None:
     """Return what is wrong where a row's range cannot say it, None when nothing is."""
     if real_server.forwarding not in _FORWARDINGS:
         return f"forwarding {real_server.forwarding.name} cannot be asked for"
+    if real_server.tunnel_type == _GUE and real_server.tunnel_port == 0:
+        return "tunnel_type 1 (gue) needs a tunnel_port"
     return None

@@ -150,6 +150,10 @@ class RealServer:
     weight: int = 1  # share of new connections; 0 is quiesced
     upper_threshold: int = 0  # connections above which no new one comes; 0: no limit
     lower_threshold: int = 0  # connections below which new ones come again; 0: three quarters of upper
+    # The kernel keeps these whatever the forwarding. Numbers that are not named here are read but never written.
+    tunnel_type: int = 0  # IP_VS_CONN_F_TUNNEL_TYPE_*: 0 is ipip, 1 gue, 2 gre
+    tunnel_port: int = 0  # UDP port of gue; 0: none
+    tunnel_flags: int = 0  # IP_VS_TUNNEL_ENCAP_FLAG_*: 1 is csum, 2 remcsum; 0: no checksum
 
 
 RealServers = Mapping[RealServerKey, RealServer]

@@ -91,6 +91,21 @@ def test_what_the_checksum_covers_but_no_ledger_holds_is_damage(tmp_path: Path) 
         assert Store(tmp_path).load(set_aside_damage=False) == {}
 
 
+def test_a_ledger_from_before_a_field_was_added_still_loads(tmp_path: Path) -> None:
+    from hashlib import sha256  # noqa: PLC0415
+
+    store = Store(tmp_path)
+    store.save(ONE, durable=True)
+    document = json.loads((tmp_path / LEDGER).read_text())
+    entries = json.loads(document["virtual_servers"])
+    for field in ("tunnel_type", "tunnel_port", "tunnel_flags"):
+        del entries[0]["written"]["real_servers"][0][field]
+    body = json.dumps(entries)
+    document |= {"sha256": sha256(body.encode()).hexdigest(), "virtual_servers": body}
+    (tmp_path / LEDGER).write_text(json.dumps(document))
+    assert store.load(set_aside_damage=False) == ONE
+
+
 def test_what_cannot_be_read_is_an_error_not_an_empty_ledger(tmp_path: Path) -> None:
     (tmp_path / LEDGER).mkdir()
     with pytest.raises(StateError, match=r"ledger\.json: is a directory; lvsctl must be able to read"):

@@ -323,6 +323,23 @@ def test_an_unknown_forwarding_is_read_and_never_written() -> None:
         codec.encode_request(SetRealServer(virtual_server=TCP, real_server=found))
 
 
+@little_endian
+def test_the_tunnel_of_somebody_else_is_seen() -> None:
+    gue = octets("05 00 0d 00  01 00 00 00   06 00 0e 00  17 c0 00 00   06 00 0f 00  02 00 00 00")  # port big endian
+    body = framing.attributes(codec.encode_request(AddRealServer(virtual_server=TCP, real_server=REAL))[1])[2]
+    found, _ = codec.decode_real_server(answer(framing.attribute(2, body + gue)))
+    assert found == attrs.evolve(REAL, tunnel_type=1, tunnel_port=6080, tunnel_flags=2)
+    assert codec.differences(REAL, found) == ("tunnel_type", "tunnel_port", "tunnel_flags")
+    assert gue in codec.encode_request(SetRealServer(virtual_server=TCP, real_server=found))[1]
+
+
+def test_a_kernel_without_tunnel_attributes_has_ipip() -> None:
+    _, body = codec.encode_request(AddRealServer(virtual_server=TCP, real_server=REAL))
+    rest = {n: p for n, p in framing.attributes(framing.attributes(body)[2]).items() if n not in (13, 14, 15)}
+    nested = b"".join(framing.attribute(n, payload) for n, payload in rest.items())
+    assert codec.decode_real_server(answer(framing.attribute(2, nested)))[0] == REAL
+
+
 @pytest.mark.parametrize("missing", [1, 2, 3, 4, 6, 7, 8, 9])
 def test_a_virtual_server_without_an_attribute_is_malformed(missing: int) -> None:
     _, body = codec.encode_request(AddVirtualServer(virtual_server=VirtualServer(key=TCP)))
@@ -372,6 +389,11 @@ GARBAGE_REAL_SERVERS = {
     "upper_threshold 2147483648 is not in": {"upper_threshold": 2**31},
     "lower_threshold -1 is not in": {"lower_threshold": -1},
     "forwarding LOCAL cannot be asked for": {"forwarding": Forwarding.LOCAL},
+    "tunnel_type 3 is not in 0..2": {"tunnel_type": 3},
+    "tunnel_type -1 is not in 0..2": {"tunnel_type": -1},
+    "tunnel_type 1 (gue) needs a tunnel_port": {"tunnel_type": 1},
+    "tunnel_port 65536 is not in 0..65535": {"tunnel_port": 65536},
+    "tunnel_flags 4 is not in 0..3": {"tunnel_flags": 4},
     "forwarding BYPASS cannot be asked for": {"forwarding": Forwarding.BYPASS},
     "port -1 is not in 0..65535": {"key": RealServerKey(address=IPv4Address("10.0.0.1"), port=-1)},
 }

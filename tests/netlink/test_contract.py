@@ -289,6 +289,27 @@ def test_set_replaces_all_of_a_real_server(client: Client) -> None:
         assert holds(client, entry(VirtualServer(key=TCP), wanted))
 
 
+TUNNELS = [
+    {"tunnel_type": 1, "tunnel_port": 6080},
+    {"tunnel_type": 1, "tunnel_port": 65535, "tunnel_flags": 2},
+    {"tunnel_type": 2},
+    {"tunnel_type": 2, "tunnel_flags": 1},
+]
+
+
+@pytest.mark.parametrize("fields", TUNNELS, ids=str)
+@pytest.mark.parametrize("forwarding", [Forwarding.TUNNEL, Forwarding.MASQUERADE])
+def test_tunnels_are_kept_and_taken_back(client: Client, forwarding: Forwarding, fields: dict[str, int]) -> None:
+    """The kernel keeps them whatever the forwarding."""
+    tunnel = real("198.51.100.1", forwarding=forwarding, **fields)
+    plain = real("198.51.100.1", forwarding=forwarding)
+    done(client, *additions(entry(VirtualServer(key=TCP), tunnel)))
+    assert holds(client, entry(VirtualServer(key=TCP), tunnel))
+    for wanted in (plain, tunnel):
+        done(client, SetRealServer(virtual_server=TCP, real_server=wanted))
+        assert holds(client, entry(VirtualServer(key=TCP), wanted))
+
+
 def test_mixed_families_work_with_tunnel_only(client: Client) -> None:
     six = real("2001:db8::1", forwarding=Forwarding.TUNNEL)
     four = real("198.51.100.1", forwarding=Forwarding.TUNNEL)

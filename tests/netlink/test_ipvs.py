@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address
 
+import attrs
 import pytest
 
+from netlink.codec import differences
 from netlink.errors import Interrupted, NetlinkError, Unavailable
 from netlink.ipvs import IPVS
 from netlink.requests import (
@@ -32,7 +34,7 @@ from netlink.types import (
     VirtualServer,
     VirtualServerKey,
 )
-from tests.netlink.test_contract import MARK6, TCP, UDP6, additions, done, entry, real
+from tests.netlink.test_contract import MARK6, TCP, UDP6, additions, done, entry, holds, real
 
 pytestmark = pytest.mark.kernel
 
@@ -104,6 +106,27 @@ def test_a_set_takes_back_the_tunnel_of_somebody_else(kernel: IPVS) -> None:
     ipvsadm("-a", "-t", "192.0.2.100:80", "-r", "198.51.100.1", "-i", *gue)
     assert "--tun-type gue --tun-port 6080" in ipvsadm("-Sn")
     wanted = real("198.51.100.1", forwarding=Forwarding.TUNNEL)
+    found = kernel.observe().table[TCP].real_servers[wanted.key]
+    assert found == attrs.evolve(wanted, tunnel_type=1, tunnel_port=6080)
+    assert differences(wanted, found) == ("tunnel_type", "tunnel_port")
+    done(kernel, SetRealServer(virtual_server=TCP, real_server=wanted))
+    assert "-r 198.51.100.1:80 -i -w 1 --tun-type ipip" in ipvsadm("-Sn")
+    assert holds(kernel, entry(VirtualServer(key=TCP), wanted))
+
+
+def test_an_edit_of_the_tunnel_by_hand_is_seen(kernel: IPVS) -> None:
+    wanted = real("198.51.100.1", forwarding=Forwarding.TUNNEL)
+    done(kernel, *additions(entry(VirtualServer(key=TCP), wanted)))
+    edit = ("-e", "-t", "192.0.2.100:80", "-r", "198.51.100.1", "-i")
+    ipvsadm(*edit, "--tun-type", "gue", "--tun-port", "6080", "--tun-remcsum")
+    edited = attrs.evolve(wanted, tunnel_type=1, tunnel_port=6080, tunnel_flags=2)
+    assert holds(kernel, entry(VirtualServer(key=TCP), edited))
+    ipvsadm(*edit, "--tun-type", "gre", "--tun-csum")
+    edited = attrs.evolve(wanted, tunnel_type=2, tunnel_flags=1)
+    assert holds(kernel, entry(VirtualServer(key=TCP), edited))
+    quiesced = attrs.evolve(edited, weight=0)  # as a drain does
+    done(kernel, SetRealServer(virtual_server=TCP, real_server=quiesced))
+    assert "-r 198.51.100.1:80 -i -w 0 --tun-type gre --tun-csum" in ipvsadm("-Sn")
     done(kernel, SetRealServer(virtual_server=TCP, real_server=wanted))
     assert "-r 198.51.100.1:80 -i -w 1 --tun-type ipip" in ipvsadm("-Sn")
 
