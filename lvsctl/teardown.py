@@ -1,18 +1,15 @@
 """Taking away what is ours: what there is of it, and its removal. Used by `lvsctl teardown` alone."""
 
-from pathlib import Path
-
 import attrs
 
-from lvsctl.config import Config
-from lvsctl.core.ownership import Ledger
+from lvsctl.core.ownership import Ledger, is_still_ours
 from lvsctl.reconcile import OWNER
 from lvsctl.store import Store
 from netlink.addresses import Addresses
 from netlink.client import Client
 from netlink.errors import Refused
 from netlink.requests import DeleteVirtualServer
-from netlink.types import Address, VirtualServerKey
+from netlink.types import Address, Table, VirtualServerKey
 
 
 @attrs.frozen(kw_only=True)
@@ -25,45 +22,63 @@ class Leftover:
 
 
 @attrs.frozen(kw_only=True)
+class Interface:
+    """One interface of ours, with the virtual addresses on it."""
+
+    name: str
+    addresses: tuple[Address, ...]
+
+
+@attrs.frozen(kw_only=True)
 class Leftovers:
-    """Everything of ours that the machine has."""
+    """Everything of ours that the machine has, whatever the present configuration says."""
 
     virtual_servers: tuple[Leftover, ...]
-    interface: str  # of the virtual addresses; empty when there is none
-    addresses: frozenset[Address]
+    interfaces: tuple[Interface, ...]
 
     @property
     def empty(self) -> bool:
         """Tell whether there is nothing to remove."""
-        return not self.virtual_servers and not self.interface
+        return not self.virtual_servers and not self.interfaces
 
 
-def find(config: Config, kernel: Client, addresses: Addresses, ledger: Ledger) -> Leftovers:
+def find(kernel: Client, addresses: Addresses, ledger: Ledger) -> Leftovers:
     """Return what of ours is there."""
     table = kernel.observe().table
-    interface = config.vip.interface if config.vip and Path("/sys/class/net", config.vip.interface).exists() else ""
     return Leftovers(
         virtual_servers=tuple(
             Leftover(name=ledger[key].name, key=key, real_servers=len(table[key].real_servers))
-            for key in sorted(ledger.keys() & table.keys())
+            for key in sorted(_still_ours(ledger, table))
         ),
-        interface=interface,
-        addresses=addresses.interface_addresses(interface) if interface else frozenset(),
+        interfaces=tuple(
+            Interface(name=name, addresses=tuple(sorted(addresses.interface_addresses(name), key=_order)))
+            for name in addresses.owned_interfaces(OWNER)
+        ),
     )
 
 
 def remove(leftovers: Leftovers, kernel: Client, addresses: Addresses, store: Store) -> None:
     """Remove `leftovers` and forget what is gone; the addresses go first, so that clients see no refusal in between.
 
-    Raises NetlinkError for the first thing that cannot be removed; the ledger then still has what remains.
+    What became somebody else's since it was found stays. Raises NetlinkError for the first thing that cannot be
+    removed; the ledger then still has what remains.
     """
-    if leftovers.interface:
-        addresses.remove_interface(leftovers.interface, owner=OWNER)
-    keys = [each.key for each in leftovers.virtual_servers]
+    for interface in leftovers.interfaces:
+        addresses.remove_interface(interface.name, owner=OWNER)
+    ledger = store.load(set_aside_damage=True)
+    ours = _still_ours(ledger, kernel.observe().table)
+    keys = [each.key for each in leftovers.virtual_servers if each.key in ours]
     results = kernel.apply([DeleteVirtualServer(key=key) for key in keys])
     refused = [result for result in results if isinstance(result, Refused)]
-    left = kernel.observe().table
-    ledger = store.load(set_aside_damage=True)
-    store.save({key: entry for key, entry in ledger.items() if key in left}, durable=True)
+    store.save(_still_ours(ledger, kernel.observe().table), durable=True)
     if refused:
         raise refused[0]
+
+
+def _still_ours(ledger: Ledger, table: Table) -> Ledger:
+    """Return the part of `ledger` that is in `table` and has not become somebody else's under the same key."""
+    return {key: entry for key, entry in ledger.items() if key in table and is_still_ours(table[key], entry)}
+
+
+def _order(address: Address) -> tuple[int, int]:
+    return address.version, int(address)

@@ -38,7 +38,7 @@ def command(path: Path, *, yes: bool, dry_run: bool) -> None:
     config = load(path)
     store = Store(config.daemon.state_directory)
     with contextlib.nullcontext() if dry_run else locked(config.daemon.state_directory), IPVS() as kernel:
-        leftovers = find(config, kernel, Addresses(), store.load(set_aside_damage=False))
+        leftovers = find(kernel, Addresses(), store.load(set_aside_damage=False))
         if leftovers.empty:
             click.echo("nothing of lvsctl's is in the kernel")
             return
@@ -46,9 +46,9 @@ def command(path: Path, *, yes: bool, dry_run: bool) -> None:
             [f"  {each.name}", str(each.key), count(each.real_servers, "real server")]
             for each in leftovers.virtual_servers
         ]
-        rows += [["  address", str(address), f"on {leftovers.interface}"] for address in leftovers.addresses]
-        if leftovers.interface:
-            rows.append(["  interface", leftovers.interface, ""])
+        for interface in leftovers.interfaces:
+            rows += [["  address", str(address), f"on {interface.name}"] for address in interface.addresses]
+            rows.append(["  interface", interface.name, ""])
         click.echo("\n".join(["to be removed:", *columns(rows)]))
         if dry_run:
             return
@@ -56,4 +56,5 @@ def command(path: Path, *, yes: bool, dry_run: bool) -> None:
             click.echo("nothing was removed")
             sys.exit(1)
         remove(leftovers, kernel, Addresses(), store)
-        click.echo(f"removed {count(len(leftovers.virtual_servers), 'virtual server')}")
+        interfaces = [count(len(leftovers.interfaces), "interface")] if leftovers.interfaces else []
+        click.echo(", ".join([f"removed {count(len(leftovers.virtual_servers), 'virtual server')}", *interfaces]))
