@@ -7,8 +7,9 @@
             print(refused)
         print(ipvs.observe().table[key])
 
-`types` has the values, `requests` the changes, `ipvs` the client and `fake` one without a kernel; `addresses` (to be
-imported by name, for it needs pyroute2) puts virtual addresses on an interface. Everything blocks.
+`types` has the values, `requests` the changes, `ipvs` the client and `fake` one without a kernel. To be imported by
+name: `settings` reads what the kernel's IPVS is set to, and `addresses` (it needs pyroute2) puts virtual addresses on
+an interface. Everything blocks.
 """
 
 from netlink.client import Client
