@@ -103,9 +103,13 @@ class Store:
             return {}
 
     def save(self, ledger: Ledger, *, durable: bool) -> None:
-        """Replace the ledger on disk; `durable` returns only when it would survive a power cut."""
+        """Replace the ledger on disk; `durable` returns only when it would survive a power cut.
+
+        A state directory that is gone is made again: the ledger in memory is still true, so nothing has to wait.
+        """
         draft = self._path.with_suffix(".new")
         try:
+            _have_directory(self._path.parent)
             with draft.open("w", encoding="utf-8") as file:
                 file.write(_encode(ledger))
                 if durable:
@@ -115,7 +119,8 @@ class Store:
             if durable:
                 _sync_directory(self._path.parent)
         except OSError as error:
-            raise StateError(f"{self._path}: {_why(error)}; nothing new is written to the kernel") from error
+            remedy = "make daemon.state_directory writable; until then nothing new is written to the kernel"
+            raise StateError(f"{self._path}: {_why(error)}; {remedy}") from error
 
 
 def _encode(ledger: Ledger) -> str:
@@ -169,6 +174,15 @@ def _decode_entry(entry: Any) -> TableEntry:
 
 def _checksum(body: str) -> str:
     return hashlib.sha256(body.encode()).hexdigest()
+
+
+def _have_directory(path: Path) -> None:
+    """Make the directory `path`, and those above it, where they are missing; each is on disk on return."""
+    if path.exists():  # where it is no directory, opening a file in it says so better than we could
+        return
+    _have_directory(path.parent)
+    path.mkdir(mode=0o755, exist_ok=True)
+    _sync_directory(path.parent)
 
 
 def _sync_directory(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -113,12 +114,29 @@ def test_what_cannot_be_read_is_an_error_not_an_empty_ledger(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("durable", [True, False])
-def test_what_cannot_be_written_is_an_error(tmp_path: Path, *, durable: bool) -> None:
-    with pytest.raises(StateError, match="no such file or directory; nothing new is written to the kernel"):
-        Store(tmp_path / "none").save(ONE, durable=durable)
+def test_what_cannot_be_written_is_an_error_that_says_what_to_do(tmp_path: Path, *, durable: bool) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StateError, match="not a directory"):
+    remedy = r"make daemon\.state_directory writable; until then nothing new is written to the kernel$"
+    with pytest.raises(StateError, match=rf"file/ledger\.json: not a directory; {remedy}"):
         Store(tmp_path / "file").save(ONE, durable=durable)
+    with pytest.raises(StateError, match=rf"state/ledger\.json: not a directory; {remedy}"):
+        Store(tmp_path / "file" / "state").save(ONE, durable=durable)
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_state_directory_deleted_under_the_daemon_is_made_again(tmp_path: Path, *, durable: bool) -> None:
+    directory = tmp_path / "lib" / "state"
+    store = Store(directory)
+    before = os.umask(0)
+    try:
+        with locked(directory):
+            store.save({}, durable=durable)
+            shutil.rmtree(tmp_path / "lib")
+            store.save(ONE, durable=durable)
+    finally:
+        os.umask(before)
+    assert store.load(set_aside_damage=False) == ONE
+    assert [each.stat().st_mode & 0o777 for each in (directory.parent, directory)] == [0o755, 0o755]
 
 
 def test_a_write_that_fails_leaves_the_old_ledger(tmp_path: Path) -> None:

@@ -222,7 +222,8 @@ def test_a_ledger_that_cannot_be_written_stops_what_is_new_and_says_so(director:
         director.configure(RECO + other)
         failed = director.wait_for_event("cycle_failed")
         assert failed["error"] == (
-            f"{director.state}/ledger.json: no space left on device; nothing new is written to the kernel"
+            f"{director.state}/ledger.json: no space left on device; make daemon.state_directory writable; "
+            "until then nothing new is written to the kernel"
         )
         assert director.status().kernel.error == failed["error"]
         shown = director.lvsctl("status")
