@@ -119,6 +119,26 @@ def test_a_dummy_interface_that_is_not_ours_is_left_alone_until_it_is_given_to_u
     assert len(director.events("virtual_addresses_failed")) == 1
 
 
+def test_teardown_finds_an_interface_that_the_file_no_longer_names(director: Director, lvs0: str) -> None:
+    register(director)
+    director.configure(RECO, vip=lvs0)
+    eventually(lambda: addresses(director, lvs0) == {f"{VIP4}/32"}, within=10)
+    director.configure(RECO)
+    director.stop()
+    shown = director.lvsctl("teardown", "--dry-run")
+    assert [line.split() for line in shown.stdout.splitlines()[1:]] == [
+        ["reco", "tcp", f"{VIP4}:{HTTP}", "1", "real", "server"],
+        ["address", VIP4, "on", lvs0],
+        ["interface", lvs0],
+    ]
+    assert addresses(director, lvs0) == {f"{VIP4}/32"}
+    done = director.lvsctl("teardown", "--yes")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("removed 1 virtual server, 1 interface\n")
+    assert addresses(director, lvs0) is None
+    assert director.lines() == []
+
+
 def test_an_interface_of_another_kind_is_refused(director: Director) -> None:
     register(director)
     before = addresses(director, "front")
