@@ -7,7 +7,7 @@ import structlog
 
 from lvsctl.apply import Done, target_of
 from lvsctl.core.admission import Rejected
-from lvsctl.core.difference import Line, Sign, ipvsadm_delete, line_of
+from lvsctl.core.difference import Line, Sign, address_lines, ipvsadm_delete, line_of
 from lvsctl.core.ownership import Owner
 from lvsctl.reconcile import Cycle
 from netlink.requests import (
@@ -44,9 +44,9 @@ class Announcer:
         for done in cycle.done:
             _announce_step(done, cycle)
         if planned:
-            plan = tuple(
-                line_of(step, cycle.look.decision.virtual_servers[step.key]) for step in cycle.look.decision.steps
-            )
+            decision, moves = cycle.look.decision, cycle.look.moves
+            plan = tuple(line_of(step, decision.virtual_servers[step.key]) for step in decision.steps)
+            plan += tuple(address_lines(moves)) if moves else ()
             if plan != self._plan:
                 for line in plan:
                     log.info("would_change", **_fields(line))

@@ -85,7 +85,7 @@ class Daemon:
         async with self._kernel:
             look = await asyncio.to_thread(self._reconciler.look, self._config, self._watches.answers)
         refused = {key: refusal.error for (key, _), refusal in self._reconciler.refusals.items()}
-        pending = len(look.decision.steps)
+        pending = len(look.decision.steps) + len(look.moves or ())
         return Status(
             version=__version__,
             host=socket.gethostname(),

@@ -13,14 +13,15 @@ import attrs
 
 from lvsctl.apply import Done, Refusals, Target, apply, refusals_after, target_of
 from lvsctl.config import Config
-from lvsctl.core.decision import Decision, decide, ledger_after, ledger_settled
+from lvsctl.core.decision import AddressMoves, Decision, address_moves, decide, ledger_after, ledger_settled
 from lvsctl.core.instance import Answers
 from lvsctl.core.ownership import Ledger
 from lvsctl.store import Store
+from netlink import settings
 from netlink.client import Client
 from netlink.errors import NetlinkError, Refused
 from netlink.requests import AddVirtualServer
-from netlink.types import Address, Observed
+from netlink.types import Address, Observed, VirtualServerKey
 
 OWNER: Final = "lvsctl"  # the alias that marks our dummy interface
 
@@ -48,6 +49,14 @@ class Addresses(Protocol):
         """Take `address` off interface `name`."""
         ...
 
+    def owned_interfaces(self, owner: str) -> tuple[str, ...]:
+        """Return the names of all interfaces that are `owner`'s."""
+        ...
+
+    def remove_interface(self, name: str, *, owner: str) -> None:
+        """Remove `owner`'s interface `name` with its addresses."""
+        ...
+
 
 @attrs.frozen(kw_only=True)
 class Look:
@@ -56,6 +65,7 @@ class Look:
     observed: Observed
     local: frozenset[Address]
     decision: Decision
+    moves: AddressMoves | None = None  # None: the addresses are not ours to keep
 
 
 @attrs.frozen(kw_only=True)
@@ -78,8 +88,17 @@ class Cycle:
 class Reconciler:
     """Owns the kernel, the ledger and the virtual addresses; remembers refusals between cycles."""
 
-    def __init__(self, kernel: Client, addresses: Addresses, store: Store, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        kernel: Client,
+        addresses: Addresses,
+        store: Store,
+        clock: Callable[[], float],
+        setting: Callable[[str], int | None] = settings.read,
+    ) -> None:
         self._kernel = kernel
+        self._setting = setting
+        self._interface = ""  # the one that held our addresses in the last cycle
         self._addresses = addresses
         self._store = store
         self._clock = clock
@@ -92,8 +111,20 @@ class Reconciler:
             ledger = self._store.load(set_aside_damage=False) if self._ledger is None else self._ledger
         local = self._addresses.local_addresses()
         observed = self._observe(ledger)
-        decision = decide(config, answers, observed, ledger, own_addresses=local, now=self._clock())
-        return Look(observed=observed, local=local, decision=decision)
+        decision = decide(
+            config,
+            answers,
+            observed,
+            ledger,
+            own_addresses=local,
+            templates_expire=bool(self._setting("expire_quiescent_template")),
+            now=self._clock(),
+        )
+        moves = None
+        if config.vip is not None:
+            name = config.vip.interface
+            moves = address_moves(decision, name, self._addresses.interface_addresses(name), self._absent(observed))
+        return Look(observed=observed, local=local, decision=decision, moves=moves)
 
     def cycle(self, config: Config, answers: Answers) -> Cycle:
         """Make the kernel what `look` says it should be, and return what was done.
@@ -109,7 +140,7 @@ class Reconciler:
         done = tuple(apply(self._kernel, look.decision, self._waiting()))
         self.refusals = refusals_after(done, self._still_refused(look.decision), self._clock())
         self._settle(look.decision, done, ledger=ledger, before=before)
-        return self._move_addresses(config, Cycle(look=look, done=done, refusals=self.refusals))
+        return self._move_addresses(Cycle(look=look, done=done, refusals=self.refusals))
 
     def _settle(self, decision: Decision, done: tuple[Done, ...], *, ledger: Ledger, before: Ledger) -> None:
         """Write down what was done, and forget a virtual server that somebody else created before we could."""
@@ -144,36 +175,43 @@ class Reconciler:
         wrong = {target_of(step) for step in decision.steps}
         return {target: refusal for target, refusal in self.refusals.items() if target in wrong}
 
-    def _move_addresses(self, config: Config, cycle: Cycle) -> Cycle:
-        """Keep exactly the virtual addresses that are needed on the dummy interface; return `cycle` with the moves.
+    def _move_addresses(self, cycle: Cycle) -> Cycle:
+        """Keep exactly the virtual addresses that are needed on our interface; return `cycle` with the moves.
 
-        One address that cannot be moved hinders no other.
+        One address that cannot be moved hinders no other. An interface of ours that another took the place of goes
+        once the addresses are on the new one.
         """
-        if config.vip is None:
+        if cycle.look.moves is None:
             return cycle
-        name, look = config.vip.interface, cycle.look
-        wanted = look.decision.addresses - self._missing_addresses(look)
+        name = cycle.look.moves.interface
         try:
             there = self._addresses.interface_addresses(name)
-            if wanted or there:
+            moves = address_moves(cycle.look.decision, name, there, self._absent(cycle.look.observed))
+            if moves.missing or there:
                 self._addresses.ensure_interface(name, owner=OWNER)  # refuses one that is not ours
         except NetlinkError as error:
             return attrs.evolve(cycle, address_error=str(error))
-        in_use = {key.address for key in look.decision.foreign}  # ours once, when a ledger was lost: they still serve
-        added, not_added = _each(wanted - there, lambda address: self._addresses.add_address(name, address))
-        gone, not_gone = _each(there - wanted - in_use, lambda address: self._addresses.remove_address(name, address))
-        errors = "; ".join(not_added + not_gone)
-        return attrs.evolve(cycle, added_addresses=added, removed_addresses=gone, address_error=errors)
+        added, errors = _each(moves.missing, lambda address: self._addresses.add_address(name, address))
+        gone, others = _each(moves.superfluous, lambda address: self._addresses.remove_address(name, address))
+        errors += others
+        if self._interface != name and not errors:
+            errors += self._remove_others(name)
+        return attrs.evolve(cycle, added_addresses=added, removed_addresses=gone, address_error="; ".join(errors))
 
-    def _missing_addresses(self, look: Look) -> frozenset[Address]:
-        """Return the addresses whose every virtual server was refused before it ever existed."""
-        missing = {key for key, server in self.refusals if server is None and key not in look.observed.table}
-        present = {
-            key.address
-            for key, each in look.decision.virtual_servers.items()
-            if each.intended is not None and key not in missing
-        }
-        return frozenset(key.address for key in missing if key.address is not None) - present
+    def _remove_others(self, name: str) -> tuple[str, ...]:
+        """Remove every interface of ours but `name`; return what went wrong."""
+        try:
+            for other in self._addresses.owned_interfaces(OWNER):
+                if other != name:
+                    self._addresses.remove_interface(other, owner=OWNER)
+        except NetlinkError as error:
+            return (str(error),)
+        self._interface = name
+        return ()
+
+    def _absent(self, observed: Observed) -> frozenset[VirtualServerKey]:
+        """Return the virtual servers that the kernel refused to create."""
+        return frozenset(key for key, server in self.refusals if server is None and key not in observed.table)
 
 
 def _was_taken(done: Done) -> bool:

@@ -2,12 +2,15 @@
 
 import errno
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 
 import attrs
 import pytest
 
 from lvsctl.config import Config, VipConfig
+from lvsctl.core.decision import AddressMoves, Decision
+from lvsctl.core.difference import difference
 from lvsctl.core.instance import Answers, Instance
 from lvsctl.core.ownership import LedgerEntry
 from lvsctl.errors import StateError
@@ -22,7 +25,7 @@ from netlink.requests import (
     Request,
     SetRealServer,
 )
-from netlink.types import Observed, Table, VirtualServerKey
+from netlink.types import Observed, Protocol, Table, VirtualServerKey
 from tests.addresses import FakeAddresses
 from tests.values import (
     KEY,
@@ -42,6 +45,8 @@ from tests.values import (
 OTHER = VirtualServerKey.by_mark(7)
 BOTH = config_of(configured(), configured("other", OTHER))
 WITH_VIP = config_of(vip=VipConfig(interface="lvs0"))
+OTHER_VIP = ip_address("10.9.0.101")
+SECOND = VirtualServerKey.by_address(Protocol.TCP, OTHER_VIP, 80)
 
 
 class Journal(FakeIPVS):
@@ -89,6 +94,11 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(state=tmp_path, kernel=FakeIPVS())
+
+
+def deciding(world: World) -> tuple[Decision, AddressMoves | None]:
+    look = world.reconciler.look(WITH_VIP, answers_of(WITH_VIP, instance(1)))
+    return look.decision, look.moves
 
 
 def is_quiet(cycle: Cycle) -> bool:
@@ -282,6 +292,17 @@ def test_a_table_that_is_really_gone_is_put_back(world: World) -> None:
     assert world.table == table_of(entry(real(1)))
 
 
+def test_a_hold_is_put_back_too(world: World) -> None:
+    world.cycle(config_of(), instance(1), instance(2))
+    world.cycle(config_of(), failing(1), failing(2))
+    world.kernel.apply([DeleteVirtualServer(key=KEY)])
+    world.restart()
+    look = world.reconciler.look(config_of(), answers_of(config_of(), failing(1), failing(2)))
+    assert [line.differs for line in difference(look.decision, look.moves)].count(True) > 0
+    world.cycle(config_of(), failing(1), failing(2))
+    assert world.table == table_of(entry(real(1), real(2)))
+
+
 # --- virtual addresses ----------------------------------------------------------------------------------------------
 
 
@@ -335,6 +356,43 @@ def test_an_unanswered_virtual_server_keeps_its_address(world: World) -> None:
     world.restart()
     cycle = world.cycle(WITH_VIP, answers={})
     assert (cycle.added_addresses, cycle.removed_addresses) == ((), ())
+
+
+def test_an_address_that_is_to_move_is_a_difference(world: World) -> None:
+    world.cycle(WITH_VIP, instance(1))
+    world.addresses.on["lvs0"] = {OTHER_VIP}
+    look = world.reconciler.look(WITH_VIP, answers_of(WITH_VIP, instance(1)))
+    lines = difference(look.decision, look.moves)
+    assert [(line.sign.value, line.name, line.virtual_server, line.real_server) for line in lines] == [
+        ("+", "lvs0", "virtual addresses", str(VIP)),
+        ("-", "lvs0", "virtual addresses", str(OTHER_VIP)),
+    ]
+    world.cycle(WITH_VIP, instance(1))
+    assert world.addresses.on == {"lvs0": {VIP}}
+    assert difference(*deciding(world)) == []
+
+
+def test_one_address_that_cannot_be_moved_hinders_no_other(world: World) -> None:
+    two = config_of(configured(), configured("other", SECOND), vip=VipConfig(interface="lvs0"))
+    world.addresses.refused = frozenset({VIP})
+    cycle = world.cycle(two, instance(1))
+    assert cycle.added_addresses == (OTHER_VIP,)
+    assert cycle.address_error == f"add {VIP}: no"
+
+
+def test_another_interface_takes_the_addresses_over_and_the_old_one_goes(world: World) -> None:
+    world.cycle(WITH_VIP, instance(1))
+    world.addresses.journal.clear()
+    for _ in range(2):  # with the memory of the old one, and after a restart
+        moved = config_of(vip=VipConfig(interface="lvs1"))
+        world.cycle(moved, instance(1))
+        assert world.addresses.on == {"lvs1": {VIP}}
+        assert world.addresses.journal == [("add", VIP), ("remove interface", "lvs0")]
+        world.addresses.ensure_interface("lvs0", owner="lvsctl")
+        world.addresses.on["lvs0"].add(VIP)
+        world.addresses.on["lvs1"].clear()
+        world.addresses.journal.clear()
+        world.restart()
 
 
 @pytest.mark.parametrize("answered", [True, False])

@@ -119,11 +119,20 @@ def decided(
     *instances: Instance,
     config: Config | None = None,
     ledger: Ledger | None = None,
+    templates_expire: bool = False,
     now: float = NOW,
 ) -> Decision:
     """Return what is decided when Consul answers every query with `instances`."""
     config = config or config_of()
-    return decide(config, answers_of(config, *instances), observed, ledger or {}, own_addresses=OWN, now=now)
+    return decide(
+        config,
+        answers_of(config, *instances),
+        observed,
+        ledger or {},
+        own_addresses=OWN,
+        templates_expire=templates_expire,
+        now=now,
+    )
 
 
 @attrs.define
@@ -136,13 +145,20 @@ class Cycles:
     ledger: Ledger
     now: float = NOW
     own_addresses: frozenset[Address] = OWN
+    templates_expire: bool = False
     on_decision: Callable[[Decision, Ledger, Observed], None] | None = None
 
     def once(self, steps: int | None = None) -> Decision:
         """Decide and carry out all steps, or die after so many of them."""
         observed = self.kernel.observe()
         decision = decide(
-            self.config, self.answers, observed, self.ledger, own_addresses=self.own_addresses, now=self.now
+            self.config,
+            self.answers,
+            observed,
+            self.ledger,
+            own_addresses=self.own_addresses,
+            templates_expire=self.templates_expire,
+            now=self.now,
         )
         if self.on_decision:
             self.on_decision(decision, self.ledger, observed)

@@ -44,7 +44,7 @@ def command(path: Path, output: str) -> None:
     answers = ask(config)
     with reconciler(config) as kernel:
         look = kernel.look(config, answers)
-    lines = difference(look.decision)
+    lines = difference(look.decision, look.moves)
     equal = not any(line.differs for line in lines)
     if output == "json":
         click.echo(json.dumps(_as_json(lines, equal=equal), indent=2))

@@ -84,7 +84,8 @@ def _plan(config: "Config", kernel: "Reconciler") -> None:
     from lvsctl.cli.live import ask
     from lvsctl.core.difference import difference
 
-    lines = [line for line in difference(kernel.look(config, ask(config)).decision) if line.differs]
+    look = kernel.look(config, ask(config))
+    lines = [line for line in difference(look.decision, look.moves) if line.differs]
     click.echo("\n".join(render(lines) or ["in sync: nothing would be changed"]))
 
 

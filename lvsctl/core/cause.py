@@ -111,6 +111,8 @@ def cause_of_absence(member: Member) -> Cause:
 
 def cause_of_deletion(drained: Drained, leaving: Cause, *, timeout: float, now: float) -> Cause:
     """Return why a real server that was leaving for `leaving` is deleted now."""
+    if timeout == 0:
+        return Cause(kind=Kind.DRAIN, text=f"not drained, for drain_timeout is 0 s; {leaving.text}")
     if drained.active == 0 and drained.closing == 0:
         return Cause(kind=Kind.DRAIN, text=f"drained in {max(0.0, now - drained.since):.0f} s; {leaving.text}")
     left = f"{drained.active} active and {drained.closing} closing connections left"

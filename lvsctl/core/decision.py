@@ -11,6 +11,7 @@ import attrs
 
 from lvsctl.config import Config
 from lvsctl.core import guard
+from lvsctl.core.admission import Excluded, Reason
 from lvsctl.core.cause import (
     Cause,
     cause_of_addition,
@@ -21,9 +22,8 @@ from lvsctl.core.cause import (
 )
 from lvsctl.core.desired import Member, Wanted, desired, limits_of
 from lvsctl.core.drain import Drained, Draining, drain
-from lvsctl.core.guard import serves
 from lvsctl.core.instance import Answers
-from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, foreign, owner_of
+from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, foreign, is_still_ours, owner_of
 from lvsctl.core.plan import plan_virtual_server
 from netlink.requests import AddRealServer, DeleteRealServer, Request, SetRealServer
 from netlink.types import (
@@ -66,11 +66,25 @@ class VirtualServerDecision:
     leaving_causes: Mapping[RealServerKey, Cause] = attrs.field(factory=dict)
     steps: tuple[Step, ...] = ()
     drain_timeout: float = 0.0
+    undrained: frozenset[RealServerKey] = frozenset()  # not drained when they leave
 
     @property
     def draining(self) -> Mapping[RealServerKey, Draining]:
         """Return the real servers that stay quiesced for now."""
         return {key: state for key, state in self.leaving.items() if isinstance(state, Draining)}
+
+
+@attrs.frozen(kw_only=True)
+class AddressMoves:
+    """What is to become of the virtual addresses on our interface."""
+
+    interface: str
+    missing: frozenset[Address] = frozenset()
+    superfluous: frozenset[Address] = frozenset()
+
+    def __len__(self) -> int:
+        """Return how many addresses move."""
+        return len(self.missing) + len(self.superfluous)
 
 
 @attrs.frozen(kw_only=True)
@@ -80,6 +94,7 @@ class Decision:
     virtual_servers: Mapping[VirtualServerKey, VirtualServerDecision]
     waiting: frozenset[str]  # configured, but Consul has never answered for them: left exactly as they are
     foreign: frozenset[VirtualServerKey]  # in the kernel and not ours
+    disowned: frozenset[VirtualServerKey]  # in the ledger, but what stands there now is somebody else's
     addresses: frozenset[Address]  # virtual addresses that virtual servers in the kernel will need
     look_again: float | None  # Unix seconds by which to decide again although nothing changed
 
@@ -97,24 +112,51 @@ def decide(
     ledger: Ledger,
     *,
     own_addresses: AbstractSet[Address],
+    templates_expire: bool,
     now: float,
 ) -> Decision:
-    """Return what to do about every virtual server; `own_addresses` are the director's, `now` is Unix seconds."""
+    """Return what to do about every virtual server.
+
+    `own_addresses` are the director's, `now` is Unix seconds. `templates_expire` is the kernel's setting
+    `expire_quiescent_template`: whether clients with persistence leave a quiesced real server.
+    """
     wanted = desired(config, answers, limits_of(config, own_addresses))
-    decisions = {each.config.key: _decide_configured(each, observed, ledger, now=now) for each in wanted.values()}
-    configured = {virtual_server.key for virtual_server in config.virtual_servers.values()}
+    decisions = {
+        each.config.key: _decide_configured(each, observed, ledger, templates_expire=templates_expire, now=now)
+        for each in wanted.values()
+    }
     waiting = frozenset(config.virtual_servers.keys() - wanted.keys())
-    for key, entry in ledger.items():
-        if key not in configured and key in observed.table and entry.name not in waiting:
+    configured = {virtual_server.key for virtual_server in config.virtual_servers.values()}
+    left = {key: ledger[key] for key in ledger.keys() & observed.table.keys() - configured}
+    disowned = frozenset(key for key, entry in left.items() if not is_still_ours(observed.table[key], entry))
+    for key, entry in left.items():
+        if key not in disowned and entry.name not in waiting:
             decisions[key] = _decide_removed(key, entry, observed, now=now)
     adopted = {key for key, each in decisions.items() if each.owner is Owner.ADOPTED}
     return Decision(
         virtual_servers=decisions,
         waiting=waiting,
-        foreign=foreign(observed.table, ledger.keys() | adopted),
-        addresses=_addresses(decisions, observed, waiting, ledger),
+        foreign=foreign(observed.table, (ledger.keys() - disowned) | adopted),
+        disowned=disowned,
+        addresses=_addresses(decisions, observed, _left_alone(config, waiting, ledger) - disowned),
         look_again=now + DRAIN_POLL if any(each.draining for each in decisions.values()) else None,
     )
+
+
+def address_moves(
+    decision: Decision, interface: str, there: AbstractSet[Address], absent: AbstractSet[VirtualServerKey] = frozenset()
+) -> AddressMoves:
+    """Return how the addresses `there` on `interface` become exactly those that are needed.
+
+    `absent` are virtual servers that could not be created. The address of a foreign virtual server stays where it is:
+    it was ours once, when a ledger was lost, and still serves.
+    """
+    unserved = {key.address for key in absent} - {
+        key.address for key, each in decision.virtual_servers.items() if each.intended and key not in absent
+    }
+    wanted = decision.addresses - unserved
+    in_use = {key.address for key in decision.foreign}
+    return AddressMoves(interface=interface, missing=wanted - there, superfluous=frozenset(there - wanted - in_use))
 
 
 def ledger_after(decision: Decision, ledger: Ledger, observed: Observed) -> Ledger:
@@ -126,6 +168,7 @@ def ledger_after(decision: Decision, ledger: Ledger, observed: Observed) -> Ledg
         key: entry
         for key, entry in ledger.items()
         if key in decision.virtual_servers or key in observed.table or entry.name in decision.waiting
+        if key not in decision.disowned
     }
     for key, each in decision.virtual_servers.items():
         if each.owner is Owner.FOREIGN:
@@ -150,7 +193,9 @@ def ledger_settled(decision: Decision, ledger: Ledger, failed: AbstractSet[Virtu
     return {key: attrs.evolve(entry, written=done[key]) if key in done else entry for key, entry in ledger.items()}
 
 
-def _decide_configured(wanted: Wanted, observed: Observed, ledger: Ledger, *, now: float) -> VirtualServerDecision:
+def _decide_configured(
+    wanted: Wanted, observed: Observed, ledger: Ledger, *, templates_expire: bool, now: float
+) -> VirtualServerDecision:
     key = wanted.config.key
     current = observed.table.get(key)
     owner = owner_of(wanted.entry, current, ledger)
@@ -160,10 +205,7 @@ def _decide_configured(wanted: Wanted, observed: Observed, ledger: Ledger, *, no
         )
     there = current.real_servers if current else {}
     entry = ledger.get(key)
-    held = {
-        server: attrs.evolve(real_server, weight=_weight_before(real_server, entry))
-        for server, real_server in guard.held(wanted, there).items()
-    }
+    held = guard.held(wanted, there, entry.written.real_servers if entry and entry.written else {})
     return _decide_leaving(
         VirtualServerDecision(
             name=wanted.config.name,
@@ -173,6 +215,7 @@ def _decide_configured(wanted: Wanted, observed: Observed, ledger: Ledger, *, no
             observed=current,
             held=held,
             drain_timeout=wanted.config.drain_timeout,
+            undrained=frozenset() if templates_expire else _undrainable(wanted),
         ),
         attrs.evolve(wanted.entry, real_servers={**wanted.entry.real_servers, **held}),
         observed,
@@ -181,10 +224,19 @@ def _decide_configured(wanted: Wanted, observed: Observed, ledger: Ledger, *, no
     )
 
 
-def _weight_before(held: RealServer, entry: LedgerEntry | None) -> int:
-    """Return the weight that we last gave to a held real server, whatever a hand made of it since."""
-    written = _written(entry, held.key)
-    return written.weight if written and serves(written) else held.weight
+def _undrainable(wanted: Wanted) -> frozenset[RealServerKey]:
+    """Return the real servers that would go on getting clients however long they are quiesced, and are failing.
+
+    A persistent virtual server keeps its clients where they are. One that leaves on purpose still answers them until
+    it is deleted; one whose check is critical may not, so it is not worth waiting for.
+    """
+    if wanted.config.persistence is None:
+        return frozenset()
+    return frozenset(
+        key
+        for key, member in wanted.by_key.items()
+        if isinstance(member.verdict, Excluded) and member.verdict.reason is Reason.CRITICAL
+    )
 
 
 def _decide_removed(
@@ -232,7 +284,7 @@ def _decide_leaving(
             real_server,
             usage.get(key, NO_USAGE),
             since=since.get(key),
-            timeout=decision.drain_timeout,
+            timeout=0.0 if key in decision.undrained else decision.drain_timeout,
             now=now,
         )
         for key, real_server in there.items()
@@ -282,7 +334,10 @@ def _cause(request: Request, decision: VirtualServerDecision, entry: LedgerEntry
         case DeleteRealServer(key=key):
             state = decision.leaving[key]
             assert isinstance(state, Drained)  # noqa: S101  # what drains still is never deleted
-            return cause_of_deletion(state, decision.leaving_causes[key], timeout=decision.drain_timeout, now=now)
+            leaving = decision.leaving_causes[key]
+            if key in decision.undrained:
+                return Cause(kind=leaving.kind, text=f"not drained, persistence would keep its clients; {leaving.text}")
+            return cause_of_deletion(state, leaving, timeout=decision.drain_timeout, now=now)
         case _:
             intended, observed = decision.intended, decision.observed
             return cause_of_virtual_server(
@@ -311,13 +366,18 @@ def _written(entry: LedgerEntry | None, key: RealServerKey) -> RealServer | None
     return entry.written.real_servers.get(key) if entry and entry.written else None
 
 
+def _left_alone(config: Config, waiting: AbstractSet[str], ledger: Ledger) -> AbstractSet[VirtualServerKey]:
+    """Return the virtual servers of ours that wait for Consul, under their present key or a former one."""
+    present = {config.virtual_servers[name].key for name in waiting}
+    return {key for key, entry in ledger.items() if key in present or entry.name in waiting}
+
+
 def _addresses(
     decisions: Mapping[VirtualServerKey, VirtualServerDecision],
     observed: Observed,
-    waiting: AbstractSet[str],
-    ledger: Ledger,
+    left_alone: AbstractSet[VirtualServerKey],
 ) -> frozenset[Address]:
     """Return the addresses of the virtual servers of ours that the kernel has or is about to have."""
-    keys = [key for key, each in decisions.items() if each.intended is not None and each.owner is not Owner.FOREIGN]
-    keys += [key for key, entry in ledger.items() if entry.name in waiting and key in observed.table]
+    keys = {key for key, each in decisions.items() if each.intended is not None and each.owner is not Owner.FOREIGN}
+    keys |= left_alone & observed.table.keys()
     return frozenset(key.address for key in keys if key.address is not None)

@@ -12,7 +12,7 @@ import attrs
 
 from lvsctl.core.admission import Rejected
 from lvsctl.core.cause import Cause, Kind, cause_of_absence, changes, name_of
-from lvsctl.core.decision import Decision, Step, VirtualServerDecision
+from lvsctl.core.decision import AddressMoves, Decision, Step, VirtualServerDecision
 from lvsctl.core.drain import Draining
 from lvsctl.core.ownership import Owner
 from netlink.requests import (
@@ -48,10 +48,11 @@ class Line:
     differs: bool = True
 
 
-def difference(decision: Decision) -> Sequence[Line]:
-    """Return all lines, virtual server by virtual server; those of one stand together."""
+def difference(decision: Decision, moves: AddressMoves | None = None) -> Sequence[Line]:
+    """Return all lines, virtual server by virtual server, then those of the virtual addresses that are to move."""
     ordered = sorted(decision.virtual_servers.values(), key=lambda each: (each.name, each.key))
-    return [line for each in ordered for line in _lines(each)]
+    lines = [line for each in ordered for line in _lines(each)]
+    return lines if moves is None else [*lines, *address_lines(moves)]
 
 
 def line_of(step: Step, decision: VirtualServerDecision) -> Line:
@@ -89,6 +90,24 @@ def _lines(each: VirtualServerDecision) -> Iterator[Line]:
             else:
                 cause = Cause(kind=Kind.REJECTED, text=member.verdict.text)
                 yield _note(each, Sign.NOTE, name_of(member), "rejected", cause, differs=False)
+
+
+def address_lines(moves: AddressMoves) -> Iterator[Line]:
+    """Yield a line for each virtual address that has to come or go."""
+    changes_of = (
+        (Sign.ADD, moves.missing, "a virtual server needs it"),
+        (Sign.REMOVE, moves.superfluous, "no virtual server needs it"),
+    )
+    for sign, addresses, why in changes_of:
+        for address in sorted(addresses, key=lambda address: (address.version, int(address))):
+            yield Line(
+                sign=sign,
+                name=moves.interface,
+                virtual_server="virtual addresses",
+                real_server=str(address),
+                what="virtual address",
+                cause=Cause(kind=Kind.CONFIGURATION, text=why),
+            )
 
 
 def _note(

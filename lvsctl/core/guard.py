@@ -15,14 +15,20 @@ from lvsctl.core.desired import Wanted
 from netlink.types import RealServer, RealServerKey, RealServers
 
 
-def held(wanted: Wanted, observed: RealServers) -> RealServers:
-    """Return the real servers of `observed` that stay although `wanted` lets them go; empty when nothing is held."""
+def held(wanted: Wanted, observed: RealServers, written: RealServers) -> RealServers:
+    """Return the real servers that stay although `wanted` lets them go; empty when nothing is held.
+
+    They are those that serve in `observed`, as we last wrote them (`written`), and those that a hand quiesced or
+    deleted since; of the deleted ones only those that Consul still has, for an old ledger may remember addresses
+    that are somebody else's by now.
+    """
     if any(serves(real_server) for real_server in wanted.entry.real_servers.values()):
         return {}
-    serving = {key: real_server for key, real_server in observed.items() if serves(real_server)}
-    registered = {key: real_server for key, real_server in serving.items() if _is_failing(key, wanted)}
-    gone = {key: real_server for key, real_server in serving.items() if key not in wanted.by_key}
-    return registered or gone
+    ours = {key: real_server for key, real_server in written.items() if serves(real_server)}
+    there = {key: ours.get(key, each) for key, each in observed.items() if serves(each) or key in ours}
+    failing = {key: each for key, each in (ours | there).items() if _is_failing(key, wanted)}
+    gone = {key: each for key, each in there.items() if key not in wanted.by_key}
+    return failing or gone
 
 
 def may_remove(intended: RealServers, observed: RealServers, refused: AbstractSet[RealServerKey]) -> bool:

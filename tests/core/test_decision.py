@@ -5,6 +5,7 @@ table and ledger that know nothing of each other.
 """
 
 import attrs
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,9 +14,9 @@ from lvsctl.core.admission import Rejected, admit
 from lvsctl.core.cause import Kind
 from lvsctl.core.decision import Decision, decide, ledger_after, ledger_settled
 from lvsctl.core.desired import limits_of, query_of
-from lvsctl.core.instance import Answers
+from lvsctl.core.instance import Answer, Answers, Health, Instance
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner
-from netlink.requests import AddRealServer, DeleteRealServer, DeleteVirtualServer, SetRealServer
+from netlink.requests import AddRealServer, DeleteRealServer, DeleteVirtualServer, Request, SetRealServer
 from netlink.types import Address, Observed, RealServerKey, RealServerUsage, Table, VirtualServerKey
 from tests.strategies import KEYS, answers_for, configs, ledgers, tables
 from tests.values import (
@@ -54,7 +55,9 @@ def worlds(draw: st.DrawFn) -> Cycles:
 
 def deciding(world: Cycles) -> tuple[Decision, Observed]:
     observed = world.kernel.observe()
-    return decide(world.config, world.answers, observed, world.ledger, own_addresses=OWN, now=NOW), observed
+    return decide(
+        world.config, world.answers, observed, world.ledger, own_addresses=OWN, templates_expire=False, now=NOW
+    ), observed
 
 
 def ours_of(found: Table, ledger: Ledger) -> Table:
@@ -67,7 +70,8 @@ def ours_of(found: Table, ledger: Ledger) -> Table:
 @given(world=worlds())
 def test_foreign_virtual_servers_stay_as_they_are(world: Cycles) -> None:
     decision, observed = deciding(world)
-    assert decision.foreign.isdisjoint(world.ledger)
+    assert (decision.foreign - decision.disowned).isdisjoint(world.ledger)
+    assert decision.disowned <= decision.foreign
     assert decision.foreign.isdisjoint({step.key for step in decision.steps})
     before = {key: observed.table[key] for key in decision.foreign}
     world.until_quiet()
@@ -298,7 +302,7 @@ def test_what_failed_is_not_remembered_as_written() -> None:
 
 
 def addresses(*, observed: Observed, answers: Answers, ledger: Ledger, config: Config) -> frozenset[Address]:
-    return decide(config, answers, observed, ledger, own_addresses=OWN, now=NOW).addresses
+    return decide(config, answers, observed, ledger, own_addresses=OWN, templates_expire=False, now=NOW).addresses
 
 
 def test_which_virtual_addresses_are_needed() -> None:
@@ -312,6 +316,52 @@ def test_which_virtual_addresses_are_needed() -> None:
     assert addresses(observed=found, answers=answered, ledger=OURS, config=gone) == {VIP}  # while it drains
     drained = observed_of(entry())
     assert addresses(observed=drained, answers=answered, ledger=OURS, config=gone) == frozenset()
+
+
+def test_a_virtual_server_that_waits_keeps_its_address_whatever_it_is_called_now() -> None:
+    renamed = config_of(configured("shop"), configured("mark", KEYS[3]))
+    answered = {query_of(renamed.virtual_servers["mark"]): Answer(instances=(instance(1),))}
+    found = observed_of(entry(real(1)))
+    assert addresses(observed=found, answers=answered, ledger=OURS, config=renamed) == {VIP}
+
+
+def test_who_only_has_the_key_of_one_of_ours_is_foreign_and_left_alone() -> None:
+    gone = config_of(configured("mark", KEYS[3]))
+    theirs = observed_of(entry(real(9), scheduler="fo", persistence=120))
+    ledger = {KEY: attrs.evolve(OURS[KEY], written=entry(real(1)))}
+    decision = decided(theirs, instance(1), config=gone, ledger=ledger)
+    assert KEY not in decision.virtual_servers
+    assert decision.foreign == decision.disowned == {KEY}
+    assert VIP not in decision.addresses
+    assert KEY not in ledger_after(decision, ledger, theirs)
+
+
+PERSISTENT = config_of(configured(persistence=300))
+SERVING = entry(real(1), real(2), persistence=300)
+
+
+@pytest.mark.parametrize(
+    ("leaving", "templates_expire", "request_of_2"),
+    [
+        (failing(2), False, DeleteRealServer(virtual_server=KEY, key=real_key(2))),
+        (failing(2), True, SetRealServer(virtual_server=KEY, real_server=real(2, 0))),
+        (failing(2, Health.MAINTENANCE), False, SetRealServer(virtual_server=KEY, real_server=real(2, 0))),
+    ],
+)
+def test_a_failing_one_is_not_drained_where_persistence_keeps_its_clients(
+    leaving: Instance, *, templates_expire: bool, request_of_2: Request
+) -> None:
+    decision = decided(
+        observed_of(SERVING, connections={real_key(2): 3}),
+        instance(1),
+        leaving,
+        config=PERSISTENT,
+        ledger=OURS,
+        templates_expire=templates_expire,
+    )
+    assert requests(decision) == [request_of_2]
+    deleted = isinstance(request_of_2, DeleteRealServer)
+    assert decision.steps[0].cause.text.startswith("not drained, persistence would keep its clients; ") is deleted
 
 
 def test_what_brings_comes_before_what_only_removes() -> None:

@@ -96,7 +96,15 @@ def test_an_entry_that_could_not_be_read_is_a_note() -> None:
         ),
     )
     observed = observed_of(entry(real(1)))
-    decision = decide(config_of(), {Query(service="reco"): answer}, observed, LEDGER, own_addresses=OWN, now=NOW)
+    decision = decide(
+        config_of(),
+        {Query(service="reco"): answer},
+        observed,
+        LEDGER,
+        own_addresses=OWN,
+        templates_expire=False,
+        now=NOW,
+    )
     assert shown(decision) == [
         ("!", "instance 'reco-9' on node 'app9'", "rejected", False),
         ("!", "an unreadable entry", "rejected", False),

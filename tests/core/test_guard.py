@@ -9,7 +9,7 @@ from lvsctl.config import SafetyConfig
 from lvsctl.core.desired import Wanted, desired
 from lvsctl.core.guard import held
 from lvsctl.core.instance import Health, Instance
-from netlink.types import RealServer, RealServerKey, TableEntry
+from netlink.types import Forwarding, RealServer, RealServerKey, TableEntry
 from tests import strategies
 from tests.values import answers_of, config_of, configured, entry, failing, instance, limits, real, real_key
 
@@ -20,7 +20,7 @@ def wanted(*instances: Instance, tags: tuple[str, ...] = ()) -> Wanted:
 
 
 def stays(found: Wanted, *real_servers: RealServer) -> set[RealServerKey]:
-    return set(held(found, entry(*real_servers).real_servers))
+    return set(held(found, entry(*real_servers).real_servers, {}))
 
 
 def test_nothing_is_held_while_one_passes() -> None:
@@ -59,13 +59,30 @@ def test_a_rejected_one_does_not_stand_in_for_one_that_is_gone() -> None:
     assert stays(found, real(1), real(2)) == {real_key(2)}
 
 
+def test_held_ones_are_as_we_wrote_them_whatever_a_hand_did_since() -> None:
+    written = entry(real(1, 3), real(2, 3), real(3, 3)).real_servers
+    by_hand = entry(real(1, 9, forwarding=Forwarding.DIRECT_ROUTE), real(2, 0)).real_servers  # and 3 deleted
+    assert held(wanted(failing(1), failing(2), failing(3)), by_hand, written) == written
+
+
+def test_one_that_is_gone_from_consul_and_from_the_kernel_stays_gone() -> None:
+    written = entry(real(1), real(2)).real_servers
+    assert held(wanted(), {}, written) == {}
+    assert set(held(wanted(), entry(real(1)).real_servers, written)) == {real_key(1)}
+
+
+def test_one_that_was_drained_before_is_not_brought_back() -> None:
+    written = entry(real(1), real(2, 0)).real_servers
+    assert set(held(wanted(failing(1), failing(2)), entry(real(1)).real_servers, written)) == {real_key(1)}
+
+
 @given(instances=st.lists(strategies.instances(), max_size=5), found=strategies.entries(strategies.KEYS[0]))
 def test_held_ones_serve_are_observed_as_they_are_and_only_when_nothing_wanted_serves(
     instances: list[Instance], found: TableEntry
 ) -> None:
     observed = found.real_servers
     want = wanted(*instances)
-    kept = held(want, observed)
+    kept = held(want, observed, {})
     assert all(observed[key] == each and each.weight > 0 for key, each in kept.items())
     if any(each.weight > 0 for each in want.entry.real_servers.values()):
         assert kept == {}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvsctl.core.ownership import LedgerEntry, Owner, foreign, owner_of
+from lvsctl.core.ownership import LedgerEntry, Owner, foreign, is_still_ours, owner_of
 from netlink.types import Forwarding, RealServer, Table, TableEntry
 from tests.strategies import KEYS, NEVER_CONFIGURED, entries, tables
 from tests.values import KEY, entry, real
@@ -19,9 +19,24 @@ def test_nobodys_is_ours_and_what_the_ledger_knows_too() -> None:
     assert owner_of(WANTED, entry(real(9), scheduler="rr"), LEDGER) is Owner.OURS
 
 
-@pytest.mark.parametrize("found", [WANTED, entry(real(1), real(2), real(9, 0))])
-def test_exactly_as_wanted_is_adopted_drains_of_others_apart(found: TableEntry) -> None:
-    assert owner_of(WANTED, found, {}) is Owner.ADOPTED
+def test_exactly_as_wanted_is_adopted() -> None:
+    assert owner_of(WANTED, entry(real(2), real(1)), {}) is Owner.ADOPTED
+
+
+@pytest.mark.parametrize(
+    ("found", "ours"),
+    [
+        (WANTED, True),
+        (entry(real(1), real(9), scheduler="rr"), True),  # a hand changed the scheduler and one real server
+        (entry(real(9)), True),  # all real servers, not the virtual server
+        (entry(), True),
+        (entry(real(9), scheduler="rr"), False),
+        (entry(scheduler="rr"), False),
+    ],
+)
+def test_a_key_alone_makes_nothing_ours(found: TableEntry, *, ours: bool) -> None:
+    assert is_still_ours(found, attrs.evolve(LEDGER[KEY], written=WANTED)) is ours
+    assert is_still_ours(found, LEDGER[KEY])  # killed before it could be written down
 
 
 @pytest.mark.parametrize(
@@ -31,6 +46,7 @@ def test_exactly_as_wanted_is_adopted_drains_of_others_apart(found: TableEntry) 
         entry(),
         entry(real(1), real(2), real(9)),
         entry(real(1), real(2, 0)),
+        entry(real(1), real(2), real(9, 0)),
         entry(real(1), real(2, 2)),
         entry(real(1), real(2, forwarding=Forwarding.TUNNEL)),
         entry(real(1), real(2, upper_threshold=1)),

@@ -56,7 +56,15 @@ def rows_of(
     local: bool = True,
 ) -> tuple[VirtualServerStatus, ...]:
     config = config or config_of()
-    decision = decide(config, answers, observed, ours() if ledger is None else ledger, own_addresses=OWN, now=NOW)
+    decision = decide(
+        config,
+        answers,
+        observed,
+        ours() if ledger is None else ledger,
+        own_addresses=OWN,
+        templates_expire=False,
+        now=NOW,
+    )
     return virtual_servers(
         config,
         decision,
@@ -146,7 +154,7 @@ def test_degraded_and_where_each_stands() -> None:
 
 
 def test_empty() -> None:
-    assert standing(row_of(observed_of(entry()), failing(1)))[::3] == (State.EMPTY, "no instance passes")
+    assert standing(row_of(observed_of(entry()), failing(9)))[::3] == (State.EMPTY, "no instance passes")
     assert standing(row_of(observed_of(entry()))) == (State.EMPTY, 0, 0, "Consul has no instance of it")
 
 

@@ -21,7 +21,9 @@ CLOSED = 10.0  # seconds the kernel keeps a connection after a reset (IP_VS_TCP_
 MANY = 200
 
 
-def serve(director: Director, *, drain_timeout: str, forwarding: Forwarding = "masquerade") -> tuple[str, str, str]:
+def serve(
+    director: Director, *, drain_timeout: str, forwarding: Forwarding = "masquerade", more: str = ""
+) -> tuple[str, str, str]:
     """Have r1 and r2 serve, in turn; return ipvsadm's words for their virtual server and for the two."""
     director.programs()
     keys = {}
@@ -33,7 +35,7 @@ def serve(director: Director, *, drain_timeout: str, forwarding: Forwarding = "m
         )
     director.configure(
         f'[virtual_server.reco]\naddress = "{VIP4}:{director.port}"\nscheduler = "rr"\n'
-        f'forwarding = "{forwarding}"\ndrain_timeout = "{drain_timeout}"\n'
+        f'forwarding = "{forwarding}"\ndrain_timeout = "{drain_timeout}"\n{more}'
     )
     virtual_server = tcp(VIP4, director.port)
     director.wait_for_weights(virtual_server, keys)
@@ -161,3 +163,19 @@ def test_no_connection_of_two_hundred_breaks_before_the_deadline_and_no_new_one_
         assert not held.broken
         assert director.weights(virtual_server) == {r1: 0, r2: 1}
         assert director.connections(virtual_server)[r1].active >= MANY // 2
+
+
+def test_a_failing_one_loses_its_clients_at_once_where_persistence_would_keep_them(director: Director) -> None:
+    """A quiesced real server keeps the clients that persistence bound to it; one that is dead must not."""
+    director.host.sysctl({"net.ipv4.vs.expire_quiescent_template": 0})
+    virtual_server, r1, r2 = serve(director, drain_timeout="30s", more='persistence = "5m"\n')
+    (bound,) = Traffic(director.scene.client, VIP4, director.port).count(20).answers
+    failing, other = (r1, r2) if bound == "r1" else (r2, r1)
+    director.scene.consul.update_ttl(f"reco-{bound}", "fail")
+    director.wait_for_weights(virtual_server, {other: 1})
+    after = Traffic(director.scene.client, VIP4, director.port).count(20)
+    assert (set(after.answers), after.failures) == ({"r1", "r2"} - {bound}, ())
+    deleted = director.events("real_server_deleted")[-1]
+    assert deleted["real_server"] == failing
+    assert str(deleted["why"]).startswith("not drained, persistence would keep its clients; ")
+    assert director.events("real_server_quiesced") == []
