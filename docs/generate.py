@@ -92,7 +92,7 @@ servers with the same protocol, address and port, or the same firewall mark in t
 without a virtual server, with which the daemon would do nothing.
 
 **Precedence.** A key in `[virtual_server.NAME]` counts before the same key in `[defaults]`, and that before
-the default documented here. Environment variables change nothing. `tags`, `meta`, `scheduler_flags` and all
+the default documented here. Environment variables change no key. `tags`, `meta`, `scheduler_flags` and all
 that identifies a virtual server belong to one virtual server and cannot be in `[defaults]`.
 
 **Durations** are a number and a unit in quotes: `"250ms"`, `"30s"`, `"5m"`, `"1.5h"`. The units are `ms`, `s`,

@@ -47,7 +47,7 @@ def locked(directory: Path) -> Iterator[None]:
     """
     namespace = NAMESPACE.stat().st_ino
     with (
-        _lock(RUN / f"lvsctl.{namespace}.lock", "lvsctl must be able to write there"),
+        _lock(RUN / f"lvsctl.{namespace}.lock", "run as root, for lvsctl must be able to write there"),
         _lock(directory / LOCK, "lvsctl must be able to write daemon.state_directory"),
     ):
         yield

@@ -132,7 +132,8 @@ def test_the_ledger_is_on_disk_before_the_kernel_hears_of_it(tmp_path: Path) -> 
 
 
 def test_without_a_ledger_nothing_is_written(tmp_path: Path) -> None:
-    world = World(state=tmp_path / "gone", kernel=FakeIPVS())
+    (tmp_path / "file").touch()
+    world = World(state=tmp_path / "file" / "gone", kernel=FakeIPVS())
     with pytest.raises(StateError):
         world.cycle(config_of(), instance(1))
     assert world.kernel.writes == []

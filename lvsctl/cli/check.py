@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from lvsctl.cli.columns import count
+from lvsctl.cli.options import DEFAULT_FILE
 
 EPILOG = """\b
 Examples:
@@ -20,7 +21,7 @@ Exit status:
 
 @click.command(epilog=EPILOG, short_help="Say whether a configuration file is valid.")
 @click.argument(
-    "file", type=click.Path(path_type=Path, dir_okay=True, allow_dash=False), default=Path("/etc/lvsctl/lvsctl.toml")
+    "file", type=click.Path(path_type=Path, readable=False), default=Path(DEFAULT_FILE), envvar="LVSCTL_CONFIG"
 )
 def command(file: Path) -> None:
     """Check the configuration FILE (default: /etc/lvsctl/lvsctl.toml).

@@ -36,10 +36,12 @@ Examples:
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(path: Path, output: str) -> None:
     """Show what in the kernel is not as Consul and the configuration want it, and why."""
+    from lvsctl import logs
     from lvsctl.cli.live import ask, reconciler
     from lvsctl.configfile import load
     from lvsctl.core.difference import difference
 
+    logs.configure(level="warning")
     config = load(path)
     answers = ask(config)
     with reconciler(config) as kernel:

@@ -11,7 +11,7 @@ config_file = click.option(
     "-c",
     "--config",
     "path",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     default=DEFAULT_FILE,
     envvar="LVSCTL_CONFIG",
     show_default=True,

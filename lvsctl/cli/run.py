@@ -69,7 +69,11 @@ def command(path: Path, *, dry_run: bool, once: bool, log_level: str | None, log
         elif dry_run:
             _plan(config, kernel)
         else:
-            sys.exit(_once(config, kernel))
+            try:
+                sys.exit(_once(config, kernel))
+            except KeyboardInterrupt:
+                click.echo("lvsctl: interrupted; what was still draining stays quiesced", err=True)
+                sys.exit(130)
 
 
 async def _run(path: Path, config: "Config", kernel: "Reconciler", *, dry_run: bool) -> None:

@@ -1,7 +1,6 @@
 """`lvsctl status`: how everything stands, from the daemon; without one, from the kernel itself."""
 
 import re
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -44,14 +43,21 @@ Examples:
 @click.option("-w", "--watch", is_flag=True, help="Show it again every 2 seconds, until Ctrl-C.")
 def command(name: str | None, path: Path, output: str, *, watch: bool) -> None:
     """Show how the virtual servers stand; with NAME the real servers of one."""
+    try:
+        _show(name, path, output, watch=watch)
+    except KeyboardInterrupt:
+        click.echo()  # the way to leave --watch
+
+
+def _show(name: str | None, path: Path, output: str, *, watch: bool) -> None:
     while True:
         status = read(path)
         if name is not None and name not in {row.name for row in status.virtual_servers}:
-            raise click.UsageError(_unknown(name, status))
+            raise _unknown(name, status)
         if name is not None:
             rows = tuple(row for row in status.virtual_servers if row.name == name)
             status = attrs.evolve(status, virtual_servers=rows)
-        shown = _as_json(status) if output == "json" else "\n".join(_screen(status, name, wide=output == "wide"))
+        shown = _as_json(status) if output == "json" else "\n".join(_screen(status, name, output))
         if not watch:
             click.echo(shown)
             sys.exit(exit_code(status))
@@ -68,16 +74,17 @@ def read(path: Path) -> "Status":
     from lvsctl.control import ask
     from lvsctl.errors import ConfigError, DaemonError
 
+    config, config_error = None, ""
     try:
         config = load(path)
-    except ConfigError:
-        config = None  # a broken file must not hide how things stand
+    except ConfigError as error:
+        config_error = str(error)  # a broken file must not hide how things stand
     socket = config.daemon.control_socket if config else _socket_in(path) or DaemonConfig().control_socket
     try:
         return ask(socket)
     except DaemonError as error:
         names = {each.key: each.name for each in config.virtual_servers.values()} if config else {}
-        return _from_kernel(path, str(error), names)
+        return attrs.evolve(_from_kernel(path, str(error), names), config_error=config_error)
 
 
 def _socket_in(path: Path) -> Path | None:
@@ -119,22 +126,18 @@ def _from_kernel(path: Path, error: str, names: "dict[VirtualServerKey, str]") -
     )
 
 
-def _unknown(name: str, status: "Status") -> str:
+def _unknown(name: str, status: "Status") -> Exception:
+    from lvsctl.errors import DaemonError
+
     known = ", ".join(sorted({row.name for row in status.virtual_servers if row.name})) or "none"
     if status.consul is None:
-        return (
-            f"{visible(status.kernel.error)}, and the kernel has no virtual server '{visible(name)}'; it has: {known}"
-        )
-    return f"no virtual server '{visible(name)}'; there are: {known}"
+        return DaemonError(f"{status.kernel.error}, and the kernel has no virtual server '{name}'; it has: {known}")
+    return click.UsageError(f"no virtual server '{visible(name)}'; there are: {known}")
 
 
-def _screen(status: "Status", name: str | None, *, wide: bool) -> list[str]:
-    """Return the screen, each line cut to the terminal's width; `wide` and pipes get all of it."""
-    lines = render(status, with_real_servers=wide or name is not None, wide=wide)
-    if wide or not sys.stdout.isatty():
-        return lines
-    width = shutil.get_terminal_size().columns
-    return [visible(line, width) for line in lines]
+def _screen(status: "Status", name: str | None, output: str) -> list[str]:
+    wide = output == "wide"
+    return render(status, with_real_servers=wide or name is not None, wide=wide)
 
 
 def exit_code(status: "Status") -> int:
@@ -171,11 +174,13 @@ def _header(status: "Status") -> list[str]:
     rows = [["lvsctl", f"{status.version} on {status.host}, {status.role}{up}"]]
     if status.consul is None:
         rows.append(["", f"{status.kernel.error}; this is the kernel's own table"])
+        if status.config_error:
+            rows.append(["config", f"cannot be read: {status.config_error.splitlines()[0]}"])
     else:
         rows += [["consul", _consul_words(status)], ["kernel", _kernel_words(status)]]
         foreign = f"{count(len(status.foreign), 'virtual server')}, never touched" if status.foreign else "none"
         rows.append(["foreign", foreign])
-    if status.config_error:
+    if status.config_error and status.consul is not None:
         first = status.config_error.splitlines()
         more = f" (and {len(first) - 1} more; lvsctl check shows them)" if len(first) > 1 else ""
         rows.append(["config", f"the last reload was refused, the old one is kept: {first[0]}{more}"])
@@ -185,7 +190,7 @@ def _header(status: "Status") -> list[str]:
 def _consul_words(status: "Status") -> str:
     consul = status.consul
     assert consul is not None  # noqa: S101  # a daemon always says
-    age = "never answered" if consul.data_age is None else f"data {span(consul.data_age)} old"
+    age = "not everything answered yet" if consul.data_age is None else f"data {span(consul.data_age)} old"
     if not consul.failing:
         return f"reachable at {consul.address}, {age}"
     since = f"for {span(status.time - consul.failing_since)}" if consul.failing_since else ""
@@ -194,6 +199,8 @@ def _consul_words(status: "Status") -> str:
 
 
 def _kernel_words(status: "Status") -> str:
+    from lvsctl.core.status import State
+
     kernel = status.kernel
     if kernel.error:
         return f"cannot be reconciled: {kernel.error}"
@@ -202,7 +209,9 @@ def _kernel_words(status: "Status") -> str:
     if kernel.in_sync_since is None:
         return "not reconciled yet"
     clock = time.strftime("%H:%M:%S", time.localtime(kernel.in_sync_since))
-    return f"in sync since {clock} ({span(status.time - kernel.in_sync_since)})"
+    apart = sum(row.state in (State.HELD, State.FOREIGN, State.WAITING) for row in status.virtual_servers)
+    but = f", but for {count(apart, 'virtual server')} (see STATE)" if apart else ""
+    return f"in sync since {clock} ({span(status.time - kernel.in_sync_since)}){but}"
 
 
 def _virtual_servers(rows: Sequence["VirtualServerStatus"], *, with_names: bool) -> list[str]:

@@ -37,7 +37,8 @@ def command(path: Path, *, yes: bool, dry_run: bool) -> None:
     logs.configure(level="warning")
     config = load(path)
     store = Store(config.daemon.state_directory)
-    with contextlib.nullcontext() if dry_run else locked(config.daemon.state_directory), IPVS() as kernel:
+    writer = contextlib.nullcontext() if dry_run else locked(config.daemon.state_directory)
+    with writer, IPVS() as kernel:
         leftovers = find(kernel, Addresses(), store.load(set_aside_damage=False))
         if leftovers.empty:
             click.echo("nothing of lvsctl's is in the kernel")

@@ -141,7 +141,12 @@ class Watches:
     def _failed(self, query: Query, error: str) -> None:
         contact = self._contacts[query]
         if contact.failing_since is None or contact.error != error:
-            log.warning("consul_failed", consul_service=query.service, error=error, kept="the last answer")
+            log.warning(
+                "consul_failed",
+                consul_service=query.service,
+                error=error,
+                kept="the last answer" if query in self._answers else "nothing, it never answered",
+            )
         self._contacts[query] = attrs.evolve(contact, failing_since=contact.failing_since or time.time(), error=error)
 
 
@@ -159,7 +164,7 @@ def back_off(failures: int) -> float:
 async def ask_once(client: Client, queries: Iterable[Query]) -> Answers:
     """Return a fresh answer to every query; raises the first ConsulError when one has none."""
     queries = sorted(queries)
-    tasks = [asyncio.ensure_future(client.instances(query)) for query in queries]
+    tasks = [asyncio.ensure_future(_ask(client, query)) for query in queries]
     try:
         return dict(zip(queries, await asyncio.gather(*tasks), strict=True))
     finally:
@@ -167,3 +172,11 @@ async def ask_once(client: Client, queries: Iterable[Query]) -> Answers:
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError, ConsulError):
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _ask(client: Client, query: Query) -> Answer:
+    try:
+        return await client.instances(query)
+    except ConsulError as error:
+        place = f" in datacenter {query.datacenter!r}" if query.datacenter else ""
+        raise ConsulError(f"Consul service {query.service!r}{place}: {error}") from error

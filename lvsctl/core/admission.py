@@ -16,6 +16,7 @@ import attrs
 
 from lvsctl.config import Network, VirtualServerConfig
 from lvsctl.core.instance import Check, Health, Instance
+from lvsctl.core.words import word
 from netlink.types import Address, Forwarding, RealServerKey, family_of
 
 METADATA_ADDRESSES: Final[frozenset[Address]] = frozenset(
@@ -103,7 +104,7 @@ def admit(instance: Instance, virtual_server: VirtualServerConfig, limits: Limit
     if key is None:
         return Rejected(
             reason=Reason.PORT_DIFFERS,
-            text=f"listens on port {instance.port}, but {_word(virtual_server.forwarding)} leaves the port as it is: "
+            text=f"listens on port {instance.port}, but {word(virtual_server.forwarding)} leaves the port as it is: "
             f'only port {virtual_server.key.port} can work; use forwarding = "masquerade" or move the instance',
         )
     return _by_health(instance, key, only_passing=virtual_server.only_passing, max_weight=limits.max_weight)
@@ -216,7 +217,3 @@ def _failing_text(check: Check | None) -> str:
         return f"in maintenance: {check.output}" if check.output else "in maintenance"
     said = f": {check.output}" if check.output else ""
     return f"check {check.name or check.check_id!r} is {check.health.word}{said}"
-
-
-def _word(forwarding: Forwarding) -> str:
-    return forwarding.name.lower().replace("_", "-")

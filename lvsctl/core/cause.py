@@ -13,6 +13,7 @@ from lvsctl.core.admission import Admitted, Excluded, Reason, Rejected
 from lvsctl.core.desired import Member
 from lvsctl.core.drain import Drained
 from lvsctl.core.instance import Instance
+from lvsctl.core.words import word
 from netlink.types import RealServer, TableEntry, VirtualServer
 
 
@@ -134,12 +135,4 @@ def changes(before: attrs.AttrsInstance, after: attrs.AttrsInstance) -> Iterator
     for field in attrs.fields(type(before)):
         was, is_now = getattr(before, field.name), getattr(after, field.name)
         if was != is_now:
-            yield f"{field.name.replace('_', ' ')} {_word(was)} -> {_word(is_now)}"
-
-
-def _word(value: object) -> str:
-    if isinstance(value, enum.Flag):
-        return " | ".join(flag.name or "?" for flag in value).lower() or "none"
-    if isinstance(value, enum.Enum):
-        return value.name.lower().replace("_", "-")
-    return "none" if value is None else str(value)
+            yield f"{field.name.replace('_', ' ')} {word(was)} -> {word(is_now)}"

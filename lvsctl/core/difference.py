@@ -15,6 +15,7 @@ from lvsctl.core.cause import Cause, Kind, cause_of_absence, changes, name_of
 from lvsctl.core.decision import AddressMoves, Decision, Step, VirtualServerDecision
 from lvsctl.core.drain import Draining
 from lvsctl.core.ownership import Owner
+from lvsctl.core.words import real_server_words, virtual_server_words
 from netlink.requests import (
     AddRealServer,
     AddVirtualServer,
@@ -23,7 +24,6 @@ from netlink.requests import (
     SetRealServer,
     SetVirtualServer,
 )
-from netlink.types import RealServer, VirtualServer
 
 
 class Sign(enum.Enum):
@@ -75,10 +75,10 @@ def _lines(each: VirtualServerDecision) -> Iterator[Line]:
     for step in each.steps:
         yield line_of(step, each)
     planned = {step.request.real_server.key for step in each.steps if isinstance(step.request, SetRealServer)}
-    for key, state in each.draining.items():
+    for key, state in sorted(each.draining.items(), key=lambda pair: pair[0]):
         if key not in planned:
             yield _note(each, Sign.REMOVE, str(key), _draining(state), each.leaving_causes[key], differs=True)
-    for key, real_server in each.held.items():
+    for key, real_server in sorted(each.held.items(), key=lambda pair: pair[0]):
         member = each.wanted.by_key.get(key) if each.wanted else None
         why = cause_of_absence(member).text if member else "no longer registered in Consul"
         cause = Cause(kind=Kind.HELD, text=f"held, for nothing else would serve: {why}")
@@ -149,33 +149,17 @@ def _describe(step: Step, each: VirtualServerDecision) -> tuple[Sign, str | None
     there = each.observed.real_servers if each.observed else {}
     match step.request:
         case AddVirtualServer(virtual_server=virtual_server):
-            return Sign.ADD, None, describe_virtual_server(virtual_server)
+            return Sign.ADD, None, virtual_server_words(virtual_server)
         case SetVirtualServer(virtual_server=virtual_server) if each.observed:
             return Sign.CHANGE, None, ", ".join(changes(each.observed.virtual_server, virtual_server))
         case SetVirtualServer(virtual_server=virtual_server):
-            return Sign.CHANGE, None, describe_virtual_server(virtual_server)
+            return Sign.CHANGE, None, virtual_server_words(virtual_server)
         case DeleteVirtualServer():
             return Sign.REMOVE, None, "the virtual server and what is left of it"
         case AddRealServer(real_server=real_server):
-            return Sign.ADD, str(real_server.key), describe_real_server(real_server)
+            return Sign.ADD, str(real_server.key), real_server_words(real_server)
         case SetRealServer(real_server=real_server):
             what = ", ".join(changes(there[real_server.key], real_server))
             return (Sign.REMOVE if real_server.key in each.leaving else Sign.CHANGE), str(real_server.key), what
         case DeleteRealServer(key=key):
-            return Sign.REMOVE, str(key), describe_real_server(there[key])
-
-
-def describe_virtual_server(virtual_server: VirtualServer) -> str:
-    """Return `wlc` or `sh flag_1, persistence 300 s`: what the virtual server is besides its key."""
-    words = [virtual_server.scheduler]
-    words += [flag.name.lower() for flag in virtual_server.scheduler_flags if flag.name]
-    if virtual_server.one_packet:
-        words.append("one-packet")
-    if virtual_server.persistence:
-        words.append(f"persistence {virtual_server.persistence} s")
-    return ", ".join(words)
-
-
-def describe_real_server(real_server: RealServer) -> str:
-    """Return `masquerade, weight 1`."""
-    return f"{real_server.forwarding.name.lower().replace('_', '-')}, weight {real_server.weight}"
+            return Sign.REMOVE, str(key), real_server_words(there[key])

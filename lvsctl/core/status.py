@@ -4,7 +4,7 @@ Pure. Text in here may come from Consul and is unescaped; whoever shows it escap
 """
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -18,7 +18,8 @@ from lvsctl.core.difference import ipvsadm_delete
 from lvsctl.core.guard import serves
 from lvsctl.core.instance import Health, Instance
 from lvsctl.core.ownership import Owner
-from netlink.types import Address, Observed, RealServerKey, Traffic, VirtualServer, VirtualServerKey
+from lvsctl.core.words import virtual_server_words, word
+from netlink.types import Address, Observed, RealServerKey, Traffic, VirtualServerKey
 
 SCHEMA: Final = "lvsctl.status/1"
 NO_TRAFFIC: Final = Traffic()
@@ -178,7 +179,9 @@ def _of_observed(each: VirtualServerDecision, observed: Observed) -> VirtualServ
     if each.wanted is None:
         return row
     virtual_server = each.wanted.entry.virtual_server
-    return attrs.evolve(row, scheduler=scheduler_words(virtual_server), forwarding=word(each.wanted.config.forwarding))
+    return attrs.evolve(
+        row, scheduler=virtual_server_words(virtual_server), forwarding=word(each.wanted.config.forwarding)
+    )
 
 
 def _waiting(config: VirtualServerConfig, observed: Observed) -> VirtualServerStatus:
@@ -204,7 +207,7 @@ def _bare(
         name=name,
         consul_service=consul_service,
         address=str(key),
-        scheduler=scheduler_words(entry.virtual_server) if entry else "",
+        scheduler=virtual_server_words(entry.virtual_server) if entry else "",
         forwarding=", ".join(forwardings),
         serving=serving,
         wanted=len(real_servers),
@@ -235,14 +238,28 @@ def _state(each: VirtualServerDecision, *, serving: int, wanted: int, refused: b
 def _note(each: VirtualServerDecision, state: State, local: AbstractSet[Address]) -> str:
     notes = []
     if state is State.HELD:
-        notes.append("nothing passes in Consul; the last serving real servers stay")
+        notes.append(f"{_nobody(each)}; the last serving real servers stay")
     if state is State.LEAVING:
         notes.append("no longer in the configuration")
     if state is State.EMPTY:
-        notes.append("no instance passes" if each.wanted and each.wanted.members else "Consul has no instance of it")
+        notes.append(_nobody(each))
     if each.key.address is not None and each.key.address not in local:
         notes.append(f"{each.key.address} is on no interface of this machine")
     return "; ".join(notes)
+
+
+def _nobody(each: VirtualServerDecision) -> str:
+    """Return why nothing that Consul has may serve."""
+    members = each.wanted.members if each.wanted else ()
+    meant = [member for member in members if not member.is_filtered]
+    rejected = sum(isinstance(member.verdict, Rejected) for member in meant)
+    if not members:
+        return "Consul has no instance of it"
+    if not meant:
+        return f"none of Consul's {len(members)} instances has the tags and meta asked for"
+    if rejected == len(meant):
+        return f"rejected: {meant[0].verdict.text}" if rejected == 1 else f"all {rejected} instances are rejected"  # type: ignore[union-attr]
+    return f"no instance passes, {rejected} rejected" if rejected else "no instance passes"
 
 
 def _real_servers(each: VirtualServerDecision, observed: Observed) -> tuple[RealServerStatus, ...]:
@@ -308,20 +325,3 @@ def _row(  # noqa: PLR0917  # a row has its columns
         rate=usage.traffic.connection_rate,
         why=why,
     )
-
-
-def scheduler_words(virtual_server: VirtualServer) -> str:
-    """Return `wlc`, `sh flag-1` or `rr, persistent 300s`: the scheduler with its flags, and the persistence."""
-    flags = [flag.name.lower().replace("_", "-") for flag in virtual_server.scheduler_flags if flag.name]
-    words = " ".join([virtual_server.scheduler, *flags])
-    return f"{words}, persistent {virtual_server.persistence}s" if virtual_server.persistence else words
-
-
-def word(value: enum.Enum) -> str:
-    """Return `direct-route` for DIRECT_ROUTE."""
-    return value.name.lower().replace("_", "-")
-
-
-def names(rows: Sequence[VirtualServerStatus]) -> Sequence[str]:
-    """Return the names that `lvsctl status NAME` accepts."""
-    return [row.name for row in rows if row.name]

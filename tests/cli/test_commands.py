@@ -76,7 +76,7 @@ def test_without_consul_it_is_code_4(tmp_path: Path) -> None:
     file.write_text('[consul]\naddress = "http://127.0.0.1:1"\n[virtual_server.reco]\naddress = "10.9.0.100:80"\n')
     result = run("diff", "-c", str(file))
     assert (result.returncode, result.stdout) == (4, "")
-    assert result.stderr == "lvsctl: cannot reach http://127.0.0.1:1: connection refused\n"
+    assert result.stderr == "lvsctl: Consul service 'reco': cannot reach http://127.0.0.1:1: connection refused\n"
 
 
 def test_a_token_file_that_is_missing_is_code_4_before_anything_else(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_consul_in_trouble() -> None:
     assert header(attrs.evolve(FULL, consul=one))["consul"].startswith("1 Consul service failing for 2 min 5 s")
     two = attrs.evolve(failing, reachable=True, data_age=None)
     assert header(attrs.evolve(FULL, consul=two))["consul"].startswith(
-        "2 Consul services failing for 2 min 5 s, never answered"
+        "2 Consul services failing for 2 min 5 s, not everything answered yet"
     )
 
 

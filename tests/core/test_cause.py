@@ -105,7 +105,7 @@ def test_configuration() -> None:
         configured(scheduler="sh", scheduler_flags=SchedulerFlag.FLAG_1 | SchedulerFlag.FLAG_2, persistence=300)
     )
     step = only(decided(observed_of(TWO), instance(1), instance(2), config=config, ledger=ours(TWO)))
-    text = "scheduler wlc -> sh, scheduler flags none -> flag_1 | flag_2, persistence none -> 300"
+    text = "scheduler wlc -> sh, scheduler flags none -> flag-1 | flag-2, persistence none -> 300"
     assert step.cause == cause(Kind.CONFIGURATION, f"configuration changed: {text}")
     config = config_of(configured(upper_threshold=9))
     step = only(decided(observed_of(entry(real(1))), instance(1), config=config, ledger=ours(entry(real(1)))))

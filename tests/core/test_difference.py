@@ -3,9 +3,10 @@
 import pytest
 
 from lvsctl.core.decision import Decision, decide
-from lvsctl.core.difference import Line, Sign, describe_real_server, describe_virtual_server, difference
+from lvsctl.core.difference import Line, Sign, difference
 from lvsctl.core.instance import Answer, Malformed, Query
 from lvsctl.core.ownership import LedgerEntry
+from lvsctl.core.words import real_server_words, virtual_server_words
 from netlink.types import Family, Forwarding, Protocol, SchedulerFlag, VirtualServer, VirtualServerKey
 from tests.values import (
     KEY,
@@ -50,7 +51,7 @@ def test_every_kind_of_step() -> None:
 def test_a_new_virtual_server_and_one_to_remove() -> None:
     config = config_of(configured(scheduler="sh", scheduler_flags=SchedulerFlag.FLAG_1, persistence=300))
     assert shown(decided(observed_of(), instance(1), config=config)) == [
-        ("+", None, "sh, flag_1, persistence 300 s", True),
+        ("+", None, "sh sh-fallback, persistent 300s", True),
         ("+", "10.0.0.1:8080", "masquerade, weight 1", True),
     ]
     other = config_of(configured("other", VirtualServerKey.by_mark(7)))
@@ -134,5 +135,5 @@ def test_a_foreign_one_in_the_way_says_how_to_be_rid_of_it(key: VirtualServerKey
 
 def test_descriptions() -> None:
     key = VirtualServerKey.by_address(Protocol.UDP, VIP, 53)
-    assert describe_virtual_server(VirtualServer(key=key, scheduler="rr", one_packet=True)) == "rr, one-packet"
-    assert describe_real_server(real(1, 3, forwarding=Forwarding.DIRECT_ROUTE)) == "direct-route, weight 3"
+    assert virtual_server_words(VirtualServer(key=key, scheduler="rr", one_packet=True)) == "rr, one-packet"
+    assert real_server_words(real(1, 3, forwarding=Forwarding.DIRECT_ROUTE)) == "direct-route, weight 3"

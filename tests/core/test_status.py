@@ -15,10 +15,9 @@ from lvsctl.core.status import (
     State,
     VirtualServerStatus,
     bare_virtual_servers,
-    names,
-    scheduler_words,
     virtual_servers,
 )
+from lvsctl.core.words import virtual_server_words
 from netlink.types import Observed, RealServerUsage, SchedulerFlag, TableEntry, Traffic, VirtualServer, VirtualServerKey
 from tests.values import (
     KEY,
@@ -160,7 +159,7 @@ def test_empty() -> None:
 
 def test_held() -> None:
     row = row_of(observed_of(TWO), failing(1))
-    note = "nothing passes in Consul; the last serving real servers stay"
+    note = "no instance passes; the last serving real servers stay"
     assert standing(row) == (State.HELD, 1, 1, note)
     assert places(row) == [
         ("10.0.0.1:8080", Place.HELD, "kept, for nothing else would serve: check 'HTTP' is critical: no answer"),
@@ -244,10 +243,9 @@ def test_without_a_daemon_the_kernel_alone_speaks() -> None:
         ("reco", "tcp 10.9.0.100:80", State.OK, 1, 2, "masquerade"),
     ]
     assert [each.place for each in rows[1].real_servers] == [Place.SERVING, Place.QUIESCED]
-    assert names(rows) == ["reco"]
 
 
-def test_scheduler_words() -> None:
+def test_virtual_server_words() -> None:
     server = VirtualServer(key=KEY, scheduler="sh", scheduler_flags=SchedulerFlag.FLAG_1 | SchedulerFlag.FLAG_2)
-    assert scheduler_words(server) == "sh flag-1 flag-2"
-    assert scheduler_words(VirtualServer(key=KEY, scheduler="rr", persistence=300)) == "rr, persistent 300s"
+    assert virtual_server_words(server) == "sh sh-fallback sh-port"
+    assert virtual_server_words(VirtualServer(key=KEY, scheduler="rr", persistence=300)) == "rr, persistent 300s"

@@ -163,7 +163,7 @@ def test_a_daemon_that_starts_without_consul_leaves_the_table_and_begins_when_it
         assert status.consul.failing_since >= began
         shown = director.lvsctl("status").stdout
         assert "unreachable for " in shown
-        assert "never answered" in shown
+        assert "not everything answered yet" in shown
         diff = director.lvsctl("diff")
         assert (diff.returncode, diff.stdout) == (4, "")
         assert diff.stderr == f"lvsctl: no answer from {made.consul.url} within 10 s\n"
@@ -188,10 +188,10 @@ def test_an_agent_that_comes_back_knowing_nothing_empties_no_virtual_server(dire
         shutil.rmtree(made.consul.files.parent / "data")
         made.consul.start()
         assert made.consul.get("/v1/health/service/reco") == []
-        hold = director.wait_for_event("hold", within=RESUMED, why="no passing instance")
+        hold = director.wait_for_event("hold", within=RESUMED, why="no instance in Consul may serve")
         assert (hold["name"], hold["why"]) == (
             "reco",
-            "Consul has no passing instance; 3 real servers that serve are kept",
+            "no instance in Consul may serve; 3 real servers that serve are kept",
         )
         row = director.status_of("reco")
         assert (row.state, row.serving) == (State.HELD, 3)
@@ -328,7 +328,7 @@ def test_a_token_that_stops_working_keeps_the_table_and_the_next_one_in_the_file
             consul.deregister("reco-r2")  # ends the request that waits
             director.wait_for_event("real_server_quiesced", real_server="10.2.0.12:80")
             consul.register(r3)  # ends the one that may read nothing
-            director.wait_for_event("hold", why="no passing instance")
+            director.wait_for_event("hold", why="no instance in Consul may serve")
             row = director.status_of("reco")
             assert row.state is State.HELD
             assert row.serving >= 1
