@@ -142,7 +142,10 @@ def test_once_makes_it_so_and_says_what_it_did_and_diff_agrees(alone: Director) 
     for command in (["diff"], ["run", "--once"]):
         unreachable = alone.lvsctl(*command)
         assert (unreachable.returncode, unreachable.stdout) == (4, ""), command
-        assert unreachable.stderr == "lvsctl: cannot reach http://10.2.0.5:8599: connection refused\n"
+        assert (
+            unreachable.stderr
+            == "lvsctl: Consul service 'reco': cannot reach http://10.2.0.5:8599: connection refused\n"
+        )
     alone.file.write_text(text.replace('"rr"', '"round-robin"'), encoding="utf-8")
     for command in (["diff"], ["run", "--once"]):
         wrong = alone.lvsctl(*command)
