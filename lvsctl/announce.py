@@ -105,6 +105,8 @@ def _troubles(cycle: Cycle) -> dict[tuple[str, str], str]:
                 source = member.source
                 label = f"{each.name}: {source.instance_id} on {source.node}"
                 troubles["instance_rejected", label] = member.verdict.text
+    if cycle.ledger_error:
+        troubles["ledger_failed", "ledger"] = cycle.ledger_error
     if cycle.address_error:
         troubles["virtual_addresses_failed", "vip"] = cycle.address_error
     return troubles

@@ -54,7 +54,7 @@ class Daemon:
         self._started = time.time()
         self._in_sync_since: float | None = None
         self._cycle_error = ""
-        self._address_error = ""  # why the virtual addresses are not as wanted
+        self._trouble = ""  # with the ledger or the virtual addresses, in the last cycle
         self._cycle_began: float | None = None
 
     async def run(self) -> None:
@@ -82,7 +82,7 @@ class Daemon:
 
     async def status(self) -> Status:
         """Return how everything stands now; the table is read afresh."""
-        error = self._cycle_error or self._address_error
+        error = self._cycle_error or self._trouble
         async with self._kernel:
             look = await asyncio.to_thread(self._reconciler.look, self._config, self._watches.answers)
         refused = {key: refusal.error for (key, _), refusal in self._reconciler.refusals.items()}
@@ -168,7 +168,8 @@ class Daemon:
             finally:
                 self._cycle_began = None
         self._announcer.cycle(cycle, planned=self._dry_run)
-        self._address_error = f"virtual addresses: {cycle.address_error}" if cycle.address_error else ""
+        addresses = f"virtual addresses: {cycle.address_error}" if cycle.address_error else ""
+        self._trouble = cycle.ledger_error or addresses
         if not answers or cycle.undone:
             self._in_sync_since = None
         elif cycle.done or self._in_sync_since is None:

@@ -16,6 +16,7 @@ from lvsctl.config import Config
 from lvsctl.core.decision import AddressMoves, Decision, address_moves, decide, ledger_after, ledger_settled
 from lvsctl.core.instance import Answers
 from lvsctl.core.ownership import Ledger
+from lvsctl.errors import StateError
 from lvsctl.store import Store
 from netlink import settings
 from netlink.client import Client
@@ -78,11 +79,13 @@ class Cycle:
     added_addresses: tuple[Address, ...] = ()
     removed_addresses: tuple[Address, ...] = ()
     address_error: str = ""  # why the virtual addresses are not as wanted; empty when they are
+    ledger_error: str = ""  # why the ledger on disk is not the one in memory; empty when it is
 
     @property
     def undone(self) -> bool:
         """Tell whether the kernel is not yet as it was decided."""
-        return len(self.done) < len(self.look.decision.steps) or bool(self.refusals or self.address_error)
+        trouble = self.refusals or self.address_error or self.ledger_error
+        return len(self.done) < len(self.look.decision.steps) or bool(trouble)
 
 
 class Reconciler:
@@ -103,6 +106,7 @@ class Reconciler:
         self._store = store
         self._clock = clock
         self._ledger: Ledger | None = None
+        self._unsaved = False  # the ledger on disk is older than the one in memory
         self.refusals: Refusals = {}
 
     def look(self, config: Config, answers: Answers, *, ledger: Ledger | None = None) -> Look:
@@ -130,36 +134,50 @@ class Reconciler:
         """Make the kernel what `look` says it should be, and return what was done.
 
         Needs the lock (`store.locked`). Raises NetlinkError or StateError when nothing more can be done now; what was
-        done until then is found again by the next cycle.
+        done until then is found again by the next cycle. A ledger that cannot be written stops what would be new in it
+        and nothing else: a full disk must not keep a failing instance in the table.
         """
         before = self._own_ledger()
         look = self.look(config, answers, ledger=before)
         ledger = ledger_after(look.decision, before, look.observed)
-        if ledger != before:
-            self._save(ledger, durable=ledger.keys() != before.keys())
-        done = tuple(apply(self._kernel, look.decision, self._waiting()))
+        new = ledger.keys() - before.keys()
+        error = self._keep(ledger, durable=ledger.keys() != before.keys())
+        if error and new:
+            self._ledger = ledger = {key: entry for key, entry in ledger.items() if key not in new}
+        waiting = self._waiting() | {(key, None) for key in new if error}
+        done = tuple(apply(self._kernel, look.decision, waiting))
         self.refusals = refusals_after(done, self._still_refused(look.decision), self._clock())
-        self._settle(look.decision, done, ledger=ledger, before=before)
-        return self._move_addresses(Cycle(look=look, done=done, refusals=self.refusals))
+        error = self._settle(look.decision, done, ledger=ledger, before=before) or error
+        return self._move_addresses(Cycle(look=look, done=done, refusals=self.refusals, ledger_error=error))
 
-    def _settle(self, decision: Decision, done: tuple[Done, ...], *, ledger: Ledger, before: Ledger) -> None:
-        """Write down what was done, and forget a virtual server that somebody else created before we could."""
+    def _settle(self, decision: Decision, done: tuple[Done, ...], *, ledger: Ledger, before: Ledger) -> str:
+        """Write down what was done, and forget a virtual server that somebody else created before we could.
+
+        Return why that is not on disk; empty when it is.
+        """
         carried_out = {each.step.request for each in done if each.refused is None}
         failed = {step.key for step in decision.steps if step.request not in carried_out}
         settled = ledger_settled(decision, ledger, failed)
         taken = {each.step.key for each in done if _was_taken(each)} - before.keys()
         settled = {key: entry for key, entry in settled.items() if key not in taken}
-        if settled != ledger:
-            self._save(settled, durable=bool(taken))
+        return self._keep(settled, durable=bool(taken))
 
     def _own_ledger(self) -> Ledger:
         if self._ledger is None:
             self._ledger = self._store.load(set_aside_damage=True)
         return self._ledger
 
-    def _save(self, ledger: Ledger, *, durable: bool) -> None:
-        self._store.save(ledger, durable=durable)
-        self._ledger = ledger
+    def _keep(self, ledger: Ledger, *, durable: bool) -> str:
+        """Have `ledger` in memory and, where it is not there yet, on disk; return why it is not, empty when it is."""
+        if ledger != self._ledger or self._unsaved:
+            self._ledger = ledger
+            try:
+                self._store.save(ledger, durable=durable or self._unsaved)
+            except StateError as error:
+                self._unsaved = True
+                return str(error)
+            self._unsaved = False
+        return ""
 
     def _observe(self, ledger: Ledger) -> Observed:
         """Return the live table, read twice when something of ours seems to be missing: a dump is no snapshot."""

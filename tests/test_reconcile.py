@@ -13,7 +13,6 @@ from lvsctl.core.decision import AddressMoves, Decision
 from lvsctl.core.difference import difference
 from lvsctl.core.instance import Answers, Instance
 from lvsctl.core.ownership import LedgerEntry
-from lvsctl.errors import StateError
 from lvsctl.reconcile import Cycle, Reconciler
 from lvsctl.store import Store
 from netlink.errors import Interrupted, Refused
@@ -131,12 +130,30 @@ def test_the_ledger_is_on_disk_before_the_kernel_hears_of_it(tmp_path: Path) -> 
     assert kernel.ledgers[0] == {KEY, OTHER}
 
 
-def test_without_a_ledger_nothing_is_written(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    world = World(state=tmp_path / "file" / "gone", kernel=FakeIPVS())
-    with pytest.raises(StateError):
-        world.cycle(config_of(), instance(1))
+def test_without_a_ledger_nothing_new_is_written(world: World) -> None:
+    (world.state / "ledger.new").mkdir()  # where its draft would be
+    cycle = world.cycle(config_of(), instance(1))
+    assert "is a directory" in cycle.ledger_error
     assert world.kernel.writes == []
+    (world.state / "ledger.new").rmdir()
+    assert world.cycle(config_of(), instance(1)).ledger_error == ""
+    assert world.table == table_of(entry(real(1)))
+    assert kept(world) == {KEY}
+
+
+def test_without_a_ledger_what_is_there_is_looked_after(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    world = World(state=state, kernel=FakeIPVS())
+    world.cycle(config_of(), instance(1), instance(2))
+    (state / "ledger.json").unlink()
+    state.rmdir()
+    state.touch()
+    cycle = world.cycle(BOTH, instance(1), failing(2))
+    assert cycle.ledger_error
+    assert world.table == table_of(entry(real(1), real(2, 0)))  # and no other virtual server
+    state.unlink()
+    assert world.cycle(BOTH, instance(1), failing(2)).ledger_error == ""
+    assert world.table.keys() == kept(world) == {KEY, OTHER}
 
 
 def test_a_second_start_with_nothing_changed_writes_nothing(world: World) -> None:

@@ -98,7 +98,7 @@ def _once(config: "Config", kernel: "Reconciler") -> int:
     from lvsctl.cli.diff import render
     from lvsctl.cli.live import ask
     from lvsctl.core.difference import difference, line_of
-    from lvsctl.errors import KernelError
+    from lvsctl.errors import KernelError, StateError
 
     answers = ask(config)
     changes = 0
@@ -112,10 +112,10 @@ def _once(config: "Config", kernel: "Reconciler") -> int:
         for text in (*render(done), *moved):
             click.echo(text)
         changes += len(done) + len(moved)
-        if cycle.refusals or cycle.address_error:
-            errors = [refusal.error for refusal in cycle.refusals.values()] + [cycle.address_error]
+        errors = [*(refusal.error for refusal in cycle.refusals.values()), cycle.address_error, cycle.ledger_error]
+        if any(errors):
             click.echo("\n".join(f"lvsctl: {visible(error)}" for error in errors if error), err=True)
-            return KernelError.exit_code
+            return StateError.exit_code if cycle.ledger_error else KernelError.exit_code
         if not cycle.done and not cycle.look.decision.look_again:
             left = [line for line in difference(cycle.look.decision) if line.differs]
             for text in render(left):
