@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.lab.demo import CONFIGURATION
 from tests.lab.scene import HTTP, UDP, VIP4, VIP6, Forwarding, Scene, scene
 
 CHEATS = """
@@ -11,18 +12,20 @@ You are on the director. Consul's API is at {url}; it has the service reco with 
 The virtual addresses {vip4} and {vip6} are on this host's interface front. Each real server answers
 HTTP on port {http} and UDP on port {udp} with its name.
 
-  ipvsadm -Ln                       the table
-  {add_virtual}
-  {add_real}
+  lvsctl diff                       what would be done; the file is $LVSCTL_CONFIG
+  lvsctl run >run.log 2>&1 &        the daemon
+  lvsctl status reco
+  ipvsadm -Ln                       the kernel's own word
   on client curl -s {vip4}     run it on another host: client, consul, {names}
   on r1 bash                        stay there
-  consul catalog services           Consul's command, with its address set
+  consul maint -enable -service=reco-r1 -reason=lab    Consul's command; and watch it leave
   curl -s {url}/v1/health/service/reco
-  lvsctl --help
   exit                              end all of it
 """
 
 RC = """
+export LVSCTL_CONFIG={file}
+cd {directory}
 PS1='director:\\w\\$ '
 on() {{ local host=$1; shift; ip netns exec "$host" "$@"; }}
 consul() {{ CONSUL_HTTP_ADDR={url} {consul} "$@"; }}
@@ -42,8 +45,15 @@ def main() -> int:
             made.consul.register(server.registration())
         made.consul.wait_for_health("reco", {f"reco-{each.name}": "passing" for each in made.real_servers})
         print(_cheats(made), flush=True)
+        file = made.directory / "lvsctl.toml"
+        forwarding_line = f'scheduler = "wrr"\nforwarding = "{forwarding}"'
+        text = CONFIGURATION.format(consul=made.consul.url, vip=VIP4).replace('tags = ["v1"]\n', "")
+        file.write_text(text.replace('scheduler = "wrr"', forwarding_line), encoding="utf-8")
         rc = made.directory / "bashrc"
-        rc.write_text(RC.format(url=made.consul.url, consul=made.consul.program), encoding="utf-8")
+        rc.write_text(
+            RC.format(url=made.consul.url, consul=made.consul.program, file=file, directory=made.directory),
+            encoding="utf-8",
+        )
         with made.director.inside():
             shell = subprocess.Popen(["bash", "--rcfile", str(rc), "-i"], cwd=Path.cwd())
         shell.wait()
@@ -51,13 +61,10 @@ def main() -> int:
 
 
 def _cheats(made: Scene) -> str:
-    flag = {"masquerade": "-m", "direct-route": "-g", "tunnel": "-i"}[made.forwarding]
     return CHEATS.format(
         url=made.consul.url,
         servers=", ".join(f"{each.name} ({each.host.ipv4})" for each in made.real_servers),
         names=", ".join(each.name for each in made.real_servers),
-        add_virtual=f"ipvsadm -A -t {VIP4}:{HTTP} -s rr",
-        add_real=f"ipvsadm -a -t {VIP4}:{HTTP} -r {made.real_servers[0].host.ipv4}:{HTTP} {flag}",
         vip4=VIP4,
         vip6=VIP6,
         http=HTTP,
