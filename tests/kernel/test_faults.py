@@ -166,7 +166,7 @@ def test_a_daemon_that_starts_without_consul_leaves_the_table_and_begins_when_it
         assert "not everything answered yet" in shown
         diff = director.lvsctl("diff")
         assert (diff.returncode, diff.stdout) == (4, "")
-        assert diff.stderr == f"lvsctl: no answer from {made.consul.url} within 10 s\n"
+        assert diff.stderr == f"lvsctl: Consul service 'reco': no answer from {made.consul.url} within 10 s\n"
         once = director.lvsctl("run", "--once")
         assert once.returncode == 6, "the daemon has the lock, with Consul or without"
         assert director.lines() == before
