@@ -3,6 +3,7 @@
 Every error raised on purpose ends here as one message on standard error and the exit code of its class.
 """
 
+import contextlib
 import importlib
 import sys
 from typing import Final
@@ -62,6 +63,7 @@ def main() -> None:
 def _fail(message: str, exit_code: int) -> None:
     from lvsctl.text import visible
 
-    for line in message.splitlines():
-        click.echo(f"lvsctl: {visible(line)}", err=True)
+    with contextlib.suppress(OSError):  # the exit code is honest even where nothing can be said
+        for line in message.splitlines():
+            click.echo(f"lvsctl: {visible(line)}", err=True)
     sys.exit(exit_code)

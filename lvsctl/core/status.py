@@ -252,14 +252,16 @@ def _nobody(each: VirtualServerDecision) -> str:
     """Return why nothing that Consul has may serve."""
     members = each.wanted.members if each.wanted else ()
     meant = [member for member in members if not member.is_filtered]
-    rejected = sum(isinstance(member.verdict, Rejected) for member in meant)
+    rejections = [member.verdict.text for member in meant if isinstance(member.verdict, Rejected)]
     if not members:
         return "Consul has no instance of it"
     if not meant:
         return f"none of Consul's {len(members)} instances has the tags and meta asked for"
-    if rejected == len(meant):
-        return f"rejected: {meant[0].verdict.text}" if rejected == 1 else f"all {rejected} instances are rejected"  # type: ignore[union-attr]
-    return f"no instance passes, {rejected} rejected" if rejected else "no instance passes"
+    if len(rejections) < len(meant):
+        return f"no instance passes, {len(rejections)} rejected" if rejections else "no instance passes"
+    return (
+        f"all {len(meant)} instances are rejected" if len(meant) > 1 else f"its instance is rejected: {rejections[0]}"
+    )
 
 
 def _real_servers(each: VirtualServerDecision, observed: Observed) -> tuple[RealServerStatus, ...]:

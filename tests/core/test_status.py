@@ -157,6 +157,23 @@ def test_empty() -> None:
     assert standing(row_of(observed_of(entry()))) == (State.EMPTY, 0, 0, "Consul has no instance of it")
 
 
+def test_why_nothing_serves() -> None:
+    outside = {"address": "192.0.2.9"}
+    tagged = config_of(configured(tags=("v2",)))
+    assert standing(row_of(observed_of(entry()), failing(8), instance(9, **outside)))[3] == (
+        "no instance passes, 1 rejected"
+    )
+    assert standing(row_of(observed_of(entry()), instance(9, **outside)))[3] == (
+        "its instance is rejected: 192.0.2.9 is outside safety.allowed_networks"
+    )
+    assert standing(row_of(observed_of(entry()), instance(8, **outside), instance(9, **outside)))[3] == (
+        "all 2 instances are rejected"
+    )
+    assert standing(row_of(observed_of(entry()), instance(8), instance(9), config=tagged))[3] == (
+        "none of Consul's 2 instances has the tags and meta asked for"
+    )
+
+
 def test_held() -> None:
     row = row_of(observed_of(TWO), failing(1))
     note = "no instance passes; the last serving real servers stay"
