@@ -13,9 +13,11 @@ import attrs
 
 from lvsctl.apply import Done, Refusals, Target, apply, refusals_after, target_of
 from lvsctl.config import Config
-from lvsctl.core.decision import AddressMoves, Decision, address_moves, decide, ledger_after, ledger_settled
+from lvsctl.core.addresses import AddressMoves, address_moves
+from lvsctl.core.decision import Decision, decide
 from lvsctl.core.instance import Answers
 from lvsctl.core.ownership import Ledger
+from lvsctl.core.remembrance import ledger_after, ledger_settled
 from lvsctl.errors import StateError
 from lvsctl.store import Store
 from netlink import settings

@@ -9,7 +9,8 @@ import attrs
 import pytest
 
 from lvsctl.config import Config, VipConfig
-from lvsctl.core.decision import AddressMoves, Decision
+from lvsctl.core.addresses import AddressMoves
+from lvsctl.core.decision import Decision
 from lvsctl.core.difference import difference
 from lvsctl.core.instance import Answers, Instance
 from lvsctl.core.ownership import LedgerEntry

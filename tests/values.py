@@ -9,10 +9,11 @@ import attrs
 
 from lvsctl.config import Config, VirtualServerConfig
 from lvsctl.core.admission import Limits
-from lvsctl.core.decision import Decision, decide, ledger_after, ledger_settled
+from lvsctl.core.decision import Decision, decide
 from lvsctl.core.desired import limits_of, query_of
 from lvsctl.core.instance import Answer, Answers, Check, Health, Instance
 from lvsctl.core.ownership import Ledger
+from lvsctl.core.remembrance import ledger_after, ledger_settled
 from netlink.fake import FakeIPVS
 from netlink.requests import AddRealServer, AddVirtualServer, Request
 from netlink.types import (

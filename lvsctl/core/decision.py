@@ -75,19 +75,6 @@ class VirtualServerDecision:
 
 
 @attrs.frozen(kw_only=True)
-class AddressMoves:
-    """What is to become of the virtual addresses on our interface."""
-
-    interface: str
-    missing: frozenset[Address] = frozenset()
-    superfluous: frozenset[Address] = frozenset()
-
-    def __len__(self) -> int:
-        """Return how many addresses move."""
-        return len(self.missing) + len(self.superfluous)
-
-
-@attrs.frozen(kw_only=True)
 class Decision:
     """What one cycle decided."""
 
@@ -141,56 +128,6 @@ def decide(
         addresses=_addresses(decisions, observed, _left_alone(config, waiting, ledger) - disowned),
         look_again=now + DRAIN_POLL if any(each.draining for each in decisions.values()) else None,
     )
-
-
-def address_moves(
-    decision: Decision, interface: str, there: AbstractSet[Address], absent: AbstractSet[VirtualServerKey] = frozenset()
-) -> AddressMoves:
-    """Return how the addresses `there` on `interface` become exactly those that are needed.
-
-    `absent` are virtual servers that could not be created. The address of a foreign virtual server stays where it is:
-    it was ours once, when a ledger was lost, and still serves.
-    """
-    unserved = {key.address for key in absent} - {
-        key.address for key, each in decision.virtual_servers.items() if each.intended and key not in absent
-    }
-    wanted = decision.addresses - unserved
-    in_use = {key.address for key in decision.foreign}
-    return AddressMoves(interface=interface, missing=wanted - there, superfluous=frozenset(there - wanted - in_use))
-
-
-def ledger_after(decision: Decision, ledger: Ledger, observed: Observed) -> Ledger:
-    """Return the ledger to write before the steps of `decision`: ours with their drains, as they stood until now.
-
-    What is removed stays in the ledger until the kernel has been seen without it.
-    """
-    kept = {
-        key: entry
-        for key, entry in ledger.items()
-        if key in decision.virtual_servers or key in observed.table or entry.name in decision.waiting
-        if key not in decision.disowned
-    }
-    for key, each in decision.virtual_servers.items():
-        if each.owner is Owner.FOREIGN:
-            continue
-        before = ledger.get(key)
-        kept[key] = LedgerEntry(
-            name=each.name,
-            drain_timeout=each.drain_timeout,
-            written=before.written if before else (each.observed if each.owner is Owner.ADOPTED else None),
-            draining={server: state.since for server, state in each.draining.items()},
-        )
-    return kept
-
-
-def ledger_settled(decision: Decision, ledger: Ledger, failed: AbstractSet[VirtualServerKey]) -> Ledger:
-    """Return `ledger` once the steps of `decision` are done, all but those of the virtual servers in `failed`."""
-    done = {
-        key: each.intended
-        for key, each in decision.virtual_servers.items()
-        if key in ledger and key not in failed and each.owner is not Owner.FOREIGN
-    }
-    return {key: attrs.evolve(entry, written=done[key]) if key in done else entry for key, entry in ledger.items()}
 
 
 def _decide_configured(

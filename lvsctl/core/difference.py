@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
+from lvsctl.core.addresses import AddressMoves
 from lvsctl.core.admission import Rejected
 from lvsctl.core.cause import Cause, Kind, cause_of_absence, changes, name_of
-from lvsctl.core.decision import AddressMoves, Decision, Step, VirtualServerDecision
+from lvsctl.core.decision import Decision, Step, VirtualServerDecision
 from lvsctl.core.drain import Draining
 from lvsctl.core.ownership import Owner
 from lvsctl.core.words import real_server_words, virtual_server_words

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from lvsctl.config import Config
 from lvsctl.core.admission import Rejected, admit
 from lvsctl.core.cause import Kind
-from lvsctl.core.decision import Decision, decide, ledger_after, ledger_settled
+from lvsctl.core.decision import Decision, decide
 from lvsctl.core.desired import limits_of, query_of
 from lvsctl.core.instance import Answer, Answers, Health, Instance
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner
+from lvsctl.core.remembrance import ledger_after, ledger_settled
 from netlink.requests import AddRealServer, DeleteRealServer, DeleteVirtualServer, Request, SetRealServer
 from netlink.types import Address, Observed, RealServerKey, RealServerUsage, Table, VirtualServerKey
 from tests.strategies import KEYS, answers_for, configs, ledgers, tables
