@@ -29,7 +29,7 @@ from netlink.types import RealServerKey, VirtualServerKey
 Target = tuple[VirtualServerKey, RealServerKey | None]
 """What a step changes: a virtual server (None), or one of its real servers."""
 
-BATCH: Final = 512  # steps sent between two looks at the clock and the signals
+BATCH: Final = 512  # steps in one call of the client, whose results come back together
 FIRST_BACK_OFF: Final = 1.0  # seconds
 LONGEST_BACK_OFF: Final = 60.0  # seconds
 

@@ -17,7 +17,7 @@ from lvsctl.core.addresses import AddressMoves, address_moves
 from lvsctl.core.decision import Decision, decide
 from lvsctl.core.instance import Answers
 from lvsctl.core.ownership import Ledger
-from lvsctl.core.remembrance import ledger_after, ledger_settled
+from lvsctl.core.remembrance import ledger_ahead, ledger_settled
 from lvsctl.errors import StateError
 from lvsctl.store import Store
 from netlink import settings
@@ -141,7 +141,7 @@ class Reconciler:
         """
         before = self._own_ledger()
         look = self.look(config, answers, ledger=before)
-        ledger = ledger_after(look.decision, before, look.observed)
+        ledger = ledger_ahead(look.decision, before, look.observed)
         new = ledger.keys() - before.keys()
         error = self._keep(ledger, durable=ledger.keys() != before.keys())
         if error and new:

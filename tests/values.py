@@ -13,7 +13,7 @@ from lvsctl.core.decision import Decision, decide
 from lvsctl.core.desired import limits_of, query_of
 from lvsctl.core.instance import Answer, Answers, Check, Health, Instance
 from lvsctl.core.ownership import Ledger
-from lvsctl.core.remembrance import ledger_after, ledger_settled
+from lvsctl.core.remembrance import ledger_ahead, ledger_settled
 from netlink.fake import FakeIPVS
 from netlink.requests import AddRealServer, AddVirtualServer, Request
 from netlink.types import (
@@ -163,7 +163,7 @@ class Cycles:
         )
         if self.on_decision:
             self.on_decision(decision, self.ledger, observed)
-        self.ledger = ledger_after(decision, self.ledger, observed)
+        self.ledger = ledger_ahead(decision, self.ledger, observed)
         refused = [result for result in self.kernel.apply(requests_of(decision.steps[:steps])) if result]
         assert not refused, refused
         if steps is None:

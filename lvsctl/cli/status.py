@@ -57,7 +57,9 @@ def _show(name: str | None, path: Path, output: str, *, watch: bool) -> None:
         if name is not None:
             rows = tuple(row for row in status.virtual_servers if row.name == name)
             status = attrs.evolve(status, virtual_servers=rows)
-        shown = _as_json(status) if output == "json" else "\n".join(_screen(status, name, output))
+        wide = output == "wide"
+        screen = render(status, with_real_servers=wide or name is not None, wide=wide)
+        shown = _as_json(status) if output == "json" else "\n".join(screen)
         if not watch:
             click.echo(shown)
             sys.exit(exit_code(status))
@@ -133,11 +135,6 @@ def _unknown(name: str, status: "Status") -> Exception:
     if status.consul is None:
         return DaemonError(f"{status.kernel.error}, and the kernel has no virtual server '{name}'; it has: {known}")
     return click.UsageError(f"no virtual server '{visible(name)}'; there are: {known}")
-
-
-def _screen(status: "Status", name: str | None, output: str) -> list[str]:
-    wide = output == "wide"
-    return render(status, with_real_servers=wide or name is not None, wide=wide)
 
 
 def exit_code(status: "Status") -> int:

@@ -13,7 +13,7 @@ from lvsctl.core.ownership import Ledger, LedgerEntry, Owner
 from netlink.types import Observed, VirtualServerKey
 
 
-def ledger_after(decision: Decision, ledger: Ledger, observed: Observed) -> Ledger:
+def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledger:
     """Return the ledger to write before the steps of `decision`: ours with their drains, as they stood until now.
 
     What is removed stays in the ledger until the kernel has been seen without it.

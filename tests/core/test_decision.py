@@ -16,7 +16,7 @@ from lvsctl.core.decision import Decision, decide
 from lvsctl.core.desired import limits_of, query_of
 from lvsctl.core.instance import Answer, Answers, Health, Instance
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner
-from lvsctl.core.remembrance import ledger_after, ledger_settled
+from lvsctl.core.remembrance import ledger_ahead, ledger_settled
 from netlink.requests import AddRealServer, DeleteRealServer, DeleteVirtualServer, Request, SetRealServer
 from netlink.types import Address, Observed, RealServerKey, RealServerUsage, Table, VirtualServerKey
 from tests.strategies import KEYS, answers_for, configs, ledgers, tables
@@ -207,7 +207,7 @@ def test_connections_that_never_end_hold_it_up_until_the_deadline(world: Cycles)
 @given(world=worlds())
 def test_the_ledger_knows_a_virtual_server_before_the_kernel_does(world: Cycles) -> None:
     def check(decision: Decision, ledger: Ledger, observed: Observed) -> None:
-        saved = ledger_after(decision, ledger, observed)
+        saved = ledger_ahead(decision, ledger, observed)
         assert {step.key for step in decision.steps} <= saved.keys()
         assert saved.keys().isdisjoint(decision.foreign)
 
@@ -257,7 +257,7 @@ def test_one_that_returns_is_raised_in_place() -> None:
     decision = decided(observed_of(entry(real(1), real(2, 0))), instance(1), instance(2), ledger=ledger)
     assert requests(decision) == [SetRealServer(virtual_server=KEY, real_server=real(2))]
     assert decision.steps[0].cause.kind is Kind.RETURNED
-    assert ledger_after(decision, ledger, observed_of())[KEY].draining == {}
+    assert ledger_ahead(decision, ledger, observed_of())[KEY].draining == {}
 
 
 def test_a_virtual_server_taken_out_of_the_configuration_drains_then_goes_whole() -> None:
@@ -283,7 +283,7 @@ def test_a_foreign_virtual_server_in_the_way_is_left_alone() -> None:
     assert decision.virtual_servers[KEY].owner is Owner.FOREIGN
     assert decision.foreign == {KEY}
     assert decision.addresses == frozenset()
-    assert ledger_after(decision, {}, observed_of(found)) == {}
+    assert ledger_ahead(decision, {}, observed_of(found)) == {}
 
 
 def test_what_stands_as_wanted_is_adopted_without_a_write() -> None:
@@ -291,12 +291,12 @@ def test_what_stands_as_wanted_is_adopted_without_a_write() -> None:
     decision = decided(observed_of(found), instance(1))
     assert decision.steps == []
     assert decision.foreign == frozenset()
-    assert ledger_after(decision, {}, observed_of(found))[KEY].written == found
+    assert ledger_ahead(decision, {}, observed_of(found))[KEY].written == found
 
 
 def test_what_failed_is_not_remembered_as_written() -> None:
     decision = decided(observed_of(), instance(1))
-    ledger = ledger_after(decision, {}, observed_of())
+    ledger = ledger_ahead(decision, {}, observed_of())
     assert ledger[KEY].written is None
     assert ledger_settled(decision, ledger, {KEY})[KEY].written is None
     assert ledger_settled(decision, ledger, frozenset())[KEY].written == entry(real(1))
@@ -334,7 +334,7 @@ def test_who_only_has_the_key_of_one_of_ours_is_foreign_and_left_alone() -> None
     assert KEY not in decision.virtual_servers
     assert decision.foreign == decision.disowned == {KEY}
     assert VIP not in decision.addresses
-    assert KEY not in ledger_after(decision, ledger, theirs)
+    assert KEY not in ledger_ahead(decision, ledger, theirs)
 
 
 PERSISTENT = config_of(configured(persistence=300))
