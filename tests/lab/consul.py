@@ -18,7 +18,7 @@ from urllib.parse import quote
 import attrs
 
 from tests.lab.hosts import Host, Process
-from tests.lab.kernel import STATE
+from tests.lab.kernels import STATE
 from tests.lab.waiting import eventually
 
 Kind = Literal["dev", "server", "client"]

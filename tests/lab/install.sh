@@ -8,6 +8,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 state=$PWD/build/lab
 mkdir -p "$state"
+# shellcheck source=/dev/null
+. tests/lab/debian.sh
 exec 9>"$state/lock"
 flock 9 # two at once would spoil each other's .venv
 
@@ -75,29 +77,10 @@ install_venv() {
     cp pyproject.toml .venv/pyproject.toml
 }
 
-# Where this machine gets Debian from: the base address of its main archive.
-debian_archive() {
-    local codename
-    # shellcheck source=/dev/null
-    codename=$(. /etc/os-release && echo "${VERSION_CODENAME-}")
-    # shellcheck disable=SC2016 # apt's own words in the format
-    apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(CODENAME) $(COMPONENT)' 'Identifier: Packages' |
-        awk -v wanted="$codename" '$NF == "main" && ($2 == wanted || $3 == wanted) { print $1; exit }'
-}
-
-# Debian bullseye is the last with a Consul. A configuration of apt's own, so that this machine's stays as it is.
+# Debian bullseye is the last with a Consul.
 download_consul() {
-    local apt=$state/apt archive
-    local own=(
-        -o "Dir::Etc::SourceList=/dev/null" -o "Dir::Etc::SourceParts=$apt/sources/" -o "Dir::State::Lists=$apt/lists"
-        -o "Dir::Cache=$apt/cache" -o "APT::Sandbox::User=$(id -un)" -o "Acquire::Languages=none" -q
-    )
-    archive=$(debian_archive)
-    [ -n "$archive" ] || { echo "no Debian archive among this machine's sources" >&2; return 1; }
-    mkdir -p "$apt/sources" "$apt/lists/partial" "$apt/cache/archives/partial" || return
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $archive bullseye main" >"$apt/sources/bullseye.list"
-    apt-get "${own[@]}" update || return
-    (cd "$apt" && apt-get "${own[@]}" download consul) || return
+    local apt=$state/apt
+    download_packages "$apt" bullseye consul || return
     rm -rf "$state/consul.new"
     dpkg-deb -x "$apt"/consul_*.deb "$state/consul.new" || return
     "$state/consul.new/usr/bin/consul" version || return
@@ -113,7 +96,6 @@ install_consul() {
     command -v consul >/dev/null && return
     [ -x "$state/consul/usr/bin/consul" ] && return
     say "Consul, from Debian bullseye"
-    rm -rf "$state/apt"
     download_consul >"$state/consul.log" 2>&1 9>&- && return
     tail -5 "$state/consul.log" >&2
     fail "could not get Consul from Debian bullseye (see build/lab/consul.log; the suite may have moved to the archive)." \

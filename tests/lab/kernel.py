@@ -5,7 +5,8 @@
 Most build machines have no `ip_vs` and no KVM. So the kernel is User-Mode Linux, a Linux kernel that is an
 ordinary program, with the host's own file system as its root and every write to it (but to the working tree)
 kept in memory. Where the host's kernel has IPVS and lets us use it, fresh namespaces of that kernel do the same
-in less time. `init.sh` is the inside.
+in less time. `init.sh` is the inside. LVSCTL_LAB_KERNEL decides: `host`, `uml` (this machine's linux.uml) or one of
+`kernels.RELEASES` (`uml-5.10`: the one of another Debian release).
 
 The exit status is COMMAND's; 124 when the deadline passed, 125 when the kernel could not run it. Only what
 COMMAND prints comes out: the kernel's own messages go to a file, shown when something went wrong.
@@ -35,18 +36,14 @@ from pathlib import Path
 
 import attrs
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-STATE = CHECKOUT / "build" / "lab"
+from tests.lab.kernels import CHECKOUT, RELEASES, STATE, KernelError, UserModeLinux, find_user_mode_linux
+
 PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TERM", "CI", "VIRTUAL_ENV", "COLUMNS", "LINES", "ARGS")
 PASSED_PREFIXES = ("LVSCTL_", "HYPOTHESIS_", "PYTEST_", "PYTHON")
 DEADLINE_PASSED, NO_KERNEL, INTERRUPTED = 124, 125, 130
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 _libc = ctypes.CDLL(None)
-
-
-class KernelError(Exception):
-    """No kernel with IPVS could be had; the text says what to do."""
 
 
 @attrs.frozen(kw_only=True)
@@ -63,7 +60,9 @@ def run(job: Job) -> int:
     """Return the exit status of `job.command`, run inside a kernel with IPVS."""
     if set(str(CHECKOUT)) & set(" \t:,'\""):
         raise KernelError(f"lab: the kernel's command line cannot carry {CHECKOUT}: move it where the path is simple")
-    kind = choose_kernel()
+    name = choose_kernel()
+    kernel = None if name == "host" else find_user_mode_linux(name)
+    kind = "uml" if kernel else "host"
     STATE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="run-", dir=STATE) as directory:
         place = Path(directory)
@@ -74,7 +73,7 @@ def run(job: Job) -> int:
             "LAB_KERNEL": kind,
             "LAB_TTY": "yes" if job.tty else "no",
         }
-        status = _run_in_host_kernel(job, inside) if kind == "host" else _run_in_user_mode_linux(job, place, inside)
+        status = _run_in_user_mode_linux(job, kernel, place, inside) if kernel else _run_in_host_kernel(job, inside)
         if status is not None:
             return status
         answer = place / "status"
@@ -89,8 +88,10 @@ def run(job: Job) -> int:
 def choose_kernel() -> str:
     """Return `host` when the host's kernel has IPVS for us, else `uml`; LVSCTL_LAB_KERNEL decides when set."""
     wanted = os.environ.get("LVSCTL_LAB_KERNEL", "")
-    if wanted in {"host", "uml"}:
+    if wanted in {"host", "uml", *RELEASES}:
         return wanted
+    if wanted:
+        raise KernelError(f"lab: LVSCTL_LAB_KERNEL is {wanted}, which is none of host, uml, {', '.join(RELEASES)}")
     if os.geteuid() == 0 and shutil.which("ipvsadm") and shutil.which("unshare"):
         # Only a try tells: the module, the capability in the first user namespace, a container's filters.
         tried = subprocess.run(
@@ -144,13 +145,12 @@ def _run_in_host_kernel(job: Job, inside: Mapping[str, str]) -> int | None:
     return None
 
 
-def _run_in_user_mode_linux(job: Job, place: Path, inside: Mapping[str, str]) -> int | None:
+def _run_in_user_mode_linux(job: Job, kernel: UserModeLinux, place: Path, inside: Mapping[str, str]) -> int | None:
     """Return the status when we ended the kernel ourselves, None when it ended by itself."""
-    program, modules = find_user_mode_linux()
     with (place / "kernel.log").open("wb") as log, _console(job) as (kernel_end, our_end, answer):
         arguments = [
             *_own_process_namespace(),
-            program,
+            *kernel.command,
             f"mem={job.memory}",
             "root=/dev/root",
             "rootfstype=hostfs",
@@ -164,7 +164,7 @@ def _run_in_user_mode_linux(job: Job, place: Path, inside: Mapping[str, str]) ->
             "quiet",
             "panic=-1",
             "noreboot",
-            f"LAB_MODULES={modules}",
+            f"LAB_MODULES={kernel.modules}",
             *(f"{name}={value}" for name, value in inside.items()),
         ]
         _become_subreaper()
@@ -185,18 +185,6 @@ def _run_in_user_mode_linux(job: Job, place: Path, inside: Mapping[str, str]) ->
             return INTERRUPTED
         finally:
             _end(process)
-
-
-def find_user_mode_linux() -> tuple[str, str]:
-    """Return the path of User-Mode Linux and that of its modules."""
-    program = shutil.which("linux.uml")
-    if not program:
-        raise KernelError("lab: no linux.uml here: `make install` installs it (the package user-mode-linux)")
-    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    modules = Path("/usr/lib/uml/modules") / version
-    if not modules.is_dir():
-        raise KernelError(f"lab: {program} is {version} and has no modules in {modules}: reinstall user-mode-linux")
-    return program, str(modules)
 
 
 def _preload() -> dict[str, str]:
