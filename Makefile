@@ -2,10 +2,10 @@
 PYTHON = .venv/bin/python
 LAB = $(PYTHON) -m tests.lab.kernel
 
-.PHONY: help install demo test lint unit kernel shell clean
+.PHONY: help install demo test lint unit kernel test-kernels shell clean
 
 help: ## this text
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile; sed -n 's/^#: \{0,1\}//p' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile; sed -n 's/^#: \{0,1\}//p' Makefile
 
 #:
 #: One test:    make unit ARGS='tests/core -k drain'      (pytest's arguments)
@@ -14,6 +14,7 @@ help: ## this text
 #: One command: .venv/bin/python -m tests.lab.kernel -- ipvsadm -Ln
 #: LVSCTL_CONSUL=/path/to/consul     use this Consul; else the one on PATH, else Debian's 1.8.7
 #: LVSCTL_LAB_KERNEL=uml|host        use this kernel; else the host's when it has IPVS, else User-Mode Linux
+#:   or uml-5.10, uml-6.1, uml-6.12, uml-7.2, which make test-kernels installs
 
 install: ## install what is missing: Debian packages, .venv, Consul
 	@tests/lab/install.sh $(MAKECMDGOALS)
@@ -32,6 +33,9 @@ unit: install ## the tests that need no special kernel
 
 kernel: install ## the tests that need IPVS, in the lab's kernel
 	$(LAB) --timeout 1200 -- python -m pytest -m kernel -p no:cacheprovider $(ARGS)
+
+test-kernels: install ## the kernel tests of netlink in Linux 5.10, 6.1, 6.12 and 7.2
+	@$(PYTHON) -m tests.lab.every_kernel $(ARGS)
 
 shell: install ## a shell on the director, with client, real servers and Consul running
 	@$(LAB) --tty --timeout 86400 -- python -m tests.lab.shell $(ARGS)
