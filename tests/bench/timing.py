@@ -1,0 +1,49 @@
+"""Measuring ours and theirs in turn, so that a machine with other work to do disturbs both."""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import attrs
+
+Value = TypeVar("Value")
+Run = Callable[[], Sequence[float]]
+"""One untimed preparation and the milliseconds of what was timed after it: one number, or one for each of its parts."""
+
+
+@attrs.frozen
+class Samples:
+    """Milliseconds of ours and of theirs, from alternating runs."""
+
+    ours: tuple[float, ...]
+    theirs: tuple[float, ...]
+
+
+def in_turn(rounds: int, ours: Run, theirs: Run) -> list[Samples]:
+    """Return the samples of each part, from `rounds` runs of both, ours first."""
+    runs = [(ours(), theirs()) for _ in range(rounds)]
+    parts = len(runs[0][0])
+    return [
+        Samples(ours=tuple(one[part] for one, _ in runs), theirs=tuple(other[part] for _, other in runs))
+        for part in range(parts)
+    ]
+
+
+def timed(work: Callable[[], Value]) -> tuple[float, Value]:
+    """Return the milliseconds that `work` takes, and what it returns; rubbish of before is not on its account."""
+    gc.collect()
+    began = time.perf_counter_ns()
+    value = work()
+    return (time.perf_counter_ns() - began) / 1e6, value
+
+
+def median(samples: Sequence[float]) -> float:
+    """Return the middle of `samples`."""
+    return statistics.median(samples)
+
+
+def spread(samples: Sequence[float]) -> float:
+    """Return how far apart the samples are: largest less smallest, as a part of the median."""
+    return (max(samples) - min(samples)) / statistics.median(samples)
