@@ -1,11 +1,13 @@
 """The outcome as text: one aligned table within 120 columns, and what was met. Pure."""
 
+import textwrap
 from collections.abc import Sequence
 
 from tests.bench.result import Result
 
 HEAD = ("work", "shape", "against", "ours ms", "theirs ms", "ratio", "", "target", "met")
 RIGHT = (False, False, False, True, True, True, False, False, False)
+COLUMNS = 120
 QUIET = 0.25  # runs farther apart than this part of their median are worth a word
 
 
@@ -17,7 +19,7 @@ def render(results: Sequence[Result]) -> str:
     for each, row in zip(results, rows, strict=True):
         lines.append(_line(row, widths))
         if each.note:
-            lines.append(f"    {each.note}")
+            lines += textwrap.wrap(each.note, COLUMNS, initial_indent="    ", subsequent_indent="    ")
     return "\n".join([*lines, "", *_summary(results)]) + "\n"
 
 
@@ -59,6 +61,8 @@ def _summary(results: Sequence[Result]) -> list[str]:
     lines = []
     if restless:
         most = max(each.spread or 0.0 for each in restless)
-        lines.append(f"{len(restless)} lines have runs more than {QUIET:.0%} apart, at most {most:.0%}: medians count.")
+        lines.append(
+            f"runs are more than {QUIET:.0%} apart in {len(restless)} of {len(results)} lines, at most {most:.0%}"
+        )
     lines += [f"missed: {each}" for each in missed]
     return [*lines, f"{len(judged) - len(missed)} of {len(judged)} targets met"]

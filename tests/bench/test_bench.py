@@ -54,6 +54,10 @@ def test_ours_and_theirs_take_turns() -> None:
     first, second = in_turn(2, lambda: run("ours", 1.0, 2.0), lambda: run("theirs", 3.0, 4.0))
     assert turns == ["ours", "theirs", "ours", "theirs"]
     assert (first, second) == (Samples((1.0, 1.0), (3.0, 3.0)), Samples((2.0, 2.0), (4.0, 4.0)))
+    turns.clear()
+    (only,) = in_turn(2, lambda: run("ours", 1.0), lambda: run("theirs", 3.0), ours_each=2)
+    assert turns == ["ours", "ours", "theirs", "ours", "ours", "theirs"]
+    assert only == Samples((1.0, 1.0, 1.0, 1.0), (3.0, 3.0))
 
 
 def test_a_line_and_its_exponent() -> None:
@@ -82,7 +86,7 @@ def test_the_table_is_aligned_and_counts() -> None:
         "load  1,000 x 10  qemu              -          -      -              -       -",
         "    not run: no qemu",
         "",
-        "1 lines have runs more than 25% apart, at most 91%: medians count.",
+        "runs are more than 25% apart in 1 of 3 lines, at most 91%",
         "missed: load 1,000 x 10 against C",
         "1 of 2 targets met",
     ]

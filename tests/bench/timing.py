@@ -21,14 +21,18 @@ class Samples:
     theirs: tuple[float, ...]
 
 
-def in_turn(rounds: int, ours: Run, theirs: Run) -> list[Samples]:
-    """Return the samples of each part, from `rounds` runs of both, ours first."""
-    runs = [(ours(), theirs()) for _ in range(rounds)]
-    parts = len(runs[0][0])
-    return [
-        Samples(ours=tuple(one[part] for one, _ in runs), theirs=tuple(other[part] for _, other in runs))
-        for part in range(parts)
-    ]
+def in_turn(rounds: int, ours: Run, theirs: Run, *, ours_each: int = 1) -> list[Samples]:
+    """Return the samples of each part, from `rounds` turns of both; ours runs `ours_each` times in a turn.
+
+    More than once where theirs takes seconds: else ours, in its few milliseconds, would see none of what disturbs them.
+    """
+    our_runs: list[Sequence[float]] = []
+    their_runs: list[Sequence[float]] = []
+    for _ in range(rounds):
+        our_runs += [ours() for _ in range(ours_each)]
+        their_runs.append(theirs())
+    pairs = zip(zip(*our_runs, strict=True), zip(*their_runs, strict=True), strict=True)
+    return [Samples(ours=one, theirs=other) for one, other in pairs]
 
 
 def timed(work: Callable[[], Value]) -> tuple[float, Value]:
