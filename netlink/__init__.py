@@ -16,15 +16,22 @@ from netlink.client import Client
 from netlink.codec import differences
 from netlink.errors import Interrupted, Malformed, NetlinkError, Refused, Unavailable
 from netlink.fake import FakeIPVS
+from netlink.glance import Glance
 from netlink.ipvs import IPVS
 from netlink.requests import (
     AddRealServer,
     AddVirtualServer,
     DeleteRealServer,
     DeleteVirtualServer,
+    Flush,
     Request,
     SetRealServer,
+    SetTimeouts,
     SetVirtualServer,
+    StartSyncDaemon,
+    StopSyncDaemon,
+    ZeroCounters,
+    fill,
 )
 from netlink.types import (
     Address,
@@ -37,9 +44,14 @@ from netlink.types import (
     RealServerKey,
     RealServerUsage,
     SchedulerFlag,
+    SyncDaemon,
+    SyncRole,
     Table,
     TableEntry,
+    Timeouts,
     Traffic,
+    Tunnel,
+    TunnelFlag,
     VirtualServer,
     VirtualServerKey,
 )
@@ -54,7 +66,9 @@ __all__ = [
     "DeleteVirtualServer",
     "FakeIPVS",
     "Family",
+    "Flush",
     "Forwarding",
+    "Glance",
     "Info",
     "Interrupted",
     "Malformed",
@@ -68,12 +82,22 @@ __all__ = [
     "Request",
     "SchedulerFlag",
     "SetRealServer",
+    "SetTimeouts",
     "SetVirtualServer",
+    "StartSyncDaemon",
+    "StopSyncDaemon",
+    "SyncDaemon",
+    "SyncRole",
     "Table",
     "TableEntry",
+    "Timeouts",
     "Traffic",
+    "Tunnel",
+    "TunnelFlag",
     "Unavailable",
     "VirtualServer",
     "VirtualServerKey",
+    "ZeroCounters",
     "differences",
+    "fill",
 ]

@@ -1,20 +1,21 @@
 """A generic netlink socket: requests out, answers and dumps in, silence and permission as errors.
 
-Shell around `framing`; `ipvs` knows what the messages mean. Generic netlink answers inside sendmsg, so all
-acknowledgements are queued when it returns. Source: net/netlink/af_netlink.c.
+Shell around `framing`; `ipvs` knows what the messages mean. Generic netlink does its work inside sendmsg and has queued
+every answer when that returns, and a dump goes on inside recvmsg. So nothing here ever waits: where there is no answer,
+none will come. Source: net/netlink/af_netlink.c.
 """
 
 import contextlib
 import errno
-import itertools
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, TypeVar
+import struct
+from collections.abc import Callable
+from typing import Final
 
 from netlink import framing
 from netlink.errors import Malformed, NetlinkError, Refused, Unavailable
 
-BATCH: Final = 256  # messages in one sendmsg; beyond a hundred, more gains nothing
+BATCH: Final = 512  # messages in one sendmsg; beyond a hundred, more gains little
 _RECEIVE_BUFFER: Final = 2 * 1024 * BATCH  # bytes; a queued acknowledgement costs up to 896
 _DATAGRAM: Final = 65_536  # bytes; the kernel makes dump datagrams as long as it has seen us receive, up to 32 KiB
 
@@ -24,7 +25,10 @@ _SOL_NETLINK: Final = 270
 _NETLINK_CAP_ACK: Final = 10
 _SO_RCVBUFFORCE: Final = 33
 
-Item = TypeVar("Item")
+_ACKNOWLEDGEMENT: Final = struct.Struct("=IHHIIi")  # netlink's header and the errno
+
+Take = Callable[[bytes, int], int]
+"""Reads the message at an offset of a datagram, and those after it that it can; returns where it stopped."""
 
 
 class Disturbed(Exception):
@@ -32,115 +36,122 @@ class Disturbed(Exception):
 
 
 class Channel:
-    """One socket to the kernel. Blocks; `timeout` is seconds of silence after which an answer counts as lost."""
+    """One socket to the kernel. `open_socket` opens it, in the network namespace that is meant."""
 
-    def __init__(self, *, timeout: float) -> None:
-        self._timeout = timeout
-        self._sequence = itertools.count(1)
+    def __init__(self, open_socket: Callable[[], socket.socket]) -> None:
+        self._open_socket = open_socket
+        self._sequence = 1
+        self._buffer = memoryview(bytearray(_DATAGRAM))
         self._socket = self._open()
 
     def close(self) -> None:
         """Close the socket; a second call does nothing."""
         self._socket.close()
 
-    def ask(self, operation: str, family: int, command: int, version: int, body: bytes = b"") -> framing.Message:
+    def reserve(self, count: int) -> int:
+        """Return the first of `count` sequence numbers that follow each other and belong to no earlier request."""
+        if self._sequence + count > 0xFFFFFFFF:
+            self._sequence = 1
+        first = self._sequence
+        self._sequence += count
+        return first
+
+    def ask(
+        self, operation: str, family: int, command: int, version: int, body: bytes = b"", *, target: str = ""
+    ) -> framing.Message:
         """Return the one answer to a request that is no dump."""
-        sequence = self._next()
+        sequence = self.reserve(1)
         packed = framing.request(family, command, version=version, flags=0, sequence=sequence, body=body)
-        self._send(operation, "", packed)
+        self._send(operation, target, packed)
         while True:
-            for message in self._answers(operation, "", sequence):
+            for message in framing.messages(self._answer(operation, target)):
+                if message.sequence != sequence:
+                    continue  # of a request that was given up
                 if message.kind != framing.NLMSG_ERROR:
                     return message
-                _raise_errno(operation, "", framing.errno_of(message))
+                raise_errno(operation, target, framing.errno_of(message))
 
-    def dump(
-        self,
-        operation: str,
-        target: str,
-        request: tuple[int, int, int, bytes],
-        decode: Callable[[framing.Message], Item],
-    ) -> tuple[list[Item], int]:
-        """Return what a dump holds, and in how many datagrams with content it came.
+    def dump(self, operation: str, target: object, request: tuple[int, int, int, bytes], take: Take) -> int:
+        """Have `take` read every message of a dump; return in how many datagrams they came.
 
-        `request` is family, command, version and attributes. Raises Disturbed when the kernel says that it was.
+        `request` is family, command, version and attributes. Raises Disturbed when the kernel says that the table
+        changed meanwhile. What `take` has read is worthless when anything is raised.
         """
         family, command, version, body = request
-        sequence = self._next()
+        sequence = self.reserve(1)
         flags = framing.NLM_F_DUMP
-        items: list[Item] = []
+        packed = framing.request(family, command, version=version, flags=flags, sequence=sequence, body=body)
         datagrams = 0
         try:
-            packed = framing.request(family, command, version=version, flags=flags, sequence=sequence, body=body)
             self._send(operation, target, packed)
             while True:
-                had = len(items)
-                for message in self._answers(operation, target, sequence):
-                    _raise_disturbed(message)
-                    if message.kind in (framing.NLMSG_DONE, framing.NLMSG_ERROR):
-                        _raise_errno(operation, target, framing.errno_of(message))
-                        return items, datagrams + (len(items) > had)
-                    items.append(decode(message))
-                datagrams += len(items) > had
+                datagram = self._answer(operation, target)
+                offset, had = 0, False
+                while offset < len(datagram):
+                    header = framing.header(datagram, offset)
+                    if header.sequence != sequence:
+                        offset += header.padded_length
+                        continue
+                    _raise_disturbed(header.flags)
+                    if header.kind in (framing.NLMSG_DONE, framing.NLMSG_ERROR):
+                        payload = datagram[offset + framing.MESSAGE_HEADER : offset + header.length]
+                        message = framing.Message(header.kind, header.flags, sequence, payload)
+                        raise_errno(operation, str(target), framing.errno_of(message))
+                        return datagrams + had
+                    offset = take(datagram, offset)
+                    had = True
+                datagrams += had
         except (NetlinkError, Disturbed):
             self._reopen()  # the rest of this dump would block the next one with EBUSY
             raise
 
-    def batch(self, what: str, family: int, version: int, requests: Sequence[tuple[int, bytes]]) -> list[int]:
-        """Send up to BATCH requests (command and attributes) at once; return the positive errno of each, 0 for done.
+    def batch(self, packed: bytes, first: int, count: int, what: Callable[[], str]) -> dict[int, int]:
+        """Send `count` requests, `packed` and numbered from `first`, of which the last asks for an acknowledgement.
 
-        Where answers got lost, ENOBUFS stands for each that did not come. NetlinkError when the kernel fell silent.
+        `what` names them in errors. Return the positive errno of each that was not done, by its sequence number.
+        ENOBUFS stands for every answer that got lost, EINTR for an acknowledgement that the kernel did not give. Raises
+        NetlinkError when the requests could not be sent.
         """
-        sequences = [self._next() for _ in requests]
-        packed = [
-            framing.request(
-                family,
-                command,
-                version=version,
-                flags=framing.NLM_F_ACK if sequence == sequences[-1] else 0,
-                sequence=sequence,
-                body=body,
-            )
-            for (command, body), sequence in zip(requests, sequences, strict=True)
-        ]
-        self._send("send", what, b"".join(packed))
-        answers = self._acknowledgements(what, frozenset(sequences), sequences[-1])
-        return [answers.get(sequence, 0) for sequence in sequences]
-
-    def _acknowledgements(self, what: str, ours: frozenset[int], last: int) -> Mapping[int, int]:
-        """Return the errno of each sequence number that has an answer, once `last` was answered."""
-        answers: dict[int, int] = {}
+        try:
+            self._socket.send(packed)
+        except OSError as error:
+            raise NetlinkError("send", what(), f"sending: {error.strerror or error}") from error
+        last = first + count - 1
+        errors: dict[int, int] = {}
         lost = False
-        while lost or last not in answers:
+        answered: set[int] = set()
+        while lost or last not in answered:
             try:
-                received = self._receive("send", what)
-            except BlockingIOError:  # lost, and nothing is left
+                size = self._socket.recv_into(self._buffer, _DATAGRAM, socket.MSG_DONTWAIT)
+            except BlockingIOError:  # nothing is left
+                if not lost:
+                    return errors | {last: errno.EINTR}
                 self._reopen()
-                return dict.fromkeys(ours, errno.ENOBUFS) | answers
+                unknown = (number for number in range(first, last + 1) if number not in answered)
+                return errors | dict.fromkeys(unknown, errno.ENOBUFS)
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
-                    raise NetlinkError("send", what, f"receiving the answer: {error.strerror or error}") from error
-                # Some answers were dropped, and nobody knows whose. Those that were not are queued already.
-                lost = True
-                self._socket.settimeout(0)
+                    raise NetlinkError("send", what(), f"receiving the answer: {error.strerror or error}") from error
+                lost = True  # some were dropped, and nobody knows whose; the others are queued already
                 continue
-            for message in received:
-                if message.sequence in ours and message.kind == framing.NLMSG_ERROR:
-                    answers[message.sequence] = framing.errno_of(message)
-        return answers
-
-    def _next(self) -> int:
-        return next(self._sequence) & 0xFFFFFFFF
+            if size < _ACKNOWLEDGEMENT.size:
+                raise Malformed("send", what(), f"an answer has {size} bytes")
+            _, kind, _, sequence, _, number = _ACKNOWLEDGEMENT.unpack_from(self._buffer)
+            if kind == framing.NLMSG_ERROR and first <= sequence <= last:
+                answered.add(sequence)
+                if number:
+                    errors[sequence] = -number
+        return errors
 
     def _open(self) -> socket.socket:
         try:
-            opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_GENERIC)
+            opened = self._open_socket()
         except (AttributeError, OSError) as error:
             reason = f"this system offers no netlink sockets ({error}); IPVS needs Linux with generic netlink"
             raise Unavailable("open", "IPVS", reason) from error
         try:
-            opened.settimeout(self._timeout)
             opened.bind((0, 0))
+            opened.connect((0, 0))  # from now on nobody but the kernel, whose port is 0, can send us anything
             try:
                 opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
             except PermissionError:
@@ -156,40 +167,37 @@ class Channel:
         self._socket.close()
         self._socket = self._open()
 
-    def _send(self, operation: str, target: str, packed: bytes) -> None:
+    def _send(self, operation: str, target: object, packed: bytes) -> None:
         try:
-            self._socket.sendto(packed, (0, 0))
+            self._socket.send(packed)
         except OSError as error:
-            raise NetlinkError(operation, target, f"sending: {error.strerror or error}") from error
+            raise NetlinkError(operation, str(target), f"sending: {error.strerror or error}") from error
 
-    def _receive(self, operation: str, target: str) -> list[framing.Message]:
-        """Return the messages of the next datagram of the kernel; OSError but a timeout is the caller's."""
-        while True:
-            try:
-                datagram, _, flags, sender = self._socket.recvmsg(_DATAGRAM)
-            except TimeoutError as error:
-                reason = f"no answer from the kernel within {self._timeout:g} s; the outcome is unknown"
-                raise NetlinkError(operation, target, reason) from error
-            if flags & socket.MSG_TRUNC:
-                raise Malformed(operation, target, f"an answer is longer than {_DATAGRAM} bytes")
-            if sender[0] == 0:  # anybody may send us messages; the kernel has port 0
-                return list(framing.messages(datagram))
-
-    def _answers(self, operation: str, target: str, sequence: int) -> Iterator[framing.Message]:
-        """Yield the messages of the next datagram that answer `sequence`; those of requests given up are skipped."""
+    def _answer(self, operation: str, target: object) -> bytes:
+        """Return the next datagram of the kernel."""
         try:
-            received = self._receive(operation, target)
+            size = self._socket.recv_into(self._buffer, _DATAGRAM, socket.MSG_DONTWAIT | socket.MSG_TRUNC)
+        except BlockingIOError as error:
+            raise NetlinkError(operation, str(target), "no answer from the kernel; the outcome is unknown") from error
         except OSError as error:
-            raise NetlinkError(operation, target, f"receiving: {error.strerror or error}") from error
-        return (message for message in received if message.sequence == sequence)
+            raise NetlinkError(operation, str(target), f"receiving: {error.strerror or error}") from error
+        if size > _DATAGRAM:
+            raise Malformed(operation, str(target), f"an answer has {size} bytes, more than {_DATAGRAM}")
+        return bytes(self._buffer[:size])
 
 
-def _raise_disturbed(message: framing.Message) -> None:
-    if message.flags & framing.NLM_F_DUMP_INTR:
+def _raise_disturbed(flags: int) -> None:
+    if flags & framing.NLM_F_DUMP_INTR:
         raise Disturbed("the kernel says so")
 
 
-def _raise_errno(operation: str, target: str, number: int) -> None:
+def netlink_socket() -> socket.socket:
+    """Return a generic netlink socket of the current network namespace."""
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_GENERIC)
+
+
+def raise_errno(operation: str, target: str, number: int) -> None:
+    """Raise what `number`, a positive errno, means for reading; nothing for 0."""
     if number == errno.EPERM:
         reason = "IPVS needs CAP_NET_ADMIN in the initial user namespace: run as root, or give a container NET_ADMIN"
         raise Unavailable(operation, target, reason)

@@ -3,22 +3,38 @@
 One contract suite, tests/netlink/test_contract.py, runs over both.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from netlink.errors import Refused
+from netlink.glance import Glance
 from netlink.requests import Request
-from netlink.types import Info, Observed
+from netlink.types import Info, Observed, SyncDaemon, Timeouts, VirtualServerKey
 
 
 class Client(Protocol):
     """Reads and changes one IPVS table. Blocks; not safe for two threads at once."""
 
-    def observe(self) -> Observed:
-        """Return the whole table with its counters.
+    def observe(self, only: Iterable[VirtualServerKey] | None = None) -> Observed:
+        """Return the table with its counters, or of it `only` some virtual servers; those not there are left out.
 
         Raises Interrupted when other writers disturbed every attempt, NetlinkError otherwise.
         """
+        ...
+
+    def glance(self) -> Glance:
+        """Return what the table looks like, cheaply, to be compared with another glance.
+
+        Equal: unchanged but for thresholds, tunnels, persistence engines and the scheduler's flags.
+        """
+        ...
+
+    def timeouts(self) -> Timeouts:
+        """Return the timeouts of idle connections."""
+        ...
+
+    def sync_daemons(self) -> tuple[SyncDaemon, ...]:
+        """Return the synchronisation daemons that run, at most one of each role."""
         ...
 
     def info(self) -> Info:

@@ -1,4 +1,4 @@
-"""Virtual servers, real servers and requests as bytes, and back, by the rows of `layout`.
+"""Requests and answers of IPVS's generic netlink interface as bytes, by the rows of `layout`.
 
 Pure: `framing` knows netlink itself, `ipvs` does the talking. What the kernel would take silently as garbage
 (ip_vs_ctl.c checks little) is refused here with ValueError. Bytes that do not fit raise Malformed and nothing else.
@@ -6,200 +6,239 @@ Values that only another tool can have put into the table, such as an unknown fl
 nothing this package would write; they never make the rest unreadable. Source: include/uapi/linux/ip_vs.h.
 """
 
-import sys
-from collections.abc import Callable, Mapping
-from typing import Final
-
-import attrs
+from collections.abc import Sequence
+from typing import Any, Final, assert_never
 
 from netlink import framing, wire
+from netlink.bulk import Counters, Decoder
+from netlink.compiler import REFUSED, Pack, packer, problem_of
 from netlink.errors import Malformed
-from netlink.layout import DESTINATION, SERVICE, Row, Value, key_problem, real_server_problem, virtual_server_problem
+from netlink.layout import DAEMON, DESTINATION, INFORMATION, SERVICE, TIMEOUTS, Layout, key_problem
 from netlink.requests import (
     AddRealServer,
     AddVirtualServer,
     DeleteRealServer,
     DeleteVirtualServer,
+    Flush,
+    OtherRequest,
     Request,
     SetRealServer,
+    SetTimeouts,
     SetVirtualServer,
+    StartSyncDaemon,
+    StopSyncDaemon,
+    ZeroCounters,
 )
 from netlink.types import (
     Info,
     RealServer,
     RealServerKey,
     RealServerUsage,
+    SyncDaemon,
+    Timeouts,
     Traffic,
     VirtualServer,
     VirtualServerKey,
 )
-from netlink.wire import Raw
 
 FAMILY_NAME: Final = "IPVS"
 VERSION: Final = 1
 
 NEW_SERVICE, SET_SERVICE, DEL_SERVICE, GET_SERVICE = 1, 2, 3, 4
 NEW_DEST, SET_DEST, DEL_DEST, GET_DEST = 5, 6, 7, 8
-GET_INFO: Final = 15
+NEW_DAEMON, DEL_DAEMON, GET_DAEMON = 9, 10, 11
+SET_CONFIG, GET_CONFIG, GET_INFO, ZERO, FLUSH = 12, 13, 15, 16, 17
 
-_CMD_SERVICE, _CMD_DEST = 1, 2  # IPVS_CMD_ATTR_*: what is nested in a message
+_CMD_SERVICE, _CMD_DEST, _CMD_DAEMON = 1, 2, 3  # IPVS_CMD_ATTR_*: what is nested in a message
 
+# ---- requests
 
-def _admissible(kind: str, who: object, row: Row[Value], plain: wire.Plain) -> wire.Plain:
-    """Return `plain`, or raise ValueError that names object and field."""
-    if isinstance(plain, int) and row.high is not None and not 0 <= plain <= row.high:
-        problem: str | None = f"is not in 0..{row.high}"
-    else:
-        problem = row.form.problem(plain)
-    if problem is not None:
-        raise ValueError(f"{kind} {who}: {row.name} {plain!r} {problem}")
-    return plain
-
-
-def _encode(kind: str, rows: tuple[Row[Value], ...], value: Value, *, identity_only: bool) -> bytes:
-    return b"".join(
-        row.form.attribute(row.number, _admissible(kind, value.key, row, plain))
-        for row in rows
-        if (row.identity or not identity_only) and (plain := row.take(value)) is not None
-    )
+_pack_address_key: Final = packer(
+    SERVICE.named("family", "protocol", "address", "port"), of_key=True, nested=_CMD_SERVICE
+)
+_pack_mark_key: Final = packer(SERVICE.named("family", "mark"), of_key=True, nested=_CMD_SERVICE)
+_pack_service: Final = packer(SERVICE.configuration)
+_pack_destination_key: Final = packer(DESTINATION.identity, of_key=True, nested=_CMD_DEST)
+_pack_destination: Final = packer(DESTINATION.rows, nested=_CMD_DEST)
+_pack_daemon: Final = packer(DAEMON.rows)
+_pack_role: Final = packer(DAEMON.named("role"), nested=_CMD_DAEMON)
+_pack_timeouts: Final = packer(TIMEOUTS.rows)
 
 
-def _decode(kind: str, rows: tuple[Row[Value], ...], found: Mapping[int, bytes]) -> dict[str, object]:
-    plain = {row.name: row.form.unpack(kind, row.name, found[row.number]) for row in rows if row.number in found}
-    raw = Raw(kind, plain)
-    fields: dict[str, object] = {}
-    for row in rows:
-        if row.fills is not None:
-            fields.update(row.fills(raw))
-    return fields
-
-
-def _differences(rows: tuple[Row[Value], ...], one: Value, other: Value) -> tuple[str, ...]:
-    return tuple(row.name for row in rows if row.take(one) != row.take(other))
-
-
-def differences(one: Value, other: Value) -> tuple[str, ...]:
-    """Return the names of the attributes in which two objects of one kind differ for the kernel; () when equal.
-
-    Two spellings of one thing (a prefix of None and of 32) do not differ.
-    """
-    if isinstance(one, VirtualServer):
-        return _differences(SERVICE, one, other)
-    return _differences(DESTINATION, one, other)
-
-
-def _service(virtual_server: VirtualServer) -> bytes:
-    problem = virtual_server_problem(virtual_server)
-    if problem is not None:
-        raise ValueError(f"virtual server {virtual_server.key}: {problem}")
-    body = _encode("virtual server", SERVICE, virtual_server, identity_only=False)
-    return framing.attribute(_CMD_SERVICE, body, nested=True)
+def _packed(layout: Layout, pack: Pack, value: Any, who: object) -> bytes:
+    """Return attributes of `value`, or raise ValueError that names object and field."""
+    problem = layout.problem(value)
+    if problem is None:
+        try:
+            return pack(value)
+        except REFUSED as error:
+            problem = problem_of(layout, value) or str(error)
+    raise ValueError(f"{layout.kind} {who}: {problem}")
 
 
 def encode_key(key: VirtualServerKey) -> bytes:
     """Return the attribute that names a virtual server in a request."""
     problem = key_problem(key)
-    if problem is not None:
-        raise ValueError(f"virtual server {key}: {problem}")
-    body = _encode("virtual server", SERVICE, VirtualServer(key=key), identity_only=True)
-    return framing.attribute(_CMD_SERVICE, body, nested=True)
+    if problem is None:
+        try:
+            return _pack_mark_key(key) if key.mark else _pack_address_key(key)
+        except REFUSED as error:
+            problem = problem_of(SERVICE, VirtualServer(key=key)) or str(error)
+    raise ValueError(f"virtual server {key}: {problem}")
+
+
+class Encoder:
+    """Turns requests into a command and attributes. It keeps the key that it packed last.
+
+    Requests mostly come by virtual server, whose key is in each of them.
+    """
+
+    def __init__(self) -> None:
+        self._key: VirtualServerKey | None = None
+        self._packed_key = b""
+
+    def encode(self, request: Request) -> tuple[int, bytes]:
+        """Return command and attributes of `request`; ValueError where no kernel should get it."""
+        if isinstance(request, AddRealServer):  # by far the most are these two
+            return NEW_DEST, self._parent(request.virtual_server) + _destination(request.real_server)
+        if isinstance(request, SetRealServer):
+            return SET_DEST, self._parent(request.virtual_server) + _destination(request.real_server)
+        match request:
+            case AddVirtualServer(virtual_server=virtual_server):
+                return NEW_SERVICE, self._service(virtual_server)
+            case SetVirtualServer(virtual_server=virtual_server):
+                return SET_SERVICE, self._service(virtual_server)
+            case DeleteVirtualServer(key=key):
+                return DEL_SERVICE, self._parent(key)
+            case DeleteRealServer(virtual_server=parent, key=server):
+                return DEL_DEST, self._parent(parent) + _destination_key(server)
+            case _:
+                return _encode_other(request)
+
+    def _parent(self, key: VirtualServerKey) -> bytes:
+        if key is not self._key:
+            self._packed_key = encode_key(key)
+            self._key = key
+        return self._packed_key
+
+    def _service(self, virtual_server: VirtualServer) -> bytes:
+        key = self._parent(virtual_server.key)[framing.ATTRIBUTE_HEADER :]
+        configuration = _packed(SERVICE, _pack_service, virtual_server, virtual_server.key)
+        return framing.attribute(_CMD_SERVICE, key + configuration, nested=True)
 
 
 def _destination(real_server: RealServer) -> bytes:
-    problem = real_server_problem(real_server)
-    if problem is not None:
-        raise ValueError(f"real server {real_server.key}: {problem}")
-    body = _encode("real server", DESTINATION, real_server, identity_only=False)
-    return framing.attribute(_CMD_DEST, body, nested=True)
+    if not real_server.tunnel_type:  # the rows see all that can be wrong but for a tunnel
+        try:
+            return _pack_destination(real_server)
+        except REFUSED:
+            pass
+    return _packed(DESTINATION, _pack_destination, real_server, real_server.key)
 
 
 def _destination_key(key: RealServerKey) -> bytes:
-    body = _encode("real server", DESTINATION, RealServer(key=key), identity_only=True)
-    return framing.attribute(_CMD_DEST, body, nested=True)
+    return _packed(DESTINATION, lambda real_server: _pack_destination_key(real_server.key), RealServer(key=key), key)
+
+
+def _encode_other(request: OtherRequest) -> tuple[int, bytes]:
+    match request:
+        case ZeroCounters(key=key):
+            return ZERO, b"" if key is None else encode_key(key)
+        case SetTimeouts(timeouts=timeouts):
+            return SET_CONFIG, _packed(TIMEOUTS, _pack_timeouts, timeouts, request.target)
+        case StartSyncDaemon(daemon=daemon):
+            body = _packed(DAEMON, _pack_daemon, daemon, request.target)
+            return NEW_DAEMON, framing.attribute(_CMD_DAEMON, body, nested=True)
+        case StopSyncDaemon(role=role):
+            named = SyncDaemon(role=role, interface="lo")  # its role is all that is sent
+            return DEL_DAEMON, _packed(DAEMON, _pack_role, named, request.target)
+        case Flush():
+            return FLUSH, b""
+        case _:
+            assert_never(request)
 
 
 def encode_request(request: Request) -> tuple[int, bytes]:
-    """Return the command and the attributes that ask for `request`; ValueError where no kernel should get it."""
-    match request:
-        case AddVirtualServer(virtual_server=virtual_server):
-            return NEW_SERVICE, _service(virtual_server)
-        case SetVirtualServer(virtual_server=virtual_server):
-            return SET_SERVICE, _service(virtual_server)
-        case DeleteVirtualServer(key=virtual_server_key):
-            return DEL_SERVICE, encode_key(virtual_server_key)
-        case AddRealServer(virtual_server=parent, real_server=real_server):
-            return NEW_DEST, encode_key(parent) + _destination(real_server)
-        case SetRealServer(virtual_server=parent, real_server=real_server):
-            return SET_DEST, encode_key(parent) + _destination(real_server)
-        case DeleteRealServer(virtual_server=parent, key=real_server_key):
-            return DEL_DEST, encode_key(parent) + _destination_key(real_server_key)
+    """Return command and attributes of `request`; ValueError where no kernel should get it."""
+    return Encoder().encode(request)
+
+
+def encode_batch(requests: Sequence[Request], family: int, first: int) -> bytes:
+    """Return `requests` as messages numbered from `first` on, of which the last asks for an acknowledgement.
+
+    `family` is the number that the kernel gave to IPVS. ValueError where no kernel should get one of them.
+    """
+    encode = Encoder().encode
+    packed_head = framing.Head(family, VERSION).packed
+    parts: list[bytes] = []
+    command, body, sequence = 0, b"", first
+    for sequence, request in enumerate(requests, first):
+        command, body = encode(request)
+        parts.append(packed_head(command, sequence, len(body)))
+        parts.append(body)
+    if parts:
+        parts[-2] = packed_head(command, sequence, len(body), acknowledge=True)
+    return b"".join(parts)
 
 
 # ---- answers
 
-# Callables of any arguments, for the rows decide which fields there are.
-_virtual_server: Final[Callable[..., VirtualServer]] = VirtualServer
-_real_server: Final[Callable[..., RealServer]] = RealServer
 
-_SERVICE_STATS, _SERVICE_STATS64 = 10, 12
-_DEST_STATS, _DEST_STATS64 = 10, 12
-_ACTIVE, _INACTIVE, _PERSISTENT_TEMPLATES = 7, 8, 9
+def service_decoder() -> Decoder:
+    """Return a decoder of the messages of a GET_SERVICE dump; one for each reader, for it learns as it reads."""
+    return Decoder(SERVICE, _CMD_SERVICE)
 
 
-def _counter(kind: str, name: str, payload: bytes | None) -> int:
-    """Return a counter of 4 or 8 bytes, whichever the kernel sent; 0 when it sent none."""
-    if payload is None:
-        return 0
-    if len(payload) not in (4, 8):
-        raise Malformed("read", kind, f"its {name} has {len(payload)} bytes")
-    return int.from_bytes(payload, sys.byteorder)
+def destination_decoder() -> Decoder:
+    """Return a decoder of the messages of a GET_DEST dump."""
+    return Decoder(DESTINATION, _CMD_DEST)
 
 
-def _traffic(kind: str, nested: bytes | None) -> Traffic:
-    found = {} if nested is None else framing.attributes(nested)
-    names = (field.name for field in attrs.fields(Traffic))  # in the order of IPVS_STATS_ATTR_*, from 1
-    return Traffic(**{name: _counter(kind, name, found.get(number)) for number, name in enumerate(names, 1)})
+def daemon_decoder() -> Decoder:
+    """Return a decoder of the messages of a GET_DAEMON dump."""
+    return Decoder(DAEMON, _CMD_DAEMON)
 
 
-def decode_virtual_server(message: framing.Message) -> tuple[VirtualServer, Traffic]:
-    """Return the virtual server, with its counters, of one message of a GET_SERVICE dump."""
-    nested = framing.generic_attributes(message).get(_CMD_SERVICE)
-    if nested is None:
-        raise Malformed("read", "virtual server", "the message has none")
-    found = framing.attributes(nested)
-    fields = _decode("virtual server", SERVICE, found)
-    traffic = _traffic("virtual server", found.get(_SERVICE_STATS64, found.get(_SERVICE_STATS)))
-    return _virtual_server(**fields), traffic
+_new: Final = tuple.__new__  # what _make of a named tuple calls, after counting again what a decoder has counted
 
 
-def decode_real_server(message: framing.Message) -> tuple[RealServer, RealServerUsage]:
-    """Return the real server, with what it carries, of one message of a GET_DEST dump."""
-    nested = framing.generic_attributes(message).get(_CMD_DEST)
-    if nested is None:
-        raise Malformed("read", "real server", "the message has none")
-    found = framing.attributes(nested)
-    usage = RealServerUsage(
-        active=_counter("real server", "active connections", found.get(_ACTIVE)),
-        inactive=_counter("real server", "inactive connections", found.get(_INACTIVE)),
-        persistent=_counter("real server", "persistence templates", found.get(_PERSISTENT_TEMPLATES)),
-        traffic=_traffic("real server", found.get(_DEST_STATS64, found.get(_DEST_STATS))),
-    )
-    return _real_server(**_decode("real server", DESTINATION, found)), usage
+def traffic(counters: Counters) -> Traffic:
+    """Return the counters of a virtual server."""
+    return _new(Traffic, counters)
+
+
+def usage(counters: Counters) -> RealServerUsage:
+    """Return the counters of a real server."""
+    return _new(RealServerUsage, counters)
+
+
+_information: Final = Decoder(INFORMATION, 0)
+_timeouts: Final = Decoder(TIMEOUTS, 0)
 
 
 def decode_info(message: framing.Message) -> Info:
-    """Return what GET_INFO answers: IPVS_INFO_ATTR_VERSION and IPVS_INFO_ATTR_CONN_TAB_SIZE."""
-    found = framing.generic_attributes(message)
-    version, size = (wire.U32.unpack("IPVS information", f"attribute {n}", found.get(n, b"")) for n in (1, 2))
-    if not isinstance(version, int) or not isinstance(size, int):
-        raise Malformed("read", "IPVS information", "version or size is no number")
-    return Info(version=(version >> 16 & 0xFF, version >> 8 & 0xFF, version & 0xFF), connection_table_size=size)
+    """Return what GET_INFO answers."""
+    info: Info = _information.build(framing.generic_attributes(message))
+    return info
+
+
+def decode_timeouts(message: framing.Message) -> Timeouts:
+    """Return what GET_CONFIG answers."""
+    timeouts: Timeouts = _timeouts.build(framing.generic_attributes(message))
+    return timeouts
+
+
+def differences(one: VirtualServer | RealServer, other: VirtualServer | RealServer) -> tuple[str, ...]:
+    """Return the names of the attributes in which two objects of one kind differ for the kernel; () when equal."""
+    rows = (SERVICE if isinstance(one, VirtualServer) else DESTINATION).rows
+    return tuple(row.name for row in rows if row.value_of(one) != row.value_of(other))
 
 
 def as_read_back(virtual_server: VirtualServer) -> VirtualServer:
     """Return `virtual_server` as a dump would give it after it was written: one spelling of each thing."""
-    sent = framing.Message(0, 0, 0, bytes(4) + _service(virtual_server))
-    return decode_virtual_server(sent)[0]
+    (nested,) = framing.attributes(encode_request(AddVirtualServer(virtual_server=virtual_server))[1]).values()
+    read: VirtualServer = service_decoder().build(framing.attributes(nested))
+    return read
 
 
 # ---- finding the family (include/uapi/linux/genetlink.h)
@@ -211,7 +250,7 @@ _FAMILY_ID, _FAMILY_NAME = 1, 2
 
 def encode_family_name() -> bytes:
     """Return the attribute that asks the controller for the family IPVS."""
-    return wire.NAME.attribute(_FAMILY_NAME, FAMILY_NAME)
+    return framing.attribute(_FAMILY_NAME, FAMILY_NAME.encode() + b"\0")
 
 
 def decode_family(message: framing.Message) -> int:

@@ -8,32 +8,44 @@ tests/netlink/test_contract.py, the very suite that the real kernel passes.
 """
 
 import errno
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self, assert_never
 
+import attrs
+
 from netlink import codec
 from netlink.errors import NetlinkError, Refused
+from netlink.glance import Glance
 from netlink.requests import (
     AddRealServer,
     AddVirtualServer,
     DeleteRealServer,
     DeleteVirtualServer,
+    Flush,
+    OtherRequest,
     Request,
     SetRealServer,
+    SetTimeouts,
     SetVirtualServer,
+    StartSyncDaemon,
+    StopSyncDaemon,
+    ZeroCounters,
     refusal,
 )
 from netlink.types import (
     Address,
-    Family,
     Forwarding,
     Info,
     Observed,
     RealServer,
     RealServerKey,
     RealServerUsage,
+    SyncDaemon,
+    SyncRole,
     TableEntry,
+    Timeouts,
     Traffic,
     VirtualServer,
     VirtualServerKey,
@@ -43,6 +55,7 @@ from netlink.types import (
 SCHEDULERS: Final = frozenset(
     {"none", "rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq", "fo", "ovf"}
 )
+INTERFACES: Final[Mapping[str, int]] = types.MappingProxyType({"lo": 65536})
 PERSISTENCE_ENGINES: Final = frozenset({"sip"})
 
 Matches = Callable[[Request], bool]
@@ -51,10 +64,16 @@ Matches = Callable[[Request], bool]
 class FakeIPVS:
     """A table that behaves as the kernel's, with hooks for tests.
 
-    `writes` has every request received, refused ones too, in order. `schedulers` are those its kernel has.
+    `writes` has every request received, refused ones too, in order. `schedulers` are those its kernel has,
+    `interfaces` those of its machine, with the MTU of each.
     """
 
-    def __init__(self, *, schedulers: frozenset[str] = SCHEDULERS) -> None:
+    def __init__(
+        self,
+        *,
+        schedulers: frozenset[str] = SCHEDULERS,
+        interfaces: Mapping[str, int] = INTERFACES,
+    ) -> None:
         self.writes: list[Request] = []
         self._schedulers = schedulers
         self._virtual_servers: dict[VirtualServerKey, VirtualServer] = {}
@@ -63,6 +82,9 @@ class FakeIPVS:
         self._usage: dict[tuple[VirtualServerKey, RealServerKey], RealServerUsage] = {}
         self._failures: list[tuple[Matches, int]] = []
         self._observe_failures: list[NetlinkError] = []
+        self._interfaces = interfaces
+        self._timeouts = Timeouts()
+        self._daemons: dict[SyncRole, SyncDaemon] = {}
 
     # ---- hooks
 
@@ -104,21 +126,41 @@ class FakeIPVS:
         """Return the version that every kernel since 2.6 has, and the usual table size."""
         return Info(version=(1, 2, 1), connection_table_size=4096)
 
-    def observe(self) -> Observed:
-        """Return the whole table with the counters that tests set."""
+    def timeouts(self) -> Timeouts:
+        """Return the timeouts, at first those that a kernel starts with."""
+        return self._timeouts
+
+    def sync_daemons(self) -> tuple[SyncDaemon, ...]:
+        """Return the synchronisation daemons that were started, a master first."""
+        return tuple(self._daemons[role] for role in sorted(self._daemons))
+
+    def observe(self, only: Iterable[VirtualServerKey] | None = None) -> Observed:
+        """Return the table, or `only` some of it, with the counters that tests set."""
         if self._observe_failures:
             raise self._observe_failures.pop(0)
+        keys = [key for key in (self._virtual_servers if only is None else only) if key in self._virtual_servers]
         return Observed(
             table={
-                key: TableEntry(virtual_server=virtual_server, real_servers=dict(self._real_servers[key]))
-                for key, virtual_server in self._virtual_servers.items()
+                key: TableEntry(virtual_server=self._virtual_servers[key], real_servers=dict(self._real_servers[key]))
+                for key in keys
             },
-            traffic={key: self._traffic.get(key, Traffic()) for key in self._virtual_servers},
+            traffic={key: self._traffic.get(key, Traffic()) for key in keys},
             usage={
-                key: {real: self._usage.get((key, real), RealServerUsage()) for real in real_servers}
-                for key, real_servers in self._real_servers.items()
+                key: {real: self._usage.get((key, real), RealServerUsage()) for real in self._real_servers[key]}
+                for key in keys
             },
         )
+
+    def glance(self) -> Glance:
+        """Return what /proc/net/ip_vs would show, in other words."""
+        lines = [b"", b"", b""]
+        for key, virtual_server in self._virtual_servers.items():
+            lines.append(f"{key} {virtual_server.scheduler} {virtual_server.persistence}".encode())
+            lines += [
+                f"  -> {each.key} {each.forwarding.name} {each.weight} 0 0".encode()
+                for each in self._real_servers[key].values()
+            ]
+        return Glance(b"\n".join(lines))
 
     def apply(self, requests: Sequence[Request]) -> list[Refused | None]:
         """Carry out `requests` in order; return one result each, None where it was done."""
@@ -158,14 +200,60 @@ class FakeIPVS:
             case SetRealServer(virtual_server=parent, real_server=real_server):
                 return self._write_real_server(parent, real_server, add=False)
             case DeleteRealServer(virtual_server=parent, key=real_server_key):
-                if parent not in self._virtual_servers:
-                    return errno.ESRCH
-                if real_server_key not in self._real_servers[parent]:
-                    return errno.ENOENT
+                if real_server_key not in self._real_servers.get(parent, {}):
+                    return errno.ENOENT if parent in self._virtual_servers else errno.ESRCH
                 self._forget(parent, real_server_key)
                 return 0
             case _:
+                return self._change_other(request)
+
+    def _change_other(self, request: OtherRequest) -> int:
+        match request:
+            case ZeroCounters(key=key):
+                return self._zero(key)
+            case SetTimeouts(timeouts=timeouts):
+                self._timeouts = timeouts
+            case StartSyncDaemon(daemon=daemon):
+                return self._start(daemon)
+            case StopSyncDaemon(role=role):
+                return 0 if self._daemons.pop(role, None) else errno.ESRCH
+            case Flush():
+                for key in tuple(self._virtual_servers):
+                    self._change(DeleteVirtualServer(key=key))
+            case _:
                 assert_never(request)
+        return 0
+
+    def _zero(self, key: VirtualServerKey | None) -> int:
+        if key is not None and key not in self._virtual_servers:
+            return errno.ESRCH
+        for each in self._virtual_servers if key is None else (key,):
+            self._traffic.pop(each, None)
+            for real_server in self._real_servers[each]:
+                if (usage := self._usage.get((each, real_server))) is not None:
+                    kept = RealServerUsage(active=usage.active, inactive=usage.inactive, persistent=usage.persistent)
+                    self._usage[each, real_server] = kept
+        return 0
+
+    def _start(self, daemon: SyncDaemon) -> int:
+        mixed = any(
+            family_of(real_server.address) is not key.family
+            for key, real_servers in self._real_servers.items()
+            for real_server in real_servers
+        )
+        if mixed:
+            return errno.EINVAL
+        if daemon.interface not in self._interfaces:
+            return errno.ENODEV
+        if daemon.role in self._daemons:
+            return errno.EEXIST
+        overhead = 28 if daemon.group.version == 4 else 48  # IP and UDP headers
+        mtu = 1500
+        if daemon.role is SyncRole.BACKUP:
+            mtu = min(max(self._interfaces[daemon.interface], 1500), 65535)
+        length = mtu - overhead if daemon.max_length is None else daemon.max_length
+        self._daemons[daemon.role] = attrs.evolve(daemon, max_length=length)
+        return 0
 
     def _forget(self, parent: VirtualServerKey, key: RealServerKey) -> None:
         del self._real_servers[parent][key]
@@ -181,8 +269,6 @@ class FakeIPVS:
             return errno.ENOENT
         if virtual_server.persistence_engine not in (None, *PERSISTENCE_ENGINES):
             return errno.ENOENT
-        if key.family is Family.IPV6 and virtual_server.persistence_prefix == 0:
-            return errno.EINVAL
         self._virtual_servers[key] = codec.as_read_back(virtual_server)
         self._real_servers.setdefault(key, {})
         return 0
@@ -191,7 +277,9 @@ class FakeIPVS:
         if parent not in self._virtual_servers:
             return errno.ESRCH
         address = real_server.key.address
-        if family_of(address) is not parent.family and real_server.forwarding is not Forwarding.TUNNEL:
+        if family_of(address) is not parent.family and (
+            real_server.forwarding is not Forwarding.TUNNEL or self._daemons
+        ):
             return errno.EINVAL
         if real_server.lower_threshold > real_server.upper_threshold:
             return errno.ERANGE

@@ -6,7 +6,7 @@ padded to 4 bytes, integers are in host byte order. Source: include/uapi/linux/n
 
 import struct
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 
@@ -26,7 +26,10 @@ _NLA_TYPE_MASK: Final = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 _MESSAGE: Final = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _GENERIC: Final = struct.Struct("=BBH")  # command, version, reserved
 _ATTRIBUTE: Final = struct.Struct("=HH")  # length, type
+MESSAGE_HEADER: Final = _MESSAGE.size  # bytes
+ATTRIBUTE_HEADER: Final = _ATTRIBUTE.size  # bytes
 _ERRNO: Final = struct.Struct("=i")
+_HEAD: Final = struct.Struct("=I4sI8s")
 _BODY: Final = _MESSAGE.size + _GENERIC.size
 
 
@@ -49,38 +52,89 @@ def request(family: int, command: int, *, version: int, flags: int, sequence: in
     )
 
 
+class Head:
+    """Packs the headers of requests of one family: netlink's and generic netlink's."""
+
+    def __init__(self, family: int, version: int) -> None:
+        self._plain = struct.pack("=HH", family, NLM_F_REQUEST)
+        self._acknowledged = struct.pack("=HH", family, NLM_F_REQUEST | NLM_F_ACK)
+        self._ends = [struct.pack("=IBBH", 0, command, version, 0) for command in range(32)]  # port, then generic's
+
+    def packed(self, command: int, sequence: int, length: int, *, acknowledge: bool = False) -> bytes:
+        """Return the header of a request with `length` bytes of attributes."""
+        start = self._acknowledged if acknowledge else self._plain
+        return _HEAD.pack(_BODY + length, start, sequence, self._ends[command])
+
+
 def attribute(number: int, payload: bytes, *, nested: bool = False) -> bytes:
     """Return one attribute as bytes, padded."""
     kind = number | NLA_F_NESTED if nested else number
     return _ATTRIBUTE.pack(4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
 
 
+class Header(NamedTuple):
+    """The header of one netlink message, which lies in its datagram."""
+
+    length: int
+    kind: int
+    flags: int
+    sequence: int
+    port: int
+
+    @property
+    def padded_length(self) -> int:
+        """Return the bytes to the next message."""
+        return (self.length + 3) & ~3
+
+
+def header(datagram: bytes, offset: int) -> Header:
+    """Return the header of the message at `offset`."""
+    end = len(datagram)
+    if end - offset < MESSAGE_HEADER:
+        raise Malformed("read", "message", f"{end - offset} bytes are left, a header has {MESSAGE_HEADER}")
+    found = Header(*_MESSAGE.unpack_from(datagram, offset))
+    if not MESSAGE_HEADER <= found.length <= end - offset:
+        raise Malformed("read", "message", f"its length is {found.length}, {end - offset} bytes are left")
+    return found
+
+
 def messages(datagram: bytes) -> Iterator[Message]:
     """Yield the messages of one received datagram."""
-    offset, end = 0, len(datagram)
-    while offset < end:
-        if end - offset < _MESSAGE.size:
-            raise Malformed("read", "message", f"{end - offset} bytes are left, a header has {_MESSAGE.size}")
-        length, kind, flags, sequence, _ = _MESSAGE.unpack_from(datagram, offset)
-        if not _MESSAGE.size <= length <= end - offset:
-            raise Malformed("read", "message", f"its length is {length}, {end - offset} bytes are left")
-        yield Message(kind, flags, sequence, datagram[offset + _MESSAGE.size : offset + length])
-        offset += (length + 3) & ~3
+    offset = 0
+    while offset < len(datagram):
+        found = header(datagram, offset)
+        payload = datagram[offset + MESSAGE_HEADER : offset + found.length]
+        yield Message(found.kind, found.flags, found.sequence, payload)
+        offset += found.padded_length
 
 
-def attributes(payload: bytes) -> dict[int, bytes]:
-    """Return the attributes in `payload` by number; of a repeated one the last counts, as in the kernel."""
-    found: dict[int, bytes] = {}
-    offset, end = 0, len(payload)
+class Place(NamedTuple):
+    """Where an attribute is: offsets of its header, of its payload, and of the end of that without padding."""
+
+    number: int
+    start: int
+    payload: int
+    end: int
+
+
+def places(data: bytes, start: int = 0, end: int | None = None) -> list[Place]:
+    """Return where the attributes are that fill `data` from `start` to `end`, in order."""
+    found: list[Place] = []
+    offset, end = start, len(data) if end is None else end
     while end - offset >= _ATTRIBUTE.size:
-        length, kind = _ATTRIBUTE.unpack_from(payload, offset)
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
         if not _ATTRIBUTE.size <= length <= end - offset:
             raise Malformed("read", "attribute", f"its length is {length}, {end - offset} bytes are left")
-        found[kind & _NLA_TYPE_MASK] = payload[offset + 4 : offset + length]
+        found.append(Place(kind & _NLA_TYPE_MASK, offset, offset + _ATTRIBUTE.size, offset + length))
         offset += (length + 3) & ~3
     if offset < end:
         raise Malformed("read", "attribute", f"{end - offset} bytes are left, a header has {_ATTRIBUTE.size}")
     return found
+
+
+def attributes(payload: bytes) -> dict[int, bytes]:
+    """Return the attributes in `payload` by number; of a repeated one the last counts, as in the kernel."""
+    return {place.number: payload[place.payload : place.end] for place in places(payload)}
 
 
 def generic_attributes(message: Message) -> dict[int, bytes]:

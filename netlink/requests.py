@@ -6,13 +6,21 @@ carry complete objects and never parts. The meanings follow net/netfilter/ipvs/i
 
 import abc
 import errno
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, Final
 
 import attrs
 
 from netlink.errors import Refused
-from netlink.types import RealServer, RealServerKey, VirtualServer, VirtualServerKey
+from netlink.types import (
+    RealServer,
+    RealServerKey,
+    SyncDaemon,
+    SyncRole,
+    Timeouts,
+    VirtualServer,
+    VirtualServerKey,
+)
 
 
 class _Change(abc.ABC):
@@ -113,23 +121,93 @@ class DeleteRealServer(_Change):
         return f"{self.key} from {self.virtual_server}"
 
 
+@attrs.frozen(kw_only=True)
+class ZeroCounters(_Change):
+    """Have the counters of one virtual server and its real servers, or of all, start from 0 again."""
+
+    operation: ClassVar[str] = "zero counters"
+    key: VirtualServerKey | None = None  # None: of all
+
+    @property
+    def target(self) -> str:
+        """Return the virtual server as text."""
+        return "of all virtual servers" if self.key is None else f"of {self.key}"
+
+
+@attrs.frozen(kw_only=True)
+class SetTimeouts(_Change):
+    """Replace the timeouts of idle connections; those there already keep theirs until the next packet."""
+
+    operation: ClassVar[str] = "set timeouts"
+    timeouts: Timeouts
+
+    @property
+    def target(self) -> str:
+        """Return the seconds."""
+        return f"tcp {self.timeouts.tcp} tcp-fin {self.timeouts.tcp_fin} udp {self.timeouts.udp}"
+
+
+@attrs.frozen(kw_only=True)
+class StartSyncDaemon(_Change):
+    """Start a synchronisation daemon; to change one, stop it first."""
+
+    operation: ClassVar[str] = "start synchronisation daemon"
+    daemon: SyncDaemon
+
+    @property
+    def target(self) -> str:
+        """Return role and interface."""
+        return f"{self.daemon.role.name.lower()} on {self.daemon.interface}"
+
+
+@attrs.frozen(kw_only=True)
+class StopSyncDaemon(_Change):
+    """Stop the synchronisation daemon of one role."""
+
+    operation: ClassVar[str] = "stop synchronisation daemon"
+    role: SyncRole
+
+    @property
+    def target(self) -> str:
+        """Return the role."""
+        return self.role.name.lower()
+
+
+@attrs.frozen(kw_only=True)
+class Flush(_Change):
+    """Delete every virtual server of this network namespace, whoever made it; connections stay until they time out.
+
+    To reload a table is no use for it: the kernel keeps deleted real servers for two minutes in a list that every
+    addition searches.
+    """
+
+    operation: ClassVar[str] = "flush"
+
+    @property
+    def target(self) -> str:
+        """Return what goes."""
+        return "the IPVS table"
+
+
 VirtualServerRequest = AddVirtualServer | SetVirtualServer | DeleteVirtualServer
 RealServerRequest = AddRealServer | SetRealServer | DeleteRealServer
-Request = VirtualServerRequest | RealServerRequest
+TableRequest = VirtualServerRequest | RealServerRequest
+OtherRequest = ZeroCounters | SetTimeouts | StartSyncDaemon | StopSyncDaemon | Flush
+Request = TableRequest | OtherRequest
 
 _ANY_REQUEST: Final[Mapping[int, str]] = {
     errno.EPERM: "not permitted: changing IPVS needs CAP_NET_ADMIN in the initial user namespace; run as root",
     errno.ENOMEM: "the kernel is out of memory",
+    errno.EINTR: "the kernel gave no answer, so whether it took effect is unknown: read the table again",
     errno.ENOBUFS: "its acknowledgement was lost, so whether it took effect is unknown: read the table again",
     errno.EAFNOSUPPORT: "the kernel's IPVS was built without this address family",
 }
 _NO_VIRTUAL_SERVER: Final = "there is no such virtual server"
 _THRESHOLDS: Final = "the lower threshold is above the upper one, or the weight is out of range"
 _ADDRESS: Final = (
-    "the address cannot be a real server (multicast, broadcast, unspecified or link-local), "
-    "or its family differs from the virtual server's, which only tunnel forwarding allows"
+    "the address cannot be a real server (multicast, broadcast, unspecified or link-local; none can where no interface "
+    "is up), or its family differs from the virtual server's, which only tunnel forwarding allows"
 )
-_PERSISTENCE_PREFIX: Final = "the kernel refuses the values; an IPv6 persistence prefix must be 1 to 128"
 
 
 def _unknown_name(virtual_server: VirtualServer) -> str:
@@ -145,13 +223,13 @@ def _meanings(request: Request) -> Mapping[int, str]:
             return {
                 errno.EEXIST: "this virtual server exists already",
                 errno.ENOENT: _unknown_name(virtual_server),
-                errno.EINVAL: _PERSISTENCE_PREFIX,
+                errno.EINVAL: "the kernel refuses these values",
             }
         case SetVirtualServer(virtual_server=virtual_server):
             return {
                 errno.ESRCH: _NO_VIRTUAL_SERVER,
                 errno.ENOENT: _unknown_name(virtual_server),
-                errno.EINVAL: _PERSISTENCE_PREFIX,
+                errno.EINVAL: "the kernel refuses these values",
             }
         case DeleteVirtualServer():
             return {errno.ESRCH: _NO_VIRTUAL_SERVER}
@@ -174,9 +252,53 @@ def _meanings(request: Request) -> Mapping[int, str]:
                 errno.ESRCH: _NO_VIRTUAL_SERVER,
                 errno.ENOENT: "there is no such real server in that virtual server",
             }
+        case _:
+            return _other_meanings(request)
+
+
+def _other_meanings(request: OtherRequest) -> Mapping[int, str]:
+    match request:
+        case ZeroCounters():
+            return {errno.ESRCH: _NO_VIRTUAL_SERVER}
+        case SetTimeouts():
+            return {errno.EINVAL: "the kernel refuses a timeout of this many seconds"}
+        case StartSyncDaemon(daemon=daemon):
+            return {
+                errno.EEXIST: f"a synchronisation daemon is {daemon.role.name.lower()} already; stop it first",
+                errno.ENODEV: f"there is no interface {daemon.interface!r}, or it has no address of the group's family",
+                errno.EINVAL: "the kernel refuses the values, or a real server of another family than its virtual "
+                "server is in the table, which excludes synchronisation",
+            }
+        case StopSyncDaemon(role=role):
+            return {
+                errno.ESRCH: f"no synchronisation daemon is {role.name.lower()}",
+                errno.EINTR: "the kernel gave no answer, so whether it stopped is unknown: read the daemons",
+            }
+        case Flush():
+            return {}
 
 
 def refusal(request: Request, number: int) -> Refused:
     """Return the kernel's answer `number` (a positive errno) to `request` as an error that says what it means."""
     meaning = _meanings(request).get(number) or _ANY_REQUEST.get(number)
     return Refused(request.operation, request.target, number, meaning)
+
+
+def fill(virtual_server: VirtualServer, real_servers: Iterable[RealServer]) -> tuple[Request, ...]:
+    """Return the requests that create `virtual_server` with `real_servers` in the order that the kernel does fastest.
+
+    Maglev hashing (`mh`) builds its whole table anew for every real server. So one of those has no scheduler while it
+    is filled, which refuses new connections no longer than it takes to make the others. The scheduler is named first
+    too, for a kernel without it then refuses the first request, and with it all.
+    """
+    key = virtual_server.key
+    additions = [AddRealServer(virtual_server=key, real_server=real_server) for real_server in real_servers]
+    if virtual_server.scheduler != "mh" or len(additions) < 2:
+        return (AddVirtualServer(virtual_server=virtual_server), *additions)
+    unscheduled = attrs.evolve(virtual_server, scheduler="none")
+    return (
+        AddVirtualServer(virtual_server=virtual_server),
+        SetVirtualServer(virtual_server=unscheduled),
+        *additions,
+        SetVirtualServer(virtual_server=virtual_server),
+    )

@@ -7,7 +7,7 @@ What the numbers mean is the kernel's: include/uapi/linux/ip_vs.h.
 import enum
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import attrs
 
@@ -17,6 +17,7 @@ EnumInt = TypeVar("EnumInt", bound=enum.IntEnum)
 MAX_WEIGHT: Final = 2**31 - 1  # an int in the kernel; more comes back negative or ERANGE
 MAX_PERSISTENCE: Final = 86_400 * 31  # seconds; the kernel multiplies by HZ and silently wraps
 MAX_CONNECTIONS: Final = 2**31 - 1  # thresholds; more is EINVAL on the newest kernels
+MAX_TIMEOUT: Final = (2**31 - 1) // 1000  # seconds; the kernel multiplies by HZ, at most 1000, into an int
 IRREGULAR_MASK: Final = -1  # a persistence_prefix as read where another tool set a mask that is no prefix
 
 
@@ -71,6 +72,26 @@ class Forwarding(enum.IntEnum):
         return _unnamed(cls, value, 7)  # IP_VS_CONN_F_FWD_MASK; the kernel lets others ask for 5 to 7
 
 
+class Tunnel(enum.IntEnum):
+    """What wraps a packet on its way to a real server reached by a tunnel (IP_VS_CONN_F_TUNNEL_TYPE_*)."""
+
+    IPIP = 0
+    GUE = 1  # Generic UDP Encapsulation; needs a UDP port
+    GRE = 2
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Tunnel | None":
+        return _unnamed(cls, value, 255)  # the kernel lets others ask for 3 to 255
+
+
+class TunnelFlag(enum.IntFlag):
+    """How a gue or gre tunnel protects what it carries (IP_VS_TUNNEL_ENCAP_FLAG_*)."""
+
+    NONE = 0
+    CHECKSUM = 1
+    REMOTE_CHECKSUM = 2  # gue only: checksum offload of the inner packet
+
+
 class SchedulerFlag(enum.IntFlag):
     """Scheduler options of a virtual server (IP_VS_SVC_F_SCHED*). sh and mh name the first two."""
 
@@ -80,7 +101,7 @@ class SchedulerFlag(enum.IntFlag):
     FLAG_3 = 0x20
 
 
-@attrs.frozen(kw_only=True, order=True)
+@attrs.frozen(kw_only=True, order=True, cache_hash=True)
 class VirtualServerKey:
     """What identifies a virtual server: protocol, address and port, or a firewall mark in a family.
 
@@ -111,7 +132,7 @@ class VirtualServerKey:
         return f"{self.protocol.name.lower()} {endpoint(self.address, self.port)}"
 
 
-@attrs.frozen(kw_only=True, order=True)
+@attrs.frozen(kw_only=True, order=True, cache_hash=True)
 class RealServerKey:
     """What identifies a real server within its virtual server."""
 
@@ -137,8 +158,14 @@ class VirtualServer:
     scheduler_flags: SchedulerFlag = SchedulerFlag.NONE
     one_packet: bool = False  # UDP: schedule every datagram anew
     persistence: int | None = None  # seconds a client stays with its real server; None: not persistent
-    persistence_prefix: int | None = None  # client addresses this long count as one; None: 32 or 128
+    # Client addresses that are the same in so many bits count as one; None: 32 or 128, to which those become None.
+    persistence_prefix: int | None = attrs.field(default=None)
     persistence_engine: str | None = None  # "sip"
+
+    def __attrs_post_init__(self) -> None:
+        """Give the whole address one spelling, so that what was written equals what is read."""
+        if self.persistence_prefix == (32 if self.key.family is Family.IPV4 else 128):
+            object.__setattr__(self, "persistence_prefix", None)
 
 
 @attrs.frozen(kw_only=True)
@@ -150,10 +177,10 @@ class RealServer:
     weight: int = 1  # share of new connections; 0 is quiesced
     upper_threshold: int = 0  # connections above which no new one comes; 0: no limit
     lower_threshold: int = 0  # connections below which new ones come again; 0: three quarters of upper
-    # The kernel keeps these whatever the forwarding. Numbers that are not named here are read but never written.
-    tunnel_type: int = 0  # IP_VS_CONN_F_TUNNEL_TYPE_*: 0 is ipip, 1 gue, 2 gre
+    # The kernel keeps these whatever the forwarding.
+    tunnel_type: Tunnel = Tunnel.IPIP
     tunnel_port: int = 0  # UDP port of gue; 0: none
-    tunnel_flags: int = 0  # IP_VS_TUNNEL_ENCAP_FLAG_*: 1 is csum, 2 remcsum; 0: no checksum
+    tunnel_flags: TunnelFlag = TunnelFlag.NONE
 
 
 RealServers = Mapping[RealServerKey, RealServer]
@@ -171,9 +198,11 @@ Table = Mapping[VirtualServerKey, TableEntry]
 """All virtual servers with their real servers; an empty table is a table."""
 
 
-@attrs.frozen(kw_only=True)
-class Traffic:
-    """Counters since creation (or zero) and rates per second, up to two seconds old (IPVS_STATS_ATTR_*)."""
+class Traffic(NamedTuple):
+    """Counters since creation (or zero) and rates per second, up to two seconds old (IPVS_STATS_ATTR_*, from 1).
+
+    A tuple, as `RealServerUsage` is, for a dump makes one of each for every real server.
+    """
 
     connections: int = 0
     in_packets: int = 0
@@ -187,14 +216,27 @@ class Traffic:
     out_byte_rate: int = 0
 
 
-@attrs.frozen(kw_only=True)
-class RealServerUsage:
-    """What a real server carries: connection counts by state, and its traffic."""
+class RealServerUsage(NamedTuple):
+    """What a real server carries: connection counts by state, then its traffic, as in `Traffic`."""
 
     active: int = 0  # established TCP (and every UDP) connections
     inactive: int = 0  # the rest: TIME_WAIT and the like
     persistent: int = 0  # persistence templates
-    traffic: Traffic = Traffic()
+    connections: int = 0
+    in_packets: int = 0
+    out_packets: int = 0
+    in_bytes: int = 0
+    out_bytes: int = 0
+    connection_rate: int = 0
+    in_packet_rate: int = 0
+    out_packet_rate: int = 0
+    in_byte_rate: int = 0
+    out_byte_rate: int = 0
+
+    @property
+    def traffic(self) -> Traffic:
+        """Return the traffic alone."""
+        return Traffic(*self[3:])
 
 
 @attrs.frozen(kw_only=True)
@@ -212,3 +254,54 @@ class Info:
 
     version: tuple[int, int, int]
     connection_table_size: int
+
+
+@attrs.frozen(kw_only=True)
+class Timeouts:
+    """Seconds after which an idle connection is forgotten (IPVS_CMD_SET_CONFIG), each 1..MAX_TIMEOUT."""
+
+    tcp: int = 900  # established
+    tcp_fin: int = 120  # after a FIN
+    udp: int = 300
+
+
+DEFAULT_GROUP: Final = IPv4Address("224.0.0.81")  # IP_VS_SYNC_GROUP
+
+
+class SyncRole(enum.IntEnum):
+    """What a synchronisation daemon does (IP_VS_STATE_*)."""
+
+    MASTER = 1  # sends this director's connections
+    BACKUP = 2  # takes those of another
+
+
+@attrs.frozen(kw_only=True)
+class SyncDaemon:
+    """A thread of the kernel that sends connections to other directors, or takes theirs; one of each role at most."""
+
+    role: SyncRole
+    interface: str
+    sync_id: int = 0  # 0..255; a backup with an id other than 0 takes only that one's messages
+    # Bytes of a datagram's content, for a backup at least 1024. None: the kernel decides by the interface; a read gives
+    # what it decided.
+    max_length: int | None = None
+    group: Address = DEFAULT_GROUP  # multicast
+    port: int = 8848  # UDP
+    ttl: int = 1  # 1..255 hops
+
+
+@attrs.frozen(kw_only=True)
+class Connection:
+    """One connection or persistence template of the kernel's connection table (/proc/net/ip_vs_conn)."""
+
+    protocol: Protocol
+    client: Address
+    client_port: int
+    virtual_address: Address  # for a firewall mark's template: the mark, as the kernel prints it
+    virtual_port: int
+    real_address: Address
+    real_port: int
+    state: str  # ESTABLISHED, TIME_WAIT, UDP, NONE …
+    expires: int  # seconds until the kernel forgets it, unless a packet comes
+    persistence_engine: str | None = None
+    persistence_data: bytes = b""

@@ -1,16 +1,16 @@
-"""Forms of attribute payloads (u32, be16, nul-terminated name …) and reading them by name.
+"""Forms of attribute payloads: u32, be16, nul-terminated name and so on.
 
-Pure. `codec` says which attribute has which form.
+Pure. A form is a piece of a `struct` format with, where an integer of the host's byte order does not do, how a value
+becomes what the struct holds and back. `layout` says which attribute has which form, `compiler` puts them together.
 """
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 import attrs
 
 from netlink.errors import Malformed
-from netlink.framing import attribute
 
 Plain = int | str | bytes
 
@@ -20,54 +20,50 @@ class Form:
     """How one kind of payload is written, read and checked."""
 
     description: str
-    pack: Callable[[Plain], bytes]
-    unpack_bytes: Callable[[bytes], Plain | None]  # None: the payload does not have this form
+    code: str  # of struct, in standard sizes; empty where the length differs from value to value
     problem: Callable[[Plain], str | None]  # why a value cannot be written, None when it can
+    arguments: str = "{0}"  # what the struct packs, as an expression of the value
+    read: Callable[..., Plain | None] | None = None  # the value of what the struct holds; None: the only item as it is
+    write: Callable[[Plain], bytes] | None = None  # the payload, for a form without a code
 
-    def attribute(self, number: int, plain: Plain) -> bytes:
-        """Return `plain` as attribute `number`."""
-        return attribute(number, self.pack(plain))
+    size: int = attrs.field(init=False)  # bytes of a payload; 0 where that differs from value to value
+
+    @size.default
+    def _size(self) -> int:
+        return struct.calcsize(f"={self.code}")
 
     def unpack(self, kind: str, name: str, payload: bytes) -> Plain:
         """Return the value in `payload`; Malformed names object and attribute."""
-        plain = self.unpack_bytes(payload)
-        if plain is None:
-            raise Malformed("read", kind, f"its {name} is no {self.description}: {payload[:32].hex(' ')}")
-        return plain
+        if not self.code or len(payload) == self.size:
+            items = struct.unpack(f"={self.code}", payload) if self.code else (payload,)
+            plain = items[0] if self.read is None else self.read(*items)
+            if isinstance(plain, int | str | bytes):
+                return plain
+        raise Malformed("read", kind, f"its {name} is no {self.description}: {payload[:32].hex(' ')}")
 
 
 def _number(description: str, code: str) -> Form:
-    layout = struct.Struct(code)
-    high = 256**layout.size - 1
-
-    def unpack(payload: bytes) -> int | None:
-        return int(layout.unpack(payload)[0]) if len(payload) == layout.size else None
+    high = 256 ** struct.calcsize(f"={code}") - 1
 
     def problem(plain: Plain) -> str | None:
         return None if isinstance(plain, int) and 0 <= plain <= high else f"is not in 0..{high}"
 
-    return Form(description, layout.pack, unpack, problem)
+    return Form(description, code, problem)
 
 
 def _octets(length: int) -> Form:
-    def pack(plain: Plain) -> bytes:
-        return plain.ljust(length, b"\0") if isinstance(plain, bytes) else b""
-
-    def unpack(payload: bytes) -> bytes | None:
-        return payload if len(payload) == length else None
-
     def problem(plain: Plain) -> str | None:
         return None if isinstance(plain, bytes) and len(plain) <= length else f"is longer than {length} bytes"
 
-    return Form(f"{length} bytes", pack, unpack, problem)
+    return Form(f"{length} bytes", f"{length}s", problem)
 
 
-_NAME_SIZE: Final = 16  # IP_VS_SCHEDNAME_MAXLEN and IP_VS_PENAME_MAXLEN, with the nul
+_NAME_SIZE: Final = 16  # IP_VS_SCHEDNAME_MAXLEN, IP_VS_PENAME_MAXLEN, IP_VS_IFNAME_MAXLEN, with the nul
 
 
-def _unpack_name(payload: bytes) -> str | None:
+def _read_name(payload: bytes) -> str | None:
     text = payload.partition(b"\0")[0]
-    return text.decode("ascii") if text.isascii() and text.decode("ascii").isprintable() else None
+    return text.decode("ascii") if text and text.isascii() and text.decode("ascii").isprintable() else None
 
 
 def _name_problem(plain: Plain) -> str | None:
@@ -77,68 +73,40 @@ def _name_problem(plain: Plain) -> str | None:
     return "is not a name of letters, digits, - and _"
 
 
-_FLAGS: Final = struct.Struct("=II")  # flags, mask: all ones, for what is sent is the whole truth
-_ALL: Final = 0xFFFFFFFF
+def _read_interface(payload: bytes) -> str | None:
+    return payload.partition(b"\0")[0].decode("utf-8", "surrogateescape") or None
 
 
-def _flags_problem(plain: Plain) -> str | None:
-    return None if isinstance(plain, int) and 0 <= plain <= _ALL else "is not a set of 32 bits"
+def _interface_problem(plain: Plain) -> str | None:
+    # dev_valid_name in net/core/dev.c
+    if not isinstance(plain, str) or not plain or plain in (".", ".."):
+        return "is not the name of an interface"
+    if "/" in plain or ":" in plain or "\0" in plain or any(letter.isspace() for letter in plain):
+        return "has a letter that no interface's name has"
+    if len(plain.encode("utf-8", "surrogateescape")) >= _NAME_SIZE:
+        return f"is longer than {_NAME_SIZE - 1} bytes"
+    return None
 
 
-U8: Final = _number("u8", "=B")
-U16: Final = _number("u16", "=H")
-U32: Final = _number("u32", "=I")
-BE16: Final = _number("be16", ">H")
+def _write_text(plain: Plain) -> bytes:
+    return str(plain).encode("utf-8", "surrogateescape") + b"\0"
+
+
+U8: Final = _number("u8", "B")
+U16: Final = _number("u16", "H")
+U32: Final = _number("u32", "I")
+U64: Final = _number("u64", "Q")
+BE16: Final = attrs.evolve(  # two bytes, so that no host's byte order matters
+    U16,
+    description="be16",
+    code="BB",
+    arguments="{0} >> 8, {0} & 255",
+    read=lambda high, low: high << 8 | low,
+)
 OCTETS_4: Final = _octets(4)
 OCTETS_16: Final = _octets(16)
-NAME: Final = Form("name", lambda plain: str(plain).encode() + b"\0", _unpack_name, _name_problem)
-FLAGS: Final = Form(
-    "flags and mask",
-    lambda plain: _FLAGS.pack(plain, _ALL),
-    lambda payload: int(_FLAGS.unpack(payload)[0]) if len(payload) == _FLAGS.size else None,
-    _flags_problem,
+NAME: Final = Form("name", "", _name_problem, read=_read_name, write=_write_text)
+INTERFACE: Final = Form("name of an interface", "", _interface_problem, read=_read_interface, write=_write_text)
+FLAGS: Final = attrs.evolve(  # and a mask, all ones, for what is sent is the whole truth
+    U32, description="flags and mask", code="II", arguments="{0}, 0xFFFFFFFF", read=lambda flags, _: flags
 )
-
-
-class Raw:
-    """The unpacked attributes of one object by name; what is asked for and missing is Malformed."""
-
-    __slots__ = ("_plain", "kind")
-
-    def __init__(self, kind: str, plain: Mapping[str, Plain]) -> None:
-        self.kind = kind
-        self._plain = plain
-
-    def _missing(self, name: str) -> Malformed:
-        return Malformed("read", self.kind, f"it has no {name}")
-
-    def optional_integer(self, name: str) -> int | None:
-        """Return number `name`, None when the kernel did not send it."""
-        plain = self._plain.get(name)
-        return plain if isinstance(plain, int) else None
-
-    def integer(self, name: str) -> int:
-        """Return number `name`."""
-        plain = self._plain.get(name)
-        if not isinstance(plain, int):
-            raise self._missing(name)
-        return plain
-
-    def octets(self, name: str) -> bytes:
-        """Return bytes `name`."""
-        plain = self._plain.get(name)
-        if not isinstance(plain, bytes):
-            raise self._missing(name)
-        return plain
-
-    def optional_text(self, name: str) -> str | None:
-        """Return text `name`, None when the kernel did not send it or sent an empty one."""
-        plain = self._plain.get(name)
-        return plain if isinstance(plain, str) and plain else None
-
-    def text(self, name: str) -> str:
-        """Return text `name`."""
-        plain = self.optional_text(name)
-        if plain is None:
-            raise self._missing(name)
-        return plain

@@ -20,7 +20,7 @@ from lvsctl.core.cause import Cause, Kind
 from lvsctl.core.decision import Step
 from netlink.errors import Interrupted, Refused
 from netlink.fake import FakeIPVS
-from netlink.requests import AddRealServer, AddVirtualServer, Request
+from netlink.requests import AddRealServer, AddVirtualServer, TableRequest
 from netlink.types import VirtualServer, VirtualServerKey
 from tests.strategies import KEYS
 from tests.values import KEY, NOW, real
@@ -28,7 +28,7 @@ from tests.values import KEY, NOW, real
 OTHER = KEYS[3]
 
 
-def step(request: Request, key: VirtualServerKey = KEY) -> Step:
+def step(request: TableRequest, key: VirtualServerKey = KEY) -> Step:
     return Step(name="reco", key=key, request=request, cause=Cause(kind=Kind.NEW, text="for a test"))
 
 

@@ -1,7 +1,7 @@
 """One cycle on a kernel in memory: the order of its writes, and that one trouble stays one trouble."""
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -288,9 +288,9 @@ def test_a_dump_that_misses_something_is_read_twice_and_leads_to_no_write(tmp_pa
         reads = 0
         partial: Table | None = None
 
-        def observe(self) -> Observed:
+        def observe(self, only: Iterable[VirtualServerKey] | None = None) -> Observed:
             self.reads += 1
-            whole = super().observe()
+            whole = super().observe(only)
             partial, self.partial = self.partial, None
             return whole if partial is None else attrs.evolve(whole, table=partial)
 

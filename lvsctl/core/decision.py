@@ -25,7 +25,7 @@ from lvsctl.core.drain import Drained, Draining, drain
 from lvsctl.core.instance import Answers
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, foreign, is_still_ours, owner_of
 from lvsctl.core.plan import plan_virtual_server
-from netlink.requests import AddRealServer, DeleteRealServer, Request, SetRealServer
+from netlink.requests import AddRealServer, DeleteRealServer, SetRealServer, TableRequest
 from netlink.types import (
     Address,
     Observed,
@@ -47,7 +47,7 @@ class Step:
 
     name: str  # of the virtual server in the configuration
     key: VirtualServerKey
-    request: Request
+    request: TableRequest
     cause: Cause
 
 
@@ -256,7 +256,7 @@ def _steps(decision: VirtualServerDecision, entry: LedgerEntry | None, *, now: f
     ]
 
 
-def _cause(request: Request, decision: VirtualServerDecision, entry: LedgerEntry | None, *, now: float) -> Cause:
+def _cause(request: TableRequest, decision: VirtualServerDecision, entry: LedgerEntry | None, *, now: float) -> Cause:
     match request:
         case AddRealServer(real_server=real_server):
             return cause_of_addition(

@@ -14,9 +14,9 @@ from netlink.requests import (
     AddVirtualServer,
     DeleteRealServer,
     DeleteVirtualServer,
-    Request,
     SetRealServer,
     SetVirtualServer,
+    TableRequest,
 )
 from netlink.types import RealServers, TableEntry, VirtualServerKey
 
@@ -29,7 +29,7 @@ class Stage(enum.IntEnum):
     REMOVE = 2  # real servers that are quiesced or go, virtual servers that go
 
 
-def stage_of(request: Request) -> Stage:
+def stage_of(request: TableRequest) -> Stage:
     """Return the stage that `request` belongs to."""
     match request:
         case AddVirtualServer() | SetVirtualServer():
@@ -42,7 +42,7 @@ def stage_of(request: Request) -> Stage:
             return Stage.REMOVE
 
 
-def plan_virtual_server(intended: TableEntry | None, observed: TableEntry | None) -> Iterator[Request]:
+def plan_virtual_server(intended: TableEntry | None, observed: TableEntry | None) -> Iterator[TableRequest]:
     """Yield the requests that turn `observed` into `intended`; None stands for a virtual server that is not there."""
     if intended is None:
         if observed is not None:
@@ -60,7 +60,7 @@ def plan_virtual_server(intended: TableEntry | None, observed: TableEntry | None
 
 def plan_real_servers(
     virtual_server: VirtualServerKey, intended: RealServers, observed: RealServers
-) -> Iterator[Request]:
+) -> Iterator[TableRequest]:
     """Yield the requests that turn `observed` into `intended`; none when they are equal."""
     for key in sorted(intended.keys() - observed.keys()):
         yield AddRealServer(virtual_server=virtual_server, real_server=intended[key])

@@ -91,8 +91,8 @@ def places(row: VirtualServerStatus) -> list[tuple[str, Place, str]]:
 def test_ok() -> None:
     kernel = kernel_with(table_of(TWO))
     kernel.set_traffic(KEY, Traffic(connection_rate=42))
-    kernel.set_usage(KEY, real_key(1), RealServerUsage(active=3, inactive=4, traffic=Traffic(connection_rate=40)))
-    kernel.set_usage(KEY, real_key(2), RealServerUsage(active=1, inactive=0, traffic=Traffic(connection_rate=2)))
+    kernel.set_usage(KEY, real_key(1), RealServerUsage(active=3, inactive=4, connection_rate=40))
+    kernel.set_usage(KEY, real_key(2), RealServerUsage(active=1, inactive=0, connection_rate=2))
     row = row_of(kernel.observe(), instance(1), instance(2))
     first = RealServerStatus(
         real_server="10.0.0.1:8080",

@@ -16,6 +16,8 @@ from netlink.types import (
     RealServer,
     RealServerKey,
     SchedulerFlag,
+    Tunnel,
+    TunnelFlag,
     VirtualServer,
     VirtualServerKey,
 )
@@ -56,7 +58,7 @@ def virtual_servers(draw: st.DrawFn, keys: st.SearchStrategy[VirtualServerKey] =
 def real_servers(draw: st.DrawFn, addresses: st.SearchStrategy[Address] = addresses) -> RealServer:
     """Draw a real server."""
     upper = draw(st.integers(0, MAX_CONNECTIONS))
-    tunnel_type = draw(st.integers(0, 2))
+    tunnel_type = draw(st.sampled_from(Tunnel))
     return RealServer(
         key=RealServerKey(address=draw(addresses), port=draw(st.integers(0, 65535))),
         forwarding=draw(st.sampled_from((Forwarding.MASQUERADE, Forwarding.TUNNEL, Forwarding.DIRECT_ROUTE))),
@@ -64,6 +66,6 @@ def real_servers(draw: st.DrawFn, addresses: st.SearchStrategy[Address] = addres
         upper_threshold=upper,
         lower_threshold=draw(st.integers(0, upper)),
         tunnel_type=tunnel_type,
-        tunnel_port=draw(st.integers(1 if tunnel_type == 1 else 0, 65535)),
-        tunnel_flags=draw(st.integers(0, 3)),
+        tunnel_port=draw(st.integers(1 if tunnel_type is Tunnel.GUE else 0, 65535)),
+        tunnel_flags=TunnelFlag(draw(st.integers(0, 3))),
     )

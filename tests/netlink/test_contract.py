@@ -221,11 +221,7 @@ def test_refusals_of_virtual_servers(client: Client) -> None:
     assert errno_of(client, add) == errno.EEXIST
     twice_wrong = AddVirtualServer(virtual_server=VirtualServer(key=TCP, scheduler="nosuch"))
     assert errno_of(client, twice_wrong) == errno.EEXIST
-    wide = VirtualServer(key=UDP6, persistence=1, persistence_prefix=0)
-    assert errno_of(client, AddVirtualServer(virtual_server=wide)) == errno.EINVAL
-    done(client, AddVirtualServer(virtual_server=VirtualServer(key=UDP6)))
-    assert errno_of(client, SetVirtualServer(virtual_server=wide)) == errno.EINVAL
-    assert holds(client, entry(VirtualServer(key=TCP)), entry(VirtualServer(key=UDP6)))
+    assert holds(client, entry(VirtualServer(key=TCP)))
 
 
 def test_a_virtual_server_goes_with_its_real_servers(client: Client) -> None:

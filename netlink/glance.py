@@ -1,0 +1,57 @@
+"""The table as /proc/net/ip_vs prints it: enough to see that nothing has changed, for a fraction of a dump's cost.
+
+Pure but for `read`. The file shows every virtual server (protocol, address, port or mark, scheduler, persistence) and
+every real server (address, port, forwarding, weight). It shows neither thresholds, tunnels, persistence engines nor
+the scheduler's flags: a reader who must see an edit of those takes a full dump now and then.
+Source: ip_vs_info_seq_show in net/netfilter/ipvs/ip_vs_ctl.c.
+"""
+
+import os
+from typing import Final
+
+PATH: Final = "/proc/thread-self/net/ip_vs"  # of the network namespace that this thread is in
+_REAL_SERVER: Final = b"  ->"
+_READ: Final = 1 << 20  # bytes; the kernel gives a page or the longest entry at a time
+
+
+class Glance:
+    """What the table looked like. Equal glances: nothing that the file shows has changed; connections do not count."""
+
+    __slots__ = ("_raw", "_table")
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+        self._table: list[bytes] | None = None
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether `other` shows the same table."""
+        if not isinstance(other, Glance):
+            return NotImplemented
+        return self._raw == other._raw or self._lines() == other._lines()
+
+    def __hash__(self) -> int:
+        """Return a hash of the table."""
+        return hash(tuple(self._lines()))
+
+    def __repr__(self) -> str:
+        """Return how much there is."""
+        real = sum(line.startswith(_REAL_SERVER) for line in self._lines())
+        return f"<Glance at {len(self._lines()) - real} virtual servers, {real} real servers>"
+
+    def _lines(self) -> list[bytes]:
+        """Return the lines of the table without the connection counts."""
+        if self._table is None:
+            self._table = [
+                line.rsplit(None, 2)[0] if line.startswith(_REAL_SERVER) else line
+                for line in self._raw.splitlines()[3:]  # after the version and two lines of headings
+            ]
+        return self._table
+
+
+def read(descriptor: int) -> Glance:
+    """Return what the open file `descriptor` shows now."""
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    parts = []
+    while part := os.read(descriptor, _READ):
+        parts.append(part)
+    return Glance(b"".join(parts))
