@@ -34,6 +34,7 @@ from netlink.types import (
     SchedulerFlag,
     Traffic,
     Tunnel,
+    TunnelFlag,
     VirtualServer,
     VirtualServerKey,
 )
