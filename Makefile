@@ -2,7 +2,7 @@
 PYTHON = .venv/bin/python
 LAB = $(PYTHON) -m tests.lab.kernel
 
-.PHONY: help install demo test lint unit kernel test-kernels shell clean
+.PHONY: help install demo test lint unit kernel test-kernels bench shell clean
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile; sed -n 's/^#: \{0,1\}//p' Makefile
@@ -36,6 +36,9 @@ kernel: install ## the tests that need IPVS, in the lab's kernel
 
 test-kernels: install ## the kernel tests of netlink in Linux 5.10, 6.1, 6.12 and 7.2
 	@$(PYTHON) -m tests.lab.every_kernel $(ARGS)
+
+bench: install ## measure netlink/ against ipvsadm, keepalived and C; also writes build/bench.json
+	@tests/bench/install.sh && $(PYTHON) -m tests.bench $(ARGS)
 
 shell: install ## a shell on the director, with client, real servers and Consul running
 	@$(LAB) --tty --timeout 86400 -- python -m tests.lab.shell $(ARGS)

@@ -1,0 +1,162 @@
+"""Cycles of the daemon on the real kernel, in a process of their own; prints what each took, as JSON.
+
+    python -m tests.bench.cycles VIRTUAL_SERVERS REAL_SERVERS ROUNDS
+
+All is as in the daemon (its modules in memory, the ledger on disk, the machine's addresses through pyroute2) but for
+Consul, whose answers are made here.
+
+The kernel's time is the time inside the calls of the client's netlink socket and inside os.read. User-Mode Linux
+charges nearly all its time to the process, so processor times would not tell. The clock is read twice for each call,
+about a microsecond.
+"""
+
+import functools
+import json
+import os
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import attrs
+
+import lvsctl.daemon  # noqa: F401 - for the memory: all that the daemon imports
+from lvsctl.config import Config, VirtualServerConfig
+from lvsctl.core.desired import query_of
+from lvsctl.core.instance import Answer, Answers, Instance
+from lvsctl.reconcile import Reconciler
+from lvsctl.store import Store
+from netlink import IPVS
+from netlink.addresses import Addresses
+from tests.bench import namespace
+from tests.bench.ours import WrongTable
+from tests.bench.reconciling import Cycle
+from tests.bench.shapes import Shape
+from tests.bench.timing import timed
+
+FROM_EMPTY, FROM_EQUAL, ONE_CHANGE = "from empty", "from equal", "one change"
+SOCKET_CALLS: Final = ("send", "sendto", "sendmsg", "recv", "recv_into", "recvfrom", "recvfrom_into", "recvmsg")
+CLIENT_CALLS: Final = ("observe", "apply", "glance")
+REPEATS: Final = 3  # of the cycles after the one from empty
+
+Value = TypeVar("Value")
+
+
+def main() -> None:
+    """Print what the cycles of one shape took."""
+    virtual_servers, real_servers, rounds = map(int, sys.argv[1:])
+    shape = Shape(virtual_servers, real_servers)
+    cycles: dict[str, list[dict[str, float]]] = {FROM_EMPTY: [], FROM_EQUAL: [], ONE_CHANGE: []}
+    for run in range(rounds):
+        namespace.fresh()
+        with tempfile.TemporaryDirectory() as directory:
+            for work, cycle in _one_life(shape, run, Path(directory)):
+                cycles[work].append(attrs.asdict(cycle))
+    print(json.dumps({"cycles": cycles, "peak": _peak()}))
+
+
+def _one_life(shape: Shape, run: int, directory: Path) -> list[tuple[str, Cycle]]:
+    """Return the cycles of a daemon that starts with an empty table."""
+    now = Cycle()
+    lived: list[tuple[str, Cycle]] = []
+    config, answers = _wanted(shape, run)
+    with _client(now) as ipvs:
+        reconciler = Reconciler(ipvs, _addresses(now), Store(directory), time.time)
+
+        def cycle(work: str, answers: Answers, steps: int) -> None:
+            now.client = now.kernel = now.addresses = 0.0
+            now.whole, done = timed(lambda: reconciler.cycle(config, answers))
+            if len(done.done) != steps or done.undone:
+                raise WrongTable(f"a cycle {work} took {len(done.done)} steps, not {steps}")
+            lived.append((work, attrs.evolve(now)))
+
+        cycle(FROM_EMPTY, answers, shape.rules)
+        for _ in range(REPEATS):
+            cycle(FROM_EQUAL, answers, 0)
+        for repeat in range(REPEATS):
+            answers = _with_one_change(answers, 1_000 + repeat)
+            cycle(ONE_CHANGE, answers, 1)
+    return lived
+
+
+def _wanted(shape: Shape, run: int) -> tuple[Config, Answers]:
+    """Return the configuration of `shape`, each virtual server with a Consul service of its own, and the answers."""
+    virtual_servers, answers = {}, {}
+    for index, key in enumerate(shape.keys(run)):
+        name = f"service-{index}"
+        each = VirtualServerConfig(name=name, key=key, consul_service=name)
+        virtual_servers[name] = each
+        instances = tuple(
+            Instance(
+                node=f"node-{server.key.address}",
+                instance_id=f"{name}-{number}",
+                address=str(server.key.address),
+                port=server.key.port,
+                weight=server.weight,
+            )
+            for number, server in enumerate(shape.servers(run, index))
+        )
+        answers[query_of(each)] = Answer(instances=instances, index=1)
+    return Config(virtual_servers=virtual_servers), answers
+
+
+def _with_one_change(answers: Answers, weight: int) -> Answers:
+    """Return `answers` with another weight for one instance."""
+    query, answer = next(iter(answers.items()))
+    first, *others = answer.instances
+    return {**answers, query: attrs.evolve(answer, instances=(attrs.evolve(first, weight=weight), *others))}
+
+
+def _client(now: Cycle) -> IPVS:
+    """Return a client that adds its time to `now`, and that of its socket and of the file it reads."""
+
+    class TimedSocket(socket.socket):
+        """A socket whose calls are timed."""
+
+    for name in SOCKET_CALLS:
+        setattr(TimedSocket, name, _adding(now, "kernel", getattr(socket.socket, name)))
+    os.read = _adding(now, "kernel", os.read)
+    original = socket.socket
+    socket.socket = TimedSocket  # type: ignore[misc]
+    try:
+        ipvs = IPVS()
+    finally:
+        socket.socket = original  # type: ignore[misc]
+    for name in CLIENT_CALLS:
+        setattr(ipvs, name, _adding(now, "client", getattr(ipvs, name)))
+    return ipvs
+
+
+def _addresses(now: Cycle) -> Addresses:
+    addresses = Addresses()
+    addresses.local_addresses = _adding(now, "addresses", addresses.local_addresses)  # type: ignore[method-assign]
+    return addresses
+
+
+def _adding(now: Cycle, part: str, call: Callable[..., Value]) -> Callable[..., Value]:
+    """Return `call` with its time added to a part of `now`."""
+
+    @functools.wraps(call)
+    def adding(*arguments: Any, **named: Any) -> Value:  # noqa: ANN401 - whatever the call takes
+        began = time.perf_counter_ns()
+        try:
+            return call(*arguments, **named)
+        finally:
+            setattr(now, part, getattr(now, part) + (time.perf_counter_ns() - began) / 1e6)
+
+    return adding
+
+
+def _peak() -> float:
+    """Return the most memory this process had, in MiB; ru_maxrss would begin with that of the process before exec."""
+    for line in Path("/proc/self/status").read_text("ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise OSError("/proc/self/status has no VmHWM")
+
+
+if __name__ == "__main__":
+    main()

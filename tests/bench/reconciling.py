@@ -1,0 +1,58 @@
+"""The daemon on top: whole cycles of `lvsctl.reconcile`, and how much of their time is the kernel's.
+
+Each shape is measured by a process of its own, `cycles`, so that the most memory it ever had is its own too.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import attrs
+
+from tests.bench.result import Result, Sense, compared
+from tests.bench.shapes import Shape
+from tests.bench.timing import Samples, median
+from tests.bench.works import WIDE, Effort
+
+SHAPES: Final = (WIDE, Shape(10_000, 5))
+DEADLINE: Final = 300.0  # seconds, for one shape
+
+
+@attrs.define(kw_only=True)
+class Cycle:
+    """Milliseconds of one cycle; what is in no part is lvsctl's own code."""
+
+    whole: float = 0.0
+    client: float = 0.0  # in the IPVS client's calls, the kernel's time among it
+    kernel: float = 0.0
+    addresses: float = 0.0  # in pyroute2, the kernel's time among it
+
+
+def reconcile(effort: Effort) -> Iterator[Result]:
+    """Yield the lines of whole cycles."""
+    for shape in SHAPES:
+        rounds = effort.slow_rounds if shape is WIDE else 1
+        numbers = (shape.virtual_servers, shape.real_servers, rounds)
+        command = [sys.executable, "-m", "tests.bench.cycles", *map(str, numbers)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=DEADLINE)
+        measured = json.loads(done.stdout)
+        for work, cycles in measured["cycles"].items():
+            yield _line(work, shape, [Cycle(**each) for each in cycles], measured["peak"])
+
+
+def _line(work: str, shape: Shape, cycles: Sequence[Cycle], peak: float) -> Result:
+    """Return the line that compares our code with the kernel; `peak` is MiB."""
+    whole = median([each.whole for each in cycles])
+    kernel = median([each.kernel for each in cycles])
+    client = median([each.client for each in cycles])
+    addresses = median([each.addresses for each in cycles])
+    note = (
+        f"whole {whole:,.0f} ms: kernel {kernel:,.0f}, rest of the client {client - kernel:,.0f}, "
+        f"addresses {addresses:,.0f}, rest of lvsctl {whole - client - addresses:,.0f}; peak RSS {peak:,.0f} MiB"
+    )
+    samples = Samples(
+        ours=tuple(each.whole - each.kernel for each in cycles), theirs=tuple(each.kernel for each in cycles)
+    )
+    return compared(f"reconcile {work}", shape, "the kernel's part", samples, Sense.ITS_TIME, note=note)
