@@ -22,12 +22,14 @@ DEADLINE: Final = 300.0  # seconds, for one shape
 
 @attrs.define(kw_only=True)
 class Cycle:
-    """Milliseconds of one cycle; what is in no part is lvsctl's own code."""
+    """Milliseconds of one cycle, and which of the client's calls it made; what is in no part is lvsctl's own code."""
 
+    work: str
     whole: float = 0.0
     client: float = 0.0  # in the IPVS client's calls, the kernel's time among it
-    kernel: float = 0.0
     addresses: float = 0.0  # in pyroute2, the kernel's time among it
+    first_call: int = 0
+    last_call: int = 0
 
 
 def reconcile(effort: Effort) -> Iterator[Result]:
@@ -38,21 +40,21 @@ def reconcile(effort: Effort) -> Iterator[Result]:
         command = [sys.executable, "-m", "tests.bench.cycles", *map(str, numbers)]
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=DEADLINE)
         measured = json.loads(done.stdout)
-        for work, cycles in measured["cycles"].items():
-            yield _line(work, shape, [Cycle(**each) for each in cycles], measured["peak"])
+        cycles = [Cycle(**each) for each in measured["cycles"]]
+        for work in dict.fromkeys(cycle.work for cycle in cycles):
+            kernel = [ms for of, ms in measured["kernel"] if of == work]
+            yield _line(shape, [cycle for cycle in cycles if cycle.work == work], kernel, measured["peak"])
 
 
-def _line(work: str, shape: Shape, cycles: Sequence[Cycle], peak: float) -> Result:
+def _line(shape: Shape, cycles: Sequence[Cycle], replayed: Sequence[float], peak: float) -> Result:
     """Return the line that compares our code with the kernel; `peak` is MiB."""
     whole = median([each.whole for each in cycles])
-    kernel = median([each.kernel for each in cycles])
     client = median([each.client for each in cycles])
     addresses = median([each.addresses for each in cycles])
+    kernel = median(replayed)
     note = (
         f"whole {whole:,.0f} ms: kernel {kernel:,.0f}, rest of the client {client - kernel:,.0f}, "
         f"addresses {addresses:,.0f}, rest of lvsctl {whole - client - addresses:,.0f}; peak RSS {peak:,.0f} MiB"
     )
-    samples = Samples(
-        ours=tuple(each.whole - each.kernel for each in cycles), theirs=tuple(each.kernel for each in cycles)
-    )
-    return compared(f"reconcile {work}", shape, "the kernel's part", samples, Sense.ITS_TIME, note=note)
+    samples = Samples(ours=tuple(each.whole - kernel for each in cycles), theirs=tuple(replayed))
+    return compared(f"reconcile {cycles[0].work}", shape, "the kernel's part", samples, Sense.ITS_TIME, note=note)
