@@ -7,6 +7,7 @@ at least one test passed; the exit status is 0 when all of them did.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -100,4 +101,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the kernel on the way out, as for Ctrl-C
     sys.exit(main(sys.argv[1:]))
