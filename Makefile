@@ -2,7 +2,7 @@
 PYTHON = .venv/bin/python
 LAB = $(PYTHON) -m tests.lab.kernel
 
-.PHONY: help install demo test lint unit kernel test-kernels bench shell clean
+.PHONY: help install demo test lint unit kernel test-kernels bench fuzz shell clean
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile; sed -n 's/^#: \{0,1\}//p' Makefile
@@ -39,6 +39,11 @@ test-kernels: install ## the kernel tests of netlink in Linux 5.10, 6.1, 6.12 an
 
 bench: install ## measure netlink/ against ipvsadm, keepalived and C; also writes build/bench.json
 	@tests/bench/install.sh && $(PYTHON) -m tests.bench $(ARGS)
+
+fuzz: install ## look for bytes that break netlink/: ARGS='--target bulk --seconds 300'
+	@.venv/bin/python -c 'import atheris' 2>/dev/null || .venv/bin/pip install -q --disable-pip-version-check -e '.[fuzz]' || \
+		{ echo "fuzz: no atheris for this Python from PyPI; make unit ARGS=tests/fuzz tries the same with hypothesis" >&2; exit 1; }
+	@$(PYTHON) -m tests.fuzz $(ARGS)
 
 shell: install ## a shell on the director, with client, real servers and Consul running
 	@$(LAB) --tty --timeout 86400 -- python -m tests.lab.shell $(ARGS)

@@ -14,7 +14,7 @@ import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import attrs
 
@@ -37,6 +37,7 @@ _MOST_LEARNED: Final = 8  # layouts of one length
 _MOST_LENGTHS: Final = 64  # a kernel has one for real servers, and a few for virtual servers
 _LENGTH: Final = struct.Struct("=I")
 
+T = TypeVar("T")
 Pick = Callable[[Sequence[Any]], tuple[Any, ...]]
 
 
@@ -170,7 +171,7 @@ class Decoder:
 
     def _chunk(self, datagram: bytes, offset: int, length: int, head: bytes) -> list[Piece]:
         """Return the pieces of one message or more from `offset` on."""
-        known = self._splits.setdefault(length, []) if len(self._splits) < _MOST_LENGTHS else []
+        known = _learned(self._splits, length)
         for split in known:
             count = min((len(datagram) - offset) // length, _CHUNK)
             rows = list(split.items.iter_unpack(datagram[offset : offset + count * length]))
@@ -192,7 +193,7 @@ class Decoder:
         numbers = [place.number for place in inner]
         if len(set(numbers)) < len(numbers) or not inner:
             return None
-        wide, narrow = self._layout.traffic or (0, 0)
+        wide, narrow = self._layout.traffic or (-1, -1)
         traffic = wide if wide in numbers else narrow
         own = {row.number: place for place, row in enumerate(self._layout.counters)}
         counters = [-1] * (len(own) + (TRAFFIC_COUNTERS if self._layout.traffic else 0))
@@ -224,7 +225,7 @@ class Decoder:
 
     def _make(self, settings: bytes) -> _Make | None:
         length = len(settings)
-        known = self._makes.setdefault(length, []) if len(self._makes) < _MOST_LENGTHS else []
+        known = _learned(self._makes, length)
         for make in known:
             if make.shape.fits(settings, 1):
                 return make
@@ -267,6 +268,7 @@ class _Drawing:
         self._fixed = bytearray(len(sample))
         self._codes = [f"{head}s"] if head else []
         self._items = len(self._codes)
+        self._odd = False
         self._run = (0, -1)  # bytes and end of the run of whole attributes that was drawn last
 
     def fix(self, start: int, end: int) -> None:
@@ -299,7 +301,10 @@ class _Drawing:
 
     def number(self, place: framing.Place) -> int:
         """Draw a counter of 4 or 8 bytes; return the item that it becomes."""
-        return self.item(place, "Q" if place.end - place.payload == 8 else "I")
+        size = place.end - place.payload
+        if size not in (4, 8):  # one that is not the last of its number, so nobody has looked at it
+            self._odd = True
+        return self.item(place, "Q" if size == 8 else "I")
 
     def _item(self, code: str) -> int:
         self._codes.append(code)
@@ -309,14 +314,25 @@ class _Drawing:
     def done(self) -> tuple[_Shape, struct.Struct] | None:
         """Return shape and struct; None where the attributes do not fill the sample exactly."""
         items = struct.Struct("=" + "".join(self._codes))
-        return (_Shape(self._sample, bytes(self._fixed)), items) if items.size == len(self._sample) else None
+        if self._odd or items.size != len(self._sample):
+            return None
+        return _Shape(self._sample, bytes(self._fixed)), items
+
+
+def _learned(by_length: dict[int, list[T]], length: int) -> list[T]:
+    """Return what was learned of messages of this length, to be added to; what is added beyond _MOST_LENGTHS is lost."""
+    known = by_length.get(length)
+    if known is None:
+        known = []
+        if len(by_length) < _MOST_LENGTHS:
+            by_length[length] = known
+    return known
 
 
 def _pick(places: Sequence[int]) -> Pick:
     """Return a function that takes the items at `places`."""
-    if len(places) == 1:
-        (place,) = places
-        return lambda items: (items[place],)
+    if len(places) < 2:  # of one item itemgetter makes no tuple, and none it does not take
+        return lambda items: tuple(items[place] for place in places)
     return itemgetter(*places)
 
 

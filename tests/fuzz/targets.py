@@ -1,0 +1,63 @@
+"""The targets by name, with the inputs a fuzzer begins with."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+import attrs
+
+from tests.fuzz import reading, recorded
+
+Target = Callable[[bytes], None]
+
+
+@attrs.frozen
+class Fuzzed:
+    """A target, raising only on a bug, and its seeds."""
+
+    run: Target
+    seeds: tuple[bytes, ...]
+
+
+def _framing_seeds() -> list[bytes]:
+    return [message for kind in reading.KINDS for message in kind.samples[:2]]
+
+
+def _answer_seeds() -> list[bytes]:
+    alone = [b"\x1c" + body for name in ("timeouts", "information", "family") for body in recorded.recordings(name)]
+    return alone + [b"\x1c" + message[16:] for kind in reading.KINDS for message in kind.samples[:2]]
+
+
+def _bulk_seeds() -> list[bytes]:
+    dumps = [("virtual-servers",), ("real-servers-of-two-families", "real-servers-of-ipv6"), ("daemons",)]
+    seeds = []
+    for kind, names in enumerate(dumps):
+        datagrams = [datagram for name in names for datagram in recorded.recordings(name)]
+        seeds += [reading.bulk_input(kind, each) for each in datagrams] + [reading.bulk_input(kind, *datagrams)]
+        samples = reading.KINDS[kind].samples
+        seeds += [reading.bulk_input(kind, sample, times=17) for sample in samples]
+        seeds += [reading.bulk_input(kind, sample, samples[0]) for sample in samples]
+    return seeds
+
+
+def _layout_seeds() -> list[bytes]:
+    choices = ((kind, sample) for kind, each in enumerate(reading.KINDS) for sample in range(len(each.samples)))
+    changes = bytes(range(1, 60))
+    return [bytes([kind, sample]) + changes[sample:] for kind, sample in choices]
+
+
+def _glance_seeds() -> list[bytes]:
+    one, other = recorded.glances()
+    halves = len(one).to_bytes(2, "little") + one + len(other).to_bytes(2, "little") + other
+    return [halves, bytes(5), bytes(4) + bytes(range(60))]
+
+
+TARGETS: Final[Mapping[str, Fuzzed]] = MappingProxyType(
+    {
+        "framing": Fuzzed(reading.framing_target, tuple(_framing_seeds())),
+        "answers": Fuzzed(reading.answers_target, tuple(_answer_seeds())),
+        "bulk": Fuzzed(reading.bulk_target, tuple(_bulk_seeds())),
+        "layouts": Fuzzed(reading.layouts_target, tuple(_layout_seeds())),
+        "glance": Fuzzed(reading.glance_target, tuple(_glance_seeds())),
+        }
+)
