@@ -320,7 +320,7 @@ class _Drawing:
 
 
 def _learned(by_length: dict[int, list[T]], length: int) -> list[T]:
-    """Return what was learned of messages of this length, to be added to; what is added beyond _MOST_LENGTHS is lost."""
+    """Return what was learned of messages of this length, to be added to; beyond _MOST_LENGTHS nothing is kept."""
     known = by_length.get(length)
     if known is None:
         known = []
