@@ -16,6 +16,7 @@ from lvsctl.core import guard
 from lvsctl.core.decision import Decision, Step
 from lvsctl.core.plan import Stage, stage_of
 from netlink.client import Client
+from netlink.errors import Refused
 from netlink.requests import (
     AddRealServer,
     AddVirtualServer,
@@ -39,7 +40,7 @@ class Done:
     """What became of one step; `refused` is the kernel's refusal, None where it was done."""
 
     step: Step
-    refused: Exception | None = None
+    refused: Refused | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -74,7 +75,8 @@ def send(kernel: Client, steps: Sequence[Step]) -> Sequence[Done]:
     done: list[Done] = []
     for start in range(0, len(steps), BATCH):
         batch = steps[start : start + BATCH]
-        done += [Done(step=step, refused=refused) for step, refused in zip(batch, _send(kernel, batch), strict=True)]
+        results = kernel.apply([step.request for step in batch])
+        done += [Done(step=step, refused=refused) for step, refused in zip(batch, results, strict=True)]
     return done
 
 
@@ -112,11 +114,3 @@ def _may_go(step: Step, decision: Decision, *, waiting: AbstractSet[Target], ref
         return True
     missing = {server for key, server in refused if key == step.key and server is not None}
     return guard.may_remove(each.intended.real_servers, each.observed.real_servers, missing)
-
-
-def _send(kernel: Client, steps: Sequence[Step]) -> Sequence[Exception | None]:
-    """Return one result for each of `steps`; one that the client would not even send refuses only itself."""
-    try:
-        return kernel.apply([step.request for step in steps])
-    except ValueError as error:
-        return [error] if len(steps) == 1 else [_send(kernel, [step])[0] for step in steps]

@@ -14,7 +14,7 @@ an interface. Everything blocks.
 
 from netlink.client import Client
 from netlink.codec import differences
-from netlink.errors import Interrupted, Malformed, NetlinkError, Refused, Unavailable
+from netlink.errors import Interrupted, Invalid, Malformed, NetlinkError, Refused, Unavailable
 from netlink.fake import FakeIPVS
 from netlink.glance import Glance
 from netlink.ipvs import IPVS
@@ -71,6 +71,7 @@ __all__ = [
     "Glance",
     "Info",
     "Interrupted",
+    "Invalid",
     "Malformed",
     "NetlinkError",
     "Observed",

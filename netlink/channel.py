@@ -9,15 +9,15 @@ import contextlib
 import errno
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from netlink import framing
 from netlink.errors import Malformed, NetlinkError, Refused, Unavailable
 
-BATCH: Final = 512  # messages in one sendmsg; beyond a hundred, more gains little
+BATCH: Final = 512  # messages in one sendmsg at most; beyond a hundred, more gains little
 _RECEIVE_BUFFER: Final = 2 * 1024 * BATCH  # bytes; a queued acknowledgement costs up to 896
-_DATAGRAM: Final = 65_536  # bytes; the kernel makes dump datagrams as long as it has seen us receive, up to 32 KiB
+DATAGRAM: Final = 65_536  # bytes; the kernel makes dump datagrams as long as it has seen us receive, up to 32 KiB
 
 # include/uapi/linux/netlink.h and asm-generic/socket.h; the socket module has no names for them
 _NETLINK_GENERIC: Final = 16
@@ -30,18 +30,23 @@ _ACKNOWLEDGEMENT: Final = struct.Struct("=IHHIIi")  # netlink's header and the e
 Take = Callable[[bytes, int], int]
 """Reads the message at an offset of a datagram, and those after it that it can; returns where it stopped."""
 
+_DUMPS: Final = 0  # the sequence number of every dump: two dumps of an unchanged table are the same bytes
+
 
 class Disturbed(Exception):
     """A dump is not what the table was at any moment; `ipvs` takes it again."""
 
 
 class Channel:
-    """One socket to the kernel. `open_socket` opens it, in the network namespace that is meant."""
+    """One socket to the kernel. `open_socket` opens it, in the network namespace that is meant.
 
-    def __init__(self, open_socket: Callable[[], socket.socket]) -> None:
+    `datagram` is the bytes that are received into, which decides how the kernel cuts a dump.
+    """
+
+    def __init__(self, open_socket: Callable[[], socket.socket], *, datagram: int = DATAGRAM) -> None:
         self._open_socket = open_socket
         self._sequence = 1
-        self._buffer = memoryview(bytearray(_DATAGRAM))
+        self._buffer = memoryview(bytearray(datagram))
         self._socket = self._open()
 
     def close(self) -> None:
@@ -71,58 +76,66 @@ class Channel:
                     return message
                 raise_errno(operation, target, framing.errno_of(message))
 
-    def dump(self, operation: str, target: object, request: tuple[int, int, int, bytes], take: Take) -> int:
-        """Have `take` read every message of a dump; return in how many datagrams they came.
+    def dump(
+        self, operation: str, target: object, packed: bytes, take: Take, known: Sequence[bytes] = ()
+    ) -> list[bytes]:
+        """Return the datagrams of a dump, after `take` has read every message in them.
 
-        `request` is family, command, version and attributes. Raises Disturbed when the kernel says that the table
-        changed meanwhile. What `take` has read is worthless when anything is raised.
+        `packed` comes from `dump_request`. A datagram that is the same as the one in its place among `known`, which an
+        earlier dump returned, is not read again. Raises Disturbed when the kernel says that the table changed
+        meanwhile. What `take` has read is worthless when anything is raised.
         """
-        family, command, version, body = request
-        sequence = self.reserve(1)
-        flags = framing.NLM_F_DUMP
-        packed = framing.request(family, command, version=version, flags=flags, sequence=sequence, body=body)
-        datagrams = 0
+        datagrams: list[bytes] = []
         try:
             self._send(operation, target, packed)
             while True:
                 datagram = self._answer(operation, target)
-                offset, had = 0, False
-                while offset < len(datagram):
-                    header = framing.header(datagram, offset)
-                    if header.sequence != sequence:
-                        offset += header.padded_length
-                        continue
-                    _raise_disturbed(header.flags)
-                    if header.kind in (framing.NLMSG_DONE, framing.NLMSG_ERROR):
-                        payload = datagram[offset + framing.MESSAGE_HEADER : offset + header.length]
-                        message = framing.Message(header.kind, header.flags, sequence, payload)
-                        raise_errno(operation, str(target), framing.errno_of(message))
-                        return datagrams + had
-                    offset = take(datagram, offset)
-                    had = True
-                datagrams += had
+                place = len(datagrams)
+                if place < len(known) and datagram == known[place]:
+                    datagrams.append(datagram)
+                elif self._read(operation, target, datagram, take):
+                    return datagrams
+                else:
+                    datagrams.append(datagram)
         except (NetlinkError, Disturbed):
             self._reopen()  # the rest of this dump would block the next one with EBUSY
             raise
 
-    def batch(self, packed: bytes, first: int, count: int, what: Callable[[], str]) -> dict[int, int]:
-        """Send `count` requests, `packed` and numbered from `first`, of which the last asks for an acknowledgement.
+    def _read(self, operation: str, target: object, datagram: bytes, take: Take) -> bool:
+        """Have `take` read the messages of a datagram; return whether it was the last of its dump."""
+        offset = 0
+        while offset < len(datagram):
+            header = framing.header(datagram, offset)
+            if header.sequence != _DUMPS:
+                offset += header.padded_length
+                continue
+            if header.flags & framing.NLM_F_DUMP_INTR:
+                raise Disturbed("the kernel says so")
+            if header.kind in (framing.NLMSG_DONE, framing.NLMSG_ERROR):
+                payload = datagram[offset + framing.MESSAGE_HEADER : offset + header.length]
+                number = framing.errno_of(framing.Message(header.kind, header.flags, _DUMPS, payload))
+                raise_errno(operation, str(target), number)
+                return True
+            offset = take(datagram, offset)
+        return False
 
-        `what` names them in errors. Return the positive errno of each that was not done, by its sequence number.
+    def batch(self, packed: bytes, first: int, last: int, what: Sequence[object]) -> dict[int, int]:
+        """Send `packed`, requests numbered from `first` to `last`, of which the last asks for an acknowledgement.
+
+        `what` they are is for errors. Return the positive errno of each that was not done, by its sequence number.
         ENOBUFS stands for every answer that got lost, EINTR for an acknowledgement that the kernel did not give. Raises
         NetlinkError when the requests could not be sent.
         """
         try:
             self._socket.send(packed)
         except OSError as error:
-            raise NetlinkError("send", what(), f"sending: {error.strerror or error}") from error
-        last = first + count - 1
+            raise NetlinkError("send", _words(what), f"sending: {error.strerror or error}") from error
         errors: dict[int, int] = {}
-        lost = False
         answered: set[int] = set()
+        lost = False
         while lost or last not in answered:
             try:
-                size = self._socket.recv_into(self._buffer, _DATAGRAM, socket.MSG_DONTWAIT)
+                answer = self._acknowledgement(what)
             except BlockingIOError:  # nothing is left
                 if not lost:
                     return errors | {last: errno.EINTR}
@@ -131,17 +144,24 @@ class Channel:
                 return errors | dict.fromkeys(unknown, errno.ENOBUFS)
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
-                    raise NetlinkError("send", what(), f"receiving the answer: {error.strerror or error}") from error
+                    reason = f"receiving the answer: {error.strerror or error}"
+                    raise NetlinkError("send", _words(what), reason) from error
                 lost = True  # some were dropped, and nobody knows whose; the others are queued already
                 continue
-            if size < _ACKNOWLEDGEMENT.size:
-                raise Malformed("send", what(), f"an answer has {size} bytes")
-            _, kind, _, sequence, _, number = _ACKNOWLEDGEMENT.unpack_from(self._buffer)
-            if kind == framing.NLMSG_ERROR and first <= sequence <= last:
+            if answer is not None and first <= answer[0] <= last:
+                sequence, number = answer
                 answered.add(sequence)
                 if number:
                     errors[sequence] = -number
         return errors
+
+    def _acknowledgement(self, what: Sequence[object]) -> tuple[int, int] | None:
+        """Return sequence number and errno of the next answer, None when it is another thing; OSError as it comes."""
+        size = self._socket.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
+        if size < _ACKNOWLEDGEMENT.size:
+            raise Malformed("send", _words(what), f"an answer has {size} bytes")
+        _, kind, _, sequence, _, number = _ACKNOWLEDGEMENT.unpack_from(self._buffer)
+        return (sequence, number) if kind == framing.NLMSG_ERROR else None
 
     def _open(self) -> socket.socket:
         try:
@@ -176,19 +196,24 @@ class Channel:
     def _answer(self, operation: str, target: object) -> bytes:
         """Return the next datagram of the kernel."""
         try:
-            size = self._socket.recv_into(self._buffer, _DATAGRAM, socket.MSG_DONTWAIT | socket.MSG_TRUNC)
+            size = self._socket.recv_into(self._buffer, 0, socket.MSG_DONTWAIT | socket.MSG_TRUNC)
         except BlockingIOError as error:
             raise NetlinkError(operation, str(target), "no answer from the kernel; the outcome is unknown") from error
         except OSError as error:
             raise NetlinkError(operation, str(target), f"receiving: {error.strerror or error}") from error
-        if size > _DATAGRAM:
-            raise Malformed(operation, str(target), f"an answer has {size} bytes, more than {_DATAGRAM}")
+        if size > len(self._buffer):
+            raise Malformed(operation, str(target), f"an answer has {size} bytes, more than {len(self._buffer)}")
         return bytes(self._buffer[:size])
 
 
-def _raise_disturbed(flags: int) -> None:
-    if flags & framing.NLM_F_DUMP_INTR:
-        raise Disturbed("the kernel says so")
+def _words(what: Sequence[object]) -> str:
+    return f"{what[0]}" + (f" and {len(what) - 1} more" if len(what) > 1 else "")
+
+
+def dump_request(family: int, command: int, version: int, body: bytes = b"") -> bytes:
+    """Return the request for a dump as bytes; `body` is encoded attributes."""
+    flags = framing.NLM_F_DUMP
+    return framing.request(family, command, version=version, flags=flags, sequence=_DUMPS, body=body)
 
 
 def netlink_socket() -> socket.socket:

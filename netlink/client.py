@@ -44,8 +44,8 @@ class Client(Protocol):
     def apply(self, requests: Sequence[Request]) -> list[Refused | None]:
         """Send `requests` in order; return one result each, None where the kernel did it.
 
-        A refused request does not stop those after it. Nothing is retried. A request that no kernel should get raises
-        ValueError before anything is sent. NetlinkError means that the outcome is unknown: observe again.
+        A refused request does not stop those after it, and neither does one that no kernel should get: that is Invalid
+        and not sent. Nothing is retried. NetlinkError means that the outcome is unknown: observe again.
         """
         ...
 

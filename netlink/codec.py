@@ -6,13 +6,14 @@ Values that only another tool can have put into the table, such as an unknown fl
 nothing this package would write; they never make the rest unreadable. Source: include/uapi/linux/ip_vs.h.
 """
 
-from collections.abc import Sequence
-from typing import Any, Final, assert_never
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address
+from typing import Any, Final, NamedTuple, assert_never
 
 from netlink import framing, wire
 from netlink.bulk import Counters, Decoder
-from netlink.compiler import REFUSED, Pack, packer, problem_of
-from netlink.errors import Malformed
+from netlink.compiler import REFUSED, packer, problem_of
+from netlink.errors import Invalid, Malformed
 from netlink.layout import DAEMON, DESTINATION, INFORMATION, SERVICE, TIMEOUTS, Layout, key_problem
 from netlink.requests import (
     AddRealServer,
@@ -31,6 +32,7 @@ from netlink.requests import (
 )
 from netlink.types import (
     Info,
+    Protocol,
     RealServer,
     RealServerKey,
     RealServerUsage,
@@ -54,18 +56,18 @@ _CMD_SERVICE, _CMD_DEST, _CMD_DAEMON = 1, 2, 3  # IPVS_CMD_ATTR_*: what is neste
 # ---- requests
 
 _pack_address_key: Final = packer(
-    SERVICE.named("family", "protocol", "address", "port"), of_key=True, nested=_CMD_SERVICE
+    SERVICE, SERVICE.named("family", "protocol", "address", "port"), of_key=True, nested=_CMD_SERVICE
 )
-_pack_mark_key: Final = packer(SERVICE.named("family", "mark"), of_key=True, nested=_CMD_SERVICE)
-_pack_service: Final = packer(SERVICE.configuration)
-_pack_destination_key: Final = packer(DESTINATION.identity, of_key=True, nested=_CMD_DEST)
-_pack_destination: Final = packer(DESTINATION.rows, nested=_CMD_DEST)
-_pack_daemon: Final = packer(DAEMON.rows)
-_pack_role: Final = packer(DAEMON.named("role"), nested=_CMD_DAEMON)
-_pack_timeouts: Final = packer(TIMEOUTS.rows)
+_pack_mark_key: Final = packer(SERVICE, SERVICE.named("family", "mark"), of_key=True, nested=_CMD_SERVICE)
+_pack_service: Final = packer(SERVICE, SERVICE.configuration)
+_pack_destination_key: Final = packer(DESTINATION, DESTINATION.identity, of_key=True, nested=_CMD_DEST)
+_pack_destination: Final = packer(DESTINATION, DESTINATION.rows, nested=_CMD_DEST)
+_pack_daemon: Final = packer(DAEMON, DAEMON.rows)
+_pack_role: Final = packer(DAEMON, DAEMON.named("role"), nested=_CMD_DAEMON)
+_pack_timeouts: Final = packer(TIMEOUTS, TIMEOUTS.rows)
 
 
-def _packed(layout: Layout, pack: Pack, value: Any, who: object) -> bytes:
+def _packed(layout: Layout, pack: Callable[[Any], bytes], value: Any, who: object) -> bytes:
     """Return attributes of `value`, or raise ValueError that names object and field."""
     problem = layout.problem(value)
     if problem is None:
@@ -87,57 +89,36 @@ def encode_key(key: VirtualServerKey) -> bytes:
     raise ValueError(f"virtual server {key}: {problem}")
 
 
-class Encoder:
-    """Turns requests into a command and attributes. It keeps the key that it packed last.
-
-    Requests mostly come by virtual server, whose key is in each of them.
-    """
-
-    def __init__(self) -> None:
-        self._key: VirtualServerKey | None = None
-        self._packed_key = b""
-
-    def encode(self, request: Request) -> tuple[int, bytes]:
-        """Return command and attributes of `request`; ValueError where no kernel should get it."""
-        if isinstance(request, AddRealServer):  # by far the most are these two
-            return NEW_DEST, self._parent(request.virtual_server) + _destination(request.real_server)
-        if isinstance(request, SetRealServer):
-            return SET_DEST, self._parent(request.virtual_server) + _destination(request.real_server)
-        match request:
-            case AddVirtualServer(virtual_server=virtual_server):
-                return NEW_SERVICE, self._service(virtual_server)
-            case SetVirtualServer(virtual_server=virtual_server):
-                return SET_SERVICE, self._service(virtual_server)
-            case DeleteVirtualServer(key=key):
-                return DEL_SERVICE, self._parent(key)
-            case DeleteRealServer(virtual_server=parent, key=server):
-                return DEL_DEST, self._parent(parent) + _destination_key(server)
-            case _:
-                return _encode_other(request)
-
-    def _parent(self, key: VirtualServerKey) -> bytes:
-        if key is not self._key:
-            self._packed_key = encode_key(key)
-            self._key = key
-        return self._packed_key
-
-    def _service(self, virtual_server: VirtualServer) -> bytes:
-        key = self._parent(virtual_server.key)[framing.ATTRIBUTE_HEADER :]
-        configuration = _packed(SERVICE, _pack_service, virtual_server, virtual_server.key)
-        return framing.attribute(_CMD_SERVICE, key + configuration, nested=True)
+def _service(virtual_server: VirtualServer, packed_key: bytes) -> bytes:
+    configuration = _packed(SERVICE, _pack_service, virtual_server, virtual_server.key)
+    return framing.attribute(_CMD_SERVICE, packed_key[framing.ATTRIBUTE_HEADER :] + configuration, nested=True)
 
 
 def _destination(real_server: RealServer) -> bytes:
-    if not real_server.tunnel_type:  # the rows see all that can be wrong but for a tunnel
-        try:
-            return _pack_destination(real_server)
-        except REFUSED:
-            pass
     return _packed(DESTINATION, _pack_destination, real_server, real_server.key)
 
 
 def _destination_key(key: RealServerKey) -> bytes:
     return _packed(DESTINATION, lambda real_server: _pack_destination_key(real_server.key), RealServer(key=key), key)
+
+
+def encode_request(request: Request) -> tuple[int, bytes]:
+    """Return command and attributes of `request`; ValueError where no kernel should get it."""
+    match request:
+        case AddVirtualServer(virtual_server=virtual_server):
+            return NEW_SERVICE, _service(virtual_server, encode_key(virtual_server.key))
+        case SetVirtualServer(virtual_server=virtual_server):
+            return SET_SERVICE, _service(virtual_server, encode_key(virtual_server.key))
+        case DeleteVirtualServer(key=key):
+            return DEL_SERVICE, encode_key(key)
+        case AddRealServer(virtual_server=parent, real_server=real_server):
+            return NEW_DEST, encode_key(parent) + _destination(real_server)
+        case SetRealServer(virtual_server=parent, real_server=real_server):
+            return SET_DEST, encode_key(parent) + _destination(real_server)
+        case DeleteRealServer(virtual_server=parent, key=server):
+            return DEL_DEST, encode_key(parent) + _destination_key(server)
+        case _:
+            return _encode_other(request)
 
 
 def _encode_other(request: OtherRequest) -> tuple[int, bytes]:
@@ -158,27 +139,95 @@ def _encode_other(request: OtherRequest) -> tuple[int, bytes]:
             assert_never(request)
 
 
-def encode_request(request: Request) -> tuple[int, bytes]:
-    """Return command and attributes of `request`; ValueError where no kernel should get it."""
-    return Encoder().encode(request)
+# For a real server there is a function that packs a whole message: netlink's header in four parts, then the virtual
+# server's key, packed, then the real server. A key has one of two lengths.
 
 
-def encode_batch(requests: Sequence[Request], family: int, first: int) -> bytes:
-    """Return `requests` as messages numbered from `first` on, of which the last asks for an acknowledgement.
+def _whole_packer(key: VirtualServerKey) -> Callable[..., bytes]:
+    before = ("I", "4s", "I", "8s", f"{len(encode_key(key))}s")
+    return packer(DESTINATION, DESTINATION.rows, nested=_CMD_DEST, before=before)
 
-    `family` is the number that the kernel gave to IPVS. ValueError where no kernel should get one of them.
+
+_MARK: Final = VirtualServerKey.by_mark(1)
+_ADDRESS: Final = VirtualServerKey.by_address(Protocol.TCP, IPv4Address(0), 1)
+_pack_mark_whole: Final = _whole_packer(_MARK)
+_pack_address_whole: Final = _whole_packer(_ADDRESS)
+_ADDRESS_KEY_LENGTH: Final = len(encode_key(_ADDRESS))
+_DESTINATION_LENGTH: Final = len(_destination(RealServer(key=RealServerKey(address=IPv4Address(0), port=0))))
+
+
+class Batch(NamedTuple):
+    """Some requests, packed to be sent together."""
+
+    packed: bytes  # empty where none is to be sent
+    last: int  # sequence number of the last that is sent, which asks for an acknowledgement
+    end: int  # the place after the last request that is in it
+    invalid: Sequence[tuple[int, Invalid]]  # those that are not sent, by their places
+
+
+class Encoder:
+    """Packs requests to IPVS; `family` is the kernel's number for it. It keeps the key that it has packed last.
+
+    Writing real servers is nearly all there is to do, and they come by virtual server.
     """
-    encode = Encoder().encode
-    packed_head = framing.Head(family, VERSION).packed
-    parts: list[bytes] = []
-    command, body, sequence = 0, b"", first
-    for sequence, request in enumerate(requests, first):
-        command, body = encode(request)
-        parts.append(packed_head(command, sequence, len(body)))
-        parts.append(body)
-    if parts:
-        parts[-2] = packed_head(command, sequence, len(body), acknowledge=True)
-    return b"".join(parts)
+
+    def __init__(self, family: int) -> None:
+        self._head = framing.Head(family, VERSION)
+        self._key: VirtualServerKey | None = None
+        self._packed_key = b""
+
+    def encode(self, requests: Sequence[Request], start: int, most: int, first: int) -> Batch:
+        """Return the next `most` requests from `start` on, numbered from `first` on.
+
+        They are fewer where a request must be the last: the kernel says nothing of a daemon that it could not stop
+        unless it is asked for an acknowledgement.
+        """
+        head, key, packed_key = self._head, self._key, self._packed_key
+        starts, ends = head.start, head.ends
+        pack_whole, length = _whole(packed_key)
+        parts: list[bytes] = []
+        invalid: list[tuple[int, Invalid]] = []
+        end = min(start + most, len(requests))
+        sequence = last = first
+        for place in range(start, end):
+            request = requests[place]
+            try:
+                if isinstance(request, (AddRealServer, SetRealServer)):
+                    if request.virtual_server is not key:
+                        packed_key = encode_key(request.virtual_server)
+                        key = request.virtual_server
+                        pack_whole, length = _whole(packed_key)
+                    command = ends[NEW_DEST if type(request) is AddRealServer else SET_DEST]
+                    parts.append(pack_whole(request.real_server, length, starts, sequence, command, packed_key))
+                else:
+                    parts.append(head.message(sequence, *encode_request(request)))
+                last = sequence
+            except REFUSED:
+                invalid.append((place, _invalid(request)))
+            sequence += 1
+            if type(request) is StopSyncDaemon:
+                end = place + 1
+                break
+        self._key, self._packed_key = key, packed_key
+        if parts:
+            parts[-1] = head.acknowledged(parts[-1])
+        return Batch(b"".join(parts) if len(parts) > 1 else parts[0] if parts else b"", last, end, invalid)
+
+
+def _whole(packed_key: bytes) -> tuple[Callable[..., bytes], int]:
+    """Return what packs a whole message with a real server of that key, and its length."""
+    return (_pack_mark_whole if len(packed_key) < _ADDRESS_KEY_LENGTH else _pack_address_whole), (
+        framing.REQUEST_HEADER + len(packed_key) + _DESTINATION_LENGTH
+    )
+
+
+def _invalid(request: Request) -> Invalid:
+    """Return why `request` cannot be packed."""
+    try:
+        encode_request(request)
+    except ValueError as error:
+        return Invalid(request.operation, request.target, str(error))
+    raise AssertionError(request)  # what cannot be packed in one way cannot in the other
 
 
 # ---- answers

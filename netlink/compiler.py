@@ -5,15 +5,18 @@ So the source of a function that does the same in one call of `struct` is writte
 is imported, as `attrs` does for `__init__`. For a real server it reads
 
     def pack(value):
-        family = take_family(value.key)
-        address = value.key.address.packed
+        key = value.key
+        family = take_family(key)
+        address = key.address.packed
         ...
-        if forwarding not in allowed_forwarding or weight > 2147483647 or ...:
+        if forwarding not in allowed_forwarding or weight > 2147483647:
             raise ValueError
-        packed = struct_pack(720902, family, 65556, address, 131078, port >> 8, port & 255, ...)
-        return packed
+        if upper_threshold == 0 and lower_threshold == 0 and ...:
+            return struct_pack_usual(720902, family, 65556, address, 131078, port >> 8, port & 255, ..., ending)
+        ...
 
-with an attribute's header (length and number) as a constant before each payload.
+with an attribute's header (length and number) as a constant before each payload, and those that hardly anybody sets as
+one constant.
 """
 
 import struct
@@ -24,7 +27,6 @@ from netlink.framing import NLA_F_NESTED, attribute
 from netlink.layout import Layout, Row
 from netlink.wire import Plain
 
-Pack = Callable[[Any], bytes]
 REFUSED: Final = (struct.error, TypeError, AttributeError, ValueError, OverflowError)
 """What a packing function raises for what cannot be sent, without saying why: `problem_of` does."""
 
@@ -43,30 +45,46 @@ def padded(size: int) -> int:
     return (size + 3) & ~3
 
 
-def packer(rows: Sequence[Row], *, of_key: bool = False, nested: int = 0) -> Pack:
+def packer(
+    layout: Layout, rows: Sequence[Row], *, of_key: bool = False, nested: int = 0, before: Sequence[str] = ()
+) -> Callable[..., bytes]:
     """Return a function that packs the attributes `rows` of a value; of a key where `of_key`.
 
     With `nested` they are wrapped in the attribute of that number, and none may be missing. Without, one that may be
-    missing, or whose length differs, comes after those that are always there; the kernel takes any order. The function
-    raises one of REFUSED for what cannot be sent.
+    missing, or whose length differs, comes after those that are always there; the kernel takes any order. `before` are
+    struct codes of what comes in front of it all, which the function takes as further arguments. The function raises
+    one of REFUSED for what cannot be sent, but for what only `layout.problem` sees.
     """
-    names: dict[str, object] = {}
+    names: dict[str, object] = {"problem": layout.problem}
     constant = [row for row in rows if row.form.code and (nested or not row.optional)]
-    items = "".join(f"I{row.form.code}{padded(row.form.size) - row.form.size}x" for row in constant)
-    names["struct_pack"] = struct.Struct(f"={'I' if nested else ''}{items}").pack
-    lines = ["def pack(value):"]
-    lines += [f"    {row.name} = {_taken(row, names, of_key=of_key)}" for row in rows]
-    refused = [_refusal(row, names) for row in rows if row.high is not None or row.allowed]
-    if refused:
-        lines += [f"    if {' or '.join(refused)}:", "        raise ValueError"]
-    arguments = [f"{header(row.number, row.form.size)}, {row.form.arguments.format(row.name)}" for row in constant]
+    usual = [row for row in constant if row.usual is not None]
+    always = [row for row in constant if row not in usual]
+    others = [row for row in rows if row not in constant]
+    front = [f"before_{n}" for n in range(len(before))]
+    codes = "".join(before)
     if nested:
-        arguments.insert(0, str(header(nested | NLA_F_NESTED, struct.calcsize(f"={items}"))))
-    lines.append(f"    packed = struct_pack({', '.join(arguments)})")
-    for row in rows:
-        if row not in constant:
-            names[f"pack_{row.name}"] = _single(row)
-            lines += [f"    if {row.name} is not None:", f"        packed += pack_{row.name}({row.name})"]
+        codes += "I"
+        front.append(str(header(nested | NLA_F_NESTED, sum(4 + padded(row.form.size) for row in constant))))
+    lines = [f"def pack({', '.join(['value', *front[: len(before)]])}):"]
+    lines += _takes(rows, names, of_key=of_key)
+    lines += _refusals([*always, *others], names)
+    arguments = [*front, *map(_argument, always)]
+    names["struct_pack"] = struct.Struct(f"={codes}{''.join(map(_code, constant))}").pack
+    if usual:
+        ending = b"".join(_single(row)(row.usual) for row in usual if row.usual is not None)
+        names["ending"] = ending
+        names["struct_pack_usual"] = struct.Struct(f"={codes}{''.join(map(_code, always))}{len(ending)}s").pack
+        lines += [
+            f"    if {' and '.join(f'{row.name} == {row.usual}' for row in usual)}:",
+            f"        return struct_pack_usual({', '.join([*arguments, 'ending'])})",
+            *_refusals(usual, names),
+            "    if problem(value) is not None:",
+            "        raise ValueError",
+        ]
+    lines.append(f"    packed = struct_pack({', '.join([*arguments, *map(_argument, usual)])})")
+    for row in others:
+        names[f"pack_{row.name}"] = _single(row)
+        lines += [f"    if {row.name} is not None:", f"        packed += pack_{row.name}({row.name})"]
     lines.append("    return packed")
     return _defined("pack", lines, names)
 
@@ -90,21 +108,39 @@ def problem_of(layout: Layout, value: Any) -> str | None:
     return layout.problem(value) or next((problem for problem in problems if problem is not None), None)
 
 
-def _taken(row: Row, names: dict[str, object], *, of_key: bool) -> str:
-    """Return the expression that takes an attribute from `value`."""
-    holder = "value" if of_key or not row.key else "value.key"
-    if row.take is not None:
-        names[f"take_{row.name}"] = row.take
-        return f"take_{row.name}({holder})"
-    return f"{holder}.{row.path or row.name}"
+def _takes(rows: Sequence[Row], names: dict[str, object], *, of_key: bool) -> list[str]:
+    """Return the lines that take each attribute from `value`."""
+    lines = ["    key = value" if of_key else "    key = value.key"] if any(row.key for row in rows) else []
+    for row in rows:
+        holder = "key" if row.key else "value"
+        taken = f"{holder}.{row.path or row.name}"
+        if row.take is not None:
+            names[f"take_{row.name}"] = row.take
+            taken = f"take_{row.name}({holder})"
+        lines.append(f"    {row.name} = {taken}")
+    return lines
 
 
-def _refusal(row: Row, names: dict[str, object]) -> str:
-    """Return the expression that is true where the row does not allow what the struct would take."""
-    if row.allowed:
-        names[f"allowed_{row.name}"] = row.allowed
-        return f"{row.name} not in allowed_{row.name}"
-    return f"{row.name} > {row.high}"
+def _refusals(rows: Sequence[Row], names: dict[str, object]) -> list[str]:
+    """Return the lines that raise where a row does not allow what the struct would take."""
+    refused = []
+    for row in rows:
+        if row.allowed:
+            names[f"allowed_{row.name}"] = row.allowed
+            refused.append(f"{row.name} not in allowed_{row.name}")
+        elif row.high is not None:
+            refused.append(f"{row.name} > {row.high}")
+    return [f"    if {' or '.join(refused)}:", "        raise ValueError"] if refused else []
+
+
+def _code(row: Row) -> str:
+    """Return the struct codes of an attribute with its header and its padding."""
+    return f"I{row.form.code}{padded(row.form.size) - row.form.size}x"
+
+
+def _argument(row: Row) -> str:
+    """Return what the struct packs for an attribute."""
+    return f"{header(row.number, row.form.size)}, {row.form.arguments.format(row.name)}"
 
 
 def _single(row: Row) -> Callable[[Plain], bytes]:
@@ -124,9 +160,8 @@ def _single(row: Row) -> Callable[[Plain], bytes]:
             return known[plain]
 
         return pack_text
-    struct_pack = struct.Struct(f"=I{form.code}{padded(form.size) - form.size}x").pack
-    arguments = f"{header(row.number, form.size)}, {form.arguments.format('plain')}"
-    source = ["def pack(plain):", f"    return struct_pack({arguments})"]
+    struct_pack = struct.Struct(f"={_code(row)}").pack
+    source = [f"def pack({row.name}):", f"    return struct_pack({_argument(row)})"]
     return _defined("pack", source, {"struct_pack": struct_pack})
 
 

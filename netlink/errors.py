@@ -2,6 +2,7 @@
 
 NetlinkError
 ├── Refused        the kernel answered with an errno
+│   └── Invalid    it would have answered so or worse, and was not asked
 ├── Unavailable    IPVS is not there: no module, no permission, no netlink
 ├── Interrupted    a dump stayed inconsistent however often it was taken
 └── Malformed      bytes that are not what the kernel sends
@@ -29,6 +30,13 @@ class Refused(NetlinkError):
         self.errno = errno
         self.meaning = meaning or os.strerror(errno)
         super().__init__(operation, target, f"{self.meaning} ({name})")
+
+
+class Invalid(Refused):
+    """A request that no kernel should get: it would refuse the value, or take it and keep another."""
+
+    def __init__(self, operation: str, target: str, problem: str) -> None:
+        super().__init__(operation, target, errno_module.EINVAL, f"{problem}; not sent")
 
 
 class Unavailable(NetlinkError):

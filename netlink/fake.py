@@ -16,7 +16,7 @@ from typing import Final, Self, assert_never
 import attrs
 
 from netlink import codec
-from netlink.errors import NetlinkError, Refused
+from netlink.errors import Invalid, NetlinkError, Refused
 from netlink.glance import Glance
 from netlink.requests import (
     AddRealServer,
@@ -164,9 +164,7 @@ class FakeIPVS:
 
     def apply(self, requests: Sequence[Request]) -> list[Refused | None]:
         """Carry out `requests` in order; return one result each, None where it was done."""
-        for request in requests:
-            codec.encode_request(request)  # ValueError comes before anything is done
-        return [self._apply_one(request) for request in requests]
+        return [_invalid(request) or self._apply_one(request) for request in requests]
 
     # ---- the kernel's part
 
@@ -292,6 +290,14 @@ class FakeIPVS:
             return errno.EINVAL
         siblings[real_server.key] = real_server
         return 0
+
+
+def _invalid(request: Request) -> Invalid | None:
+    try:
+        codec.encode_request(request)
+    except ValueError as error:
+        return Invalid(request.operation, request.target, str(error))
+    return None
 
 
 def _may_be_real_server(address: Address) -> bool:

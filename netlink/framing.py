@@ -30,7 +30,7 @@ MESSAGE_HEADER: Final = _MESSAGE.size  # bytes
 ATTRIBUTE_HEADER: Final = _ATTRIBUTE.size  # bytes
 _ERRNO: Final = struct.Struct("=i")
 _HEAD: Final = struct.Struct("=I4sI8s")
-_BODY: Final = _MESSAGE.size + _GENERIC.size
+REQUEST_HEADER: Final = _MESSAGE.size + _GENERIC.size  # bytes
 
 
 @attrs.frozen
@@ -46,24 +46,30 @@ class Message:
 def request(family: int, command: int, *, version: int, flags: int, sequence: int, body: bytes = b"") -> bytes:
     """Return a generic netlink request as bytes; `body` is encoded attributes."""
     return (
-        _MESSAGE.pack(_BODY + len(body), family, flags | NLM_F_REQUEST, sequence, 0)
+        _MESSAGE.pack(REQUEST_HEADER + len(body), family, flags | NLM_F_REQUEST, sequence, 0)
         + _GENERIC.pack(command, version, 0)
         + body
     )
 
 
 class Head:
-    """Packs the headers of requests of one family: netlink's and generic netlink's."""
+    """The headers of requests of one family: netlink's and generic netlink's.
+
+    A header is packed by `"=I4sI8s"`: length, `start`, sequence number, `ends[command]`.
+    """
 
     def __init__(self, family: int, version: int) -> None:
-        self._plain = struct.pack("=HH", family, NLM_F_REQUEST)
+        self.start = struct.pack("=HH", family, NLM_F_REQUEST)
+        self.ends = [struct.pack("=IBBH", 0, command, version, 0) for command in range(32)]  # port, then generic's
         self._acknowledged = struct.pack("=HH", family, NLM_F_REQUEST | NLM_F_ACK)
-        self._ends = [struct.pack("=IBBH", 0, command, version, 0) for command in range(32)]  # port, then generic's
 
-    def packed(self, command: int, sequence: int, length: int, *, acknowledge: bool = False) -> bytes:
-        """Return the header of a request with `length` bytes of attributes."""
-        start = self._acknowledged if acknowledge else self._plain
-        return _HEAD.pack(_BODY + length, start, sequence, self._ends[command])
+    def message(self, sequence: int, command: int, body: bytes) -> bytes:
+        """Return a request as bytes; `body` is encoded attributes."""
+        return _HEAD.pack(REQUEST_HEADER + len(body), self.start, sequence, self.ends[command]) + body
+
+    def acknowledged(self, message: bytes) -> bytes:
+        """Return `message`, which asks for an acknowledgement now."""
+        return message[:4] + self._acknowledged + message[8:]
 
 
 def attribute(number: int, payload: bytes, *, nested: bool = False) -> bytes:

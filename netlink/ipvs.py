@@ -1,73 +1,34 @@
-"""The IPVS client: requests in batches, dumps of the table, errors that say what to do.
+"""The IPVS client: requests in batches, the table with its counters, errors that say what to do.
 
-Shell: `codec` knows the bytes, `channel` the socket. Nothing is retried but reading.
-
-Dumps are not snapshots. The kernel fills one datagram under its lock and lets writers in between two of them, and it
-does not say so (no NLM_F_DUMP_INTR): an entry may be left out or come twice. So:
-
-- a dump of real servers that came in one datagram is true; one that came in several is taken until two in a row agree;
-- virtual servers are dumped before and after all their real servers; both dumps must have the same virtual servers.
-
-Otherwise everything is read again, a few times, then Interrupted. What this cannot see is a virtual server deleted and
-created again between the two dumps, whose real servers were read in between as none: a reader who finds something
-absent looks a second time before writing. Source: net/netlink/af_netlink.c, net/netfilter/ipvs/ip_vs_ctl.c.
-
-A table hardly differs from the one read before, so the client remembers what it has read last: the bytes of each
-virtual server's real servers, and the values that they meant. Where the bytes are the same, so are the values, and
-nothing is made anew but the counters.
+Shell: `codec` knows the bytes, `channel` the socket, `reader` the dumps. Nothing is retried but reading.
 """
 
+import contextlib
 import errno
 import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-import attrs
-
 from netlink import codec, glance
-from netlink.bulk import Decoder, Piece
-from netlink.channel import BATCH, Channel, Disturbed, netlink_socket
-from netlink.errors import Interrupted, NetlinkError, Refused, Unavailable
+from netlink.channel import BATCH, DATAGRAM, Channel, netlink_socket
+from netlink.errors import NetlinkError, Refused, Unavailable
 from netlink.glance import Glance
 from netlink.namespace import Namespace, entered
+from netlink.reader import SECOND_DATAGRAM, Reader
 from netlink.requests import Request, StopSyncDaemon, refusal
-from netlink.types import (
-    Info,
-    Observed,
-    RealServerKey,
-    RealServers,
-    RealServerUsage,
-    SyncDaemon,
-    TableEntry,
-    Timeouts,
-    Traffic,
-    VirtualServer,
-    VirtualServerKey,
-)
+from netlink.types import Info, Observed, SyncDaemon, Timeouts, VirtualServerKey
 
-_ATTEMPTS: Final = 5
 _MODPROBE_SECONDS: Final = 30.0
-
-
-@attrs.frozen
-class _Read:
-    """The real servers of a virtual server as they were read: their bytes in order, and what those mean."""
-
-    request: bytes  # the attribute that asks for them
-    settings: list[bytes]
-    real_servers: RealServers  # in the same order
-    entry: TableEntry
 
 
 class IPVS:
     """The IPVS table of a network namespace: the current one, or `namespace`. Not safe for two threads at once.
 
-    The constructor opens the socket, finds the family (loading ip_vs once where it is missing) and asks for the
+    The constructor opens the sockets, finds the family (loading ip_vs once where it is missing) and asks for the
     version, so that a missing module or permission is Unavailable here and not later. Nothing ever waits for the
     kernel: it has answered when it returns from a call.
     """
@@ -75,22 +36,20 @@ class IPVS:
     def __init__(self, namespace: Namespace | None = None) -> None:
         self._namespace = namespace
         self._file: int | None = None
-        self._services = codec.service_decoder()
-        self._destinations = codec.destination_decoder()
-        self._daemons = codec.daemon_decoder()
-        self._virtual_servers: dict[bytes, VirtualServer] = {}
-        self._read: dict[VirtualServerKey, _Read] = {}
-        self._channel = Channel(self._open_socket)
+        self._channels = contextlib.ExitStack()
         try:
+            self._channel = self._open(DATAGRAM)
             self._family = self._find_family()
+            self._encoder = codec.Encoder(self._family)
+            self._reader = Reader(self._channel, self._open(SECOND_DATAGRAM), self._family)
             self.info()
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Close the socket; a second call does nothing."""
-        self._channel.close()
+        """Close the sockets; a second call does nothing."""
+        self._channels.close()
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -117,24 +76,18 @@ class IPVS:
 
     def sync_daemons(self) -> tuple[SyncDaemon, ...]:
         """Return the synchronisation daemons that run, at most one of each role."""
-        pieces, _ = self._dump("read synchronisation daemons", "", codec.GET_DAEMON, b"", self._daemons)
-        return tuple(self._daemons.value(settings) for settings, _ in pieces)
+        return self._reader.sync_daemons()
 
     def observe(self, only: Iterable[VirtualServerKey] | None = None) -> Observed:
         """Return the table with its counters, or of it `only` some virtual servers; an empty table is a table.
 
         Of those asked for, one that is not in the table is not in the answer. Raises Interrupted when writers disturbed
-        every attempt, Malformed, Unavailable or Refused otherwise. The mappings may be shared with other answers: they
-        are to be read.
+        every attempt, Malformed, Unavailable or Refused otherwise. What is returned shares values with other answers,
+        and is the same object as the last time where nothing at all has changed: it is to be read.
         """
-        keys = None if only is None else tuple(dict.fromkeys(only))
-        reason = ""
-        for _ in range(_ATTEMPTS):
-            try:
-                return self._observe_once(keys)
-            except Disturbed as disturbed:
-                reason = str(disturbed)
-        raise Interrupted("read", "the IPVS table", f"others kept changing it in {_ATTEMPTS} attempts: {reason}")
+        if only is None:
+            return self._reader.observe()
+        return self._reader.observe_only(tuple(dict.fromkeys(only)))
 
     def glance(self) -> Glance:
         """Return what /proc/net/ip_vs shows, to be compared with another: equal means unchanged in all it shows.
@@ -153,20 +106,22 @@ class IPVS:
     def apply(self, requests: Sequence[Request]) -> list[Refused | None]:
         """Send `requests` in order; return one result each, None where the kernel did it.
 
-        A refused request does not stop those after it. Nothing is retried. ENOBUFS as a result means that the answer
-        was lost and the request may have taken effect. Raises ValueError, before anything is sent, for a request that
-        no kernel should get, and NetlinkError when a batch could not be sent: then observe again.
+        A refused request does not stop those after it, and neither does one that no kernel should get: that is Invalid
+        and not sent. Nothing is retried. ENOBUFS as a result means that the answer was lost and the request may have
+        taken effect. Raises NetlinkError when a batch could not be sent: then observe again.
         """
-        first = self._channel.reserve(len(requests))
-        batches = [
-            (start, end, codec.encode_batch(requests[start:end], self._family, first + start))
-            for start, end in _batches(requests)
-        ]
         results: list[Refused | None] = [None] * len(requests)
-        for start, end, packed in batches:
-            errors = self._channel.batch(packed, first + start, end - start, partial(_words, requests, start, end))
+        start = 0
+        while start < len(requests):
+            first = self._channel.reserve(BATCH)
+            packed, last, end, invalid = self._encoder.encode(requests, start, BATCH, first)
+            errors = self._channel.batch(packed, first, last, requests[start:end]) if packed else {}
             for sequence, number in errors.items():
-                results[sequence - first] = self._result(requests[sequence - first], number)
+                place = start + sequence - first
+                results[place] = self._result(requests[place], number)
+            for place, refused in invalid:
+                results[place] = refused
+            start = end
         return results
 
     def _result(self, request: Request, number: int) -> Refused | None:
@@ -177,100 +132,12 @@ class IPVS:
             return refusal(request, number) if request.role in running else None
         return refusal(request, number)
 
-    # ---- reading
-
-    def _observe_once(self, keys: Sequence[VirtualServerKey] | None) -> Observed:
-        before = self._services_there(keys)
-        virtual_servers = self._values(before)
-        read: dict[VirtualServerKey, _Read] = {}
-        usage: dict[VirtualServerKey, Mapping[RealServerKey, RealServerUsage]] = {}
-        for virtual_server in virtual_servers:
-            key = virtual_server.key
-            read[key], usage[key] = self._read_real_servers(virtual_server)
-        after = self._services_there(keys)
-        if [settings for settings, _ in before] != [settings for settings, _ in after]:
-            virtual_servers = self._values(after)
-            if read.keys() != {virtual_server.key for virtual_server in virtual_servers}:
-                raise Disturbed("virtual servers came or went")
-        if len(read) != len(virtual_servers):
-            raise Disturbed("a virtual server was listed twice")
-        self._read = read if keys is None else self._read | read
-        table: dict[VirtualServerKey, TableEntry] = {}
-        traffic: dict[VirtualServerKey, Traffic] = {}
-        for virtual_server, (_, counters) in zip(virtual_servers, after, strict=True):
-            key = virtual_server.key
-            entry = read[key].entry
-            if entry.virtual_server is not virtual_server:
-                entry = attrs.evolve(entry, virtual_server=virtual_server)
-            table[key] = entry
-            traffic[key] = codec.traffic(counters)
-        return Observed(table=table, traffic=traffic, usage=usage)
-
-    def _services_there(self, keys: Sequence[VirtualServerKey] | None) -> list[Piece]:
-        """Return the virtual servers, those of `keys` or all, as bytes with their counters."""
-        if keys is None:
-            return self._dump("read virtual servers", "", codec.GET_SERVICE, b"", self._services)[0]
-        found: list[Piece] = []
-        for key in keys:
-            body = codec.encode_key(key)
-            try:
-                answer = self._channel.ask(
-                    "read virtual server", self._family, codec.GET_SERVICE, codec.VERSION, body, target=str(key)
-                )
-            except Refused as refused:
-                if refused.errno != errno.ESRCH:
-                    raise
-            else:
-                found.append(self._services.piece(answer))
-        return found
-
-    def _values(self, pieces: Sequence[Piece]) -> list[VirtualServer]:
-        """Return the virtual servers that `pieces` are, the same objects for the same bytes as the last time."""
-        known = self._virtual_servers
-        self._virtual_servers = {
-            settings: known[settings] if settings in known else self._services.value(settings) for settings, _ in pieces
-        }
-        return [self._virtual_servers[settings] for settings, _ in pieces]
-
-    def _read_real_servers(
-        self, virtual_server: VirtualServer
-    ) -> tuple[_Read, Mapping[RealServerKey, RealServerUsage]]:
-        key = virtual_server.key
-        before = self._read.get(key)
-        request = codec.encode_key(key) if before is None else before.request
-        for _ in range(_ATTEMPTS):
-            pieces, datagrams = self._dump("read real servers of", key, codec.GET_DEST, request, self._destinations)
-            settings = [settings for settings, _ in pieces]
-            if before is not None and settings == before.settings:
-                # as it was read before, in this attempt or at an earlier time: two that agree
-                read = before if before.entry.virtual_server is virtual_server else _with(before, virtual_server)
-                return read, _usage(read.real_servers, pieces)
-            known = {} if before is None else dict(zip(before.settings, before.real_servers.values(), strict=True))
-            values = [known.get(each) or self._destinations.value(each) for each in settings]
-            real_servers = {real_server.key: real_server for real_server in values}
-            if len(real_servers) < len(values):
-                continue  # one was listed twice
-            entry = TableEntry(virtual_server=virtual_server, real_servers=real_servers)
-            before = _Read(request, settings, real_servers, entry)
-            if datagrams <= 1:
-                return before, _usage(real_servers, pieces)
-        raise Disturbed(f"real servers of {key} came or went")
-
-    def _dump(
-        self, operation: str, target: object, command: int, body: bytes, decoder: Decoder
-    ) -> tuple[list[Piece], int]:
-        """Return the pieces of a dump, and in how many datagrams they came."""
-        pieces: list[Piece] = []
-
-        def take(datagram: bytes, offset: int) -> int:
-            some, end = decoder.split(datagram, offset)
-            pieces.extend(some)
-            return end
-
-        request = (self._family, command, codec.VERSION, body)
-        return pieces, self._channel.dump(operation, target, request, take)
-
     # ---- opening
+
+    def _open(self, datagram: int) -> Channel:
+        channel = Channel(self._open_socket, datagram=datagram)
+        self._channels.callback(channel.close)
+        return channel
 
     def _open_socket(self) -> socket.socket:
         with entered(self._namespace):
@@ -297,31 +164,6 @@ class IPVS:
         body = codec.encode_family_name()
         answer = self._channel.ask("look up", codec.CONTROL_FAMILY, codec.GET_FAMILY, 1, body)
         return codec.decode_family(answer)
-
-
-def _batches(requests: Sequence[Request]) -> Iterator[tuple[int, int]]:
-    """Yield start and end of each batch: BATCH requests, fewer where one must be the last, which is acknowledged.
-
-    The kernel says nothing of a daemon that it could not stop unless it is asked for an acknowledgement.
-    """
-    start = 0
-    for place, request in enumerate(requests, 1):
-        if place - start == BATCH or place == len(requests) or type(request) is StopSyncDaemon:
-            yield start, place
-            start = place
-
-
-def _words(requests: Sequence[Request], start: int, end: int) -> str:
-    """Return what errors call the requests from `start` to `end`."""
-    return str(requests[start]) + (f" and {end - start - 1} more" if end - start > 1 else "")
-
-
-def _usage(real_servers: RealServers, pieces: Sequence[Piece]) -> Mapping[RealServerKey, RealServerUsage]:
-    return dict(zip(real_servers, [codec.usage(counters) for _, counters in pieces], strict=True))
-
-
-def _with(read: _Read, virtual_server: VirtualServer) -> _Read:
-    return attrs.evolve(read, entry=attrs.evolve(read.entry, virtual_server=virtual_server))
 
 
 def _load_module() -> str:

@@ -63,6 +63,7 @@ class Row:
     absent: wire.Plain | None = None  # what it means when an older kernel does not send it; None: Malformed
     high: int | None = None  # largest number to send; None: whatever the form holds
     allowed: tuple[int, ...] = ()  # numbers to send; (): all
+    usual: int | None = None  # what nearly every object has; such rows come last
     note: str = ""  # for the documentation
 
     def value_of(self, value: Any) -> wire.Plain | None:
@@ -189,11 +190,16 @@ def _prefix(family: int, octets: bytes) -> int | None:
     return ones if mask == (0xFFFFFFFF << (32 - ones)) & 0xFFFFFFFF else IRREGULAR_MASK
 
 
+_WHOLE: Final = {Family.IPV4: b"\xff\xff\xff\xff", Family.IPV6: struct.pack("=I", 128)}
+
+
 def _netmask(virtual_server: VirtualServer) -> bytes:
     prefix = virtual_server.persistence_prefix
+    if prefix is None:
+        return _WHOLE[virtual_server.key.family]
     if virtual_server.key.family is Family.IPV6:
-        return struct.pack("=I", 128 if prefix is None else prefix)
-    return b"\xff\xff\xff\xff" if prefix is None else ((0xFFFFFFFF << (32 - prefix)) & 0xFFFFFFFF).to_bytes(4, "big")
+        return struct.pack("=I", prefix)
+    return ((0xFFFFFFFF << (32 - prefix)) & 0xFFFFFFFF).to_bytes(4, "big")
 
 
 def key_problem(key: VirtualServerKey) -> str | None:
@@ -330,12 +336,12 @@ DESTINATION: Final = Layout(
         Row(number=3, kernel="FWD_METHOD", name="forwarding", form=wire.U32, allowed=_FORWARDINGS,
             note="0 masquerade, 1 local, 2 tunnel, 3 direct-route, 4 bypass"),
         Row(number=4, kernel="WEIGHT", name="weight", form=wire.U32, high=MAX_WEIGHT),
-        Row(number=5, kernel="U_THRESH", name="upper_threshold", form=wire.U32, high=MAX_CONNECTIONS),
-        Row(number=6, kernel="L_THRESH", name="lower_threshold", form=wire.U32, high=MAX_CONNECTIONS),
-        Row(number=13, kernel="TUN_TYPE", name="tunnel_type", form=wire.U8, high=max(Tunnel), absent=0,
+        Row(number=5, kernel="U_THRESH", name="upper_threshold", form=wire.U32, high=MAX_CONNECTIONS, usual=0),
+        Row(number=6, kernel="L_THRESH", name="lower_threshold", form=wire.U32, high=MAX_CONNECTIONS, usual=0),
+        Row(number=13, kernel="TUN_TYPE", name="tunnel_type", form=wire.U8, high=max(Tunnel), usual=0, absent=0,
             note="0 ipip, 1 gue, 2 gre"),
-        Row(number=14, kernel="TUN_PORT", name="tunnel_port", form=wire.BE16, absent=0),
-        Row(number=15, kernel="TUN_FLAGS", name="tunnel_flags", form=wire.U16, absent=0,
+        Row(number=14, kernel="TUN_PORT", name="tunnel_port", form=wire.BE16, usual=0, absent=0),
+        Row(number=15, kernel="TUN_FLAGS", name="tunnel_flags", form=wire.U16, usual=0, absent=0,
             high=TunnelFlag.CHECKSUM | TunnelFlag.REMOTE_CHECKSUM, note="1 checksum, 2 remote checksum"),
     ),
     fields=(

@@ -18,7 +18,7 @@ from lvsctl.apply import (
 )
 from lvsctl.core.cause import Cause, Kind
 from lvsctl.core.decision import Step
-from netlink.errors import Interrupted, Refused
+from netlink.errors import Interrupted, Invalid, Refused
 from netlink.fake import FakeIPVS
 from netlink.requests import AddRealServer, AddVirtualServer, TableRequest
 from netlink.types import VirtualServer, VirtualServerKey
@@ -59,7 +59,7 @@ def test_a_refusal_stops_nobody() -> None:
 def test_what_no_kernel_should_get_refuses_itself_alone() -> None:
     kernel = FakeIPVS()
     done = send(kernel, [new(), server(1, weight=-1), server(2)])
-    assert [type(each.refused) for each in done] == [type(None), ValueError, type(None)]
+    assert [type(each.refused) for each in done] == [type(None), Invalid, type(None)]
     assert len(kernel.observe().table[KEY].real_servers) == 1
 
 

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from netlink.client import Client
+from netlink.errors import Invalid
 from netlink.fake import SCHEDULERS
 from netlink.requests import (
     AddRealServer,
@@ -389,12 +390,27 @@ def test_many_refusals_all_come_back(client: Client) -> None:
     assert [refused.target for refused in results if refused] == [request.target for request in requests]
 
 
-def test_a_request_no_kernel_should_get_stops_all_of_them(client: Client) -> None:
-    good = AddVirtualServer(virtual_server=VirtualServer(key=TCP))
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_request_no_kernel_should_get_is_refused_alone(client: Client, place: int) -> None:
+    requests: list[Request] = [
+        AddVirtualServer(virtual_server=VirtualServer(key=TCP)),
+        AddVirtualServer(virtual_server=VirtualServer(key=TCP)),
+    ]
+    requests.insert(place, AddRealServer(virtual_server=TCP, real_server=real("198.51.100.1", weight=-1)))
+    results = client.apply(requests)
+    bad = results.pop(place)
+    assert isinstance(bad, Invalid)
+    assert str(bad) == (
+        "add real server 198.51.100.1:80 to tcp 192.0.2.100:80: "
+        "real server 198.51.100.1:80: weight -1 is not in 0..2147483647; not sent (EINVAL)"
+    )
+    assert [refused and refused.errno for refused in results] == [None, errno.EEXIST]
+    assert holds(client, entry(VirtualServer(key=TCP)))
+
+
+def test_nothing_is_sent_where_all_is_garbage(client: Client) -> None:
     bad = AddRealServer(virtual_server=TCP, real_server=real("198.51.100.1", weight=-1))
-    with pytest.raises(ValueError, match=r"real server 198\.51\.100\.1:80: weight -1"):
-        client.apply([good, bad])
-    assert holds(client)
+    assert [type(refused) for refused in client.apply([bad, bad])] == [Invalid, Invalid]
 
 
 def test_many_virtual_servers(client: Client) -> None:

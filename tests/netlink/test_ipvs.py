@@ -13,7 +13,6 @@ from ipaddress import IPv4Address
 import attrs
 import pytest
 
-from netlink import codec
 from netlink.codec import differences
 from netlink.errors import Interrupted, Unavailable
 from netlink.ipvs import IPVS
@@ -153,8 +152,9 @@ def test_silence_is_no_success() -> None:
     with IPVS() as ipvs:
         channel = ipvs._channel  # noqa: SLF001 -- no public request goes unanswered
         first = channel.reserve(3)
-        whole = codec.encode_batch([DeleteVirtualServer(key=TCP)] * 3, ipvs._family, first)  # noqa: SLF001 -- as above
-        errors = channel.batch(whole[: len(whole) // 3], first, 3, lambda: "three requests")
+        requests = [DeleteVirtualServer(key=TCP)] * 3
+        packed = ipvs._encoder.encode(requests, 0, 3, first).packed  # noqa: SLF001 -- as above
+        errors = channel.batch(packed[: len(packed) // 3], first, first + 2, requests)
         assert errors == {first: errno.ESRCH, first + 2: errno.EINTR}
         assert ipvs.observe().table == {}
 

@@ -1,0 +1,255 @@
+"""Reads the table by dumps, and remembers the last it has read.
+
+Dumps are not snapshots. The kernel fills one datagram under its lock and lets writers in between two of them, and it
+does not say so (no NLM_F_DUMP_INTR): an entry may be left out or come twice. So:
+
+- a dump of real servers that came in one datagram is true; one that came in several is taken until two in a row agree;
+- virtual servers are dumped before and after all their real servers; both dumps must have the same virtual servers.
+  The second is cut into datagrams at other places. Cut at the same ones, a writer at the same place in both hides the
+  same entries in both: that was seen, once in a thousand reads beside a busy writer.
+
+Otherwise everything is read again, a few times, then Interrupted. What this cannot see is a virtual server deleted and
+created again between the two dumps, whose real servers were read in between as none: a reader who finds something
+absent looks a second time before writing. Source: net/netlink/af_netlink.c, net/netfilter/ipvs/ip_vs_ctl.c.
+
+A table hardly differs from the one that was read before. Where a datagram is the same bytes as the last time, what it
+meant is known and the same values are given again. Where only counters differ, only counters are made anew.
+"""
+
+import errno
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import attrs
+
+from netlink import codec
+from netlink.bulk import Decoder, Piece
+from netlink.channel import Channel, Disturbed, dump_request
+from netlink.errors import Interrupted, Refused
+from netlink.types import (
+    Observed,
+    RealServer,
+    RealServerKey,
+    RealServerUsage,
+    SyncDaemon,
+    TableEntry,
+    Traffic,
+    VirtualServer,
+    VirtualServerKey,
+)
+
+SECOND_DATAGRAM: Final = 18_000  # bytes; no divisor of DATAGRAM, nor of the 32 KiB that the kernel makes of it
+_ATTEMPTS: Final = 5
+
+
+@attrs.frozen
+class _Services:
+    """Virtual servers as they were read: the bytes, and what those mean, in one order."""
+
+    datagrams: list[bytes]
+    settings: list[bytes]
+    virtual_servers: list[VirtualServer]
+    traffic: list[Traffic]
+
+
+@attrs.frozen
+class _Destinations:
+    """The real servers of one virtual server as they were read, likewise."""
+
+    request: bytes
+    datagrams: list[bytes]
+    settings: list[bytes]
+    real_servers: list[RealServer]
+    entry: TableEntry
+    usage: Mapping[RealServerKey, RealServerUsage]
+
+
+class Reader:
+    """Reads the table of the namespace that the channels are in; `family` is the kernel's number for IPVS.
+
+    `second` receives into `SECOND_DATAGRAM` bytes.
+    """
+
+    def __init__(self, channel: Channel, second: Channel, family: int) -> None:
+        self._channel = channel
+        self._second = second
+        self._family = family
+        self._service = codec.service_decoder()
+        self._destination = codec.destination_decoder()
+        self._daemon = codec.daemon_decoder()
+        self._request = dump_request(family, codec.GET_SERVICE, codec.VERSION)
+        self._before = self._after = _Services([], [], [], [])
+        self._read: dict[VirtualServerKey, _Destinations] = {}
+        self._whole: tuple[_Services, Observed] | None = None  # of `_after` and `_read`, the last that agreed
+
+    def observe(self) -> Observed:
+        """Return the whole table with its counters; the same object as the last time where nothing has changed."""
+        return self._retried(self._observe_all)
+
+    def observe_only(self, keys: Sequence[VirtualServerKey]) -> Observed:
+        """Return those of `keys` that are in the table."""
+        return self._retried(lambda: self._observe_some(keys))
+
+    def sync_daemons(self) -> tuple[SyncDaemon, ...]:
+        """Return the synchronisation daemons that run."""
+        request = dump_request(self._family, codec.GET_DAEMON, codec.VERSION)
+        _, pieces = self._dump("read synchronisation daemons", "", request, self._daemon)
+        return tuple(self._daemon.value(settings) for settings, _ in pieces)
+
+    def _retried(self, observe: Callable[[], Observed]) -> Observed:
+        reason = ""
+        for _ in range(_ATTEMPTS):
+            try:
+                return observe()
+            except Disturbed as disturbed:
+                reason = str(disturbed)
+        raise Interrupted("read", "the IPVS table", f"others kept changing it in {_ATTEMPTS} attempts: {reason}")
+
+    def _observe_all(self) -> Observed:
+        self._before = self._dump_services(self._channel, self._before)
+        read: dict[VirtualServerKey, _Destinations] = {}
+        for virtual_server in self._before.virtual_servers:
+            read[virtual_server.key] = self._read_real_servers(virtual_server)
+        self._after = self._dump_services(self._second, self._after)
+        if read.keys() != {virtual_server.key for virtual_server in self._after.virtual_servers}:
+            raise Disturbed("virtual servers came or went")
+        if len(read) != len(self._after.virtual_servers):
+            raise Disturbed("a virtual server was listed twice")
+        last, self._read = self._read, read
+        whole = self._whole
+        same = (
+            whole is not None and whole[0] is self._after and all(each is last.get(key) for key, each in read.items())
+        )
+        if whole is None or not same:
+            self._whole = whole = (self._after, _observed(self._after, read))
+        return whole[1]
+
+    def _observe_some(self, keys: Sequence[VirtualServerKey]) -> Observed:
+        before = self._ask_services(keys)
+        read = {each.key: self._read_real_servers(each) for each in before.virtual_servers}
+        after = self._ask_services(keys)
+        if read.keys() != {virtual_server.key for virtual_server in after.virtual_servers}:
+            raise Disturbed("virtual servers came or went")
+        return _observed(after, read)
+
+    def _dump_services(self, channel: Channel, last: _Services) -> _Services:
+        """Return all virtual servers; `last` where they are the same, counters and all."""
+        datagrams, pieces = self._dump(
+            "read virtual servers", "", self._request, self._service, known=last.datagrams, channel=channel
+        )
+        if datagrams == last.datagrams:
+            return last
+        known = dict(zip(self._before.settings, self._before.virtual_servers, strict=True))
+        return self._services_of(datagrams, pieces, known)
+
+    def _ask_services(self, keys: Sequence[VirtualServerKey]) -> _Services:
+        """Return those of `keys` that are there."""
+        pieces: list[Piece] = []
+        for key in keys:
+            try:
+                answer = self._channel.ask(
+                    "read virtual server",
+                    self._family,
+                    codec.GET_SERVICE,
+                    codec.VERSION,
+                    codec.encode_key(key),
+                    target=str(key),
+                )
+            except Refused as refused:
+                if refused.errno != errno.ESRCH:
+                    raise
+            else:
+                pieces.append(self._service.piece(answer))
+        return self._services_of([], pieces, {})
+
+    def _services_of(
+        self, datagrams: list[bytes], pieces: Sequence[Piece], known: Mapping[bytes, VirtualServer]
+    ) -> _Services:
+        settings = [settings for settings, _ in pieces]
+        return _Services(
+            datagrams,
+            settings,
+            [known[each] if each in known else self._service.value(each) for each in settings],
+            [codec.traffic(counters) for _, counters in pieces],
+        )
+
+    def _read_real_servers(self, virtual_server: VirtualServer) -> _Destinations:
+        key = virtual_server.key
+        last = self._read.get(key)
+        if last is None:
+            request = dump_request(self._family, codec.GET_DEST, codec.VERSION, codec.encode_key(key))
+            last = _Destinations(request, [], [], [], TableEntry(virtual_server=virtual_server, real_servers={}), {})
+        for _ in range(_ATTEMPTS):
+            datagrams, pieces = self._dump(
+                "read real servers of", key, last.request, self._destination, known=last.datagrams
+            )
+            if datagrams != last.datagrams:
+                # two dumps agree when their settings do: this one and the last, of now or of an earlier time
+                before, last = last, self._destinations_of(last, datagrams, pieces)
+                if len(datagrams) > 1 and last.settings != before.settings:
+                    continue
+            if len(last.entry.real_servers) < len(last.real_servers):
+                continue  # one was listed twice
+            if last.entry.virtual_server is not virtual_server:
+                entry = TableEntry(virtual_server=virtual_server, real_servers=last.entry.real_servers)
+                last = attrs.evolve(last, entry=entry)
+            return last
+        raise Disturbed(f"real servers of {key} came or went")
+
+    def _destinations_of(self, last: _Destinations, datagrams: list[bytes], pieces: Sequence[Piece]) -> _Destinations:
+        """Return what `pieces` mean, with the values of `last` where the bytes are the same."""
+        settings = [settings for settings, _ in pieces]
+        real_servers, entry = last.real_servers, last.entry
+        if settings != last.settings:
+            known = dict(zip(last.settings, real_servers, strict=True))
+            real_servers = [known[each] if each in known else self._destination.value(each) for each in settings]
+            by_key = {real_server.key: real_server for real_server in real_servers}
+            entry = TableEntry(virtual_server=entry.virtual_server, real_servers=by_key)
+        usage = [codec.usage(counters) for _, counters in pieces]
+        return _Destinations(
+            last.request, datagrams, settings, real_servers, entry, dict(zip(entry.real_servers, usage, strict=False))
+        )
+
+    def _dump(
+        self,
+        operation: str,
+        target: object,
+        request: bytes,
+        decoder: Decoder,
+        *,
+        known: Sequence[bytes] = (),
+        channel: Channel | None = None,
+    ) -> tuple[list[bytes], list[Piece]]:
+        """Return the datagrams of a dump, and their pieces where they are not the same as those `known`."""
+        pieces: list[Piece] = []
+        taken = 0
+
+        def take(datagram: bytes, offset: int) -> int:
+            nonlocal taken
+            taken += offset == 0
+            some, end = decoder.split(datagram, offset)
+            pieces.extend(some)
+            return end
+
+        datagrams = (channel or self._channel).dump(operation, target, request, take, known)
+        if taken < len(datagrams) and datagrams != known:
+            pieces.clear()  # some were as before, and not taken
+            for datagram in datagrams:
+                offset = 0
+                while offset < len(datagram):
+                    offset = take(datagram, offset)
+        return datagrams, pieces
+
+
+def _observed(services: _Services, read: Mapping[VirtualServerKey, _Destinations]) -> Observed:
+    table: dict[VirtualServerKey, TableEntry] = {}
+    for virtual_server in services.virtual_servers:
+        entry = read[virtual_server.key].entry
+        if entry.virtual_server is not virtual_server:
+            entry = TableEntry(virtual_server=virtual_server, real_servers=entry.real_servers)
+        table[virtual_server.key] = entry
+    return Observed(
+        table=table,
+        traffic=dict(zip(table, services.traffic, strict=True)),
+        usage={key: read[key].usage for key in table},
+    )
