@@ -19,10 +19,9 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from netlink import framing
-from netlink.compiler import builder, padded
+from netlink.compiler import builder, padded, reader
 from netlink.errors import Malformed
 from netlink.layout import Layout
-from netlink.wire import Form
 
 Counters = tuple[int, ...]
 """The layout's own counters in the order of its rows, then the traffic's ten; 0 for what the kernel did not send."""
@@ -76,9 +75,7 @@ class _Make:
 
     shape: _Shape
     items: struct.Struct
-    absent: tuple[object, ...]  # what attributes mean that are not there; put behind the items
-    plain_of: Pick  # payloads in the order of the layout's rows
-    forms: tuple[tuple[int, str, Form], ...]  # those that a struct does not read by itself: place, name, form
+    make: Callable[..., Any]  # the value of the items
 
 
 class Decoder:
@@ -91,7 +88,7 @@ class Decoder:
         self._layout = layout
         self._nested = nested
         self._build = builder(layout)
-        self._settings = frozenset(row.number for row in layout.rows)
+        self._rows = {row.number: row for row in layout.rows}
         self._splits: dict[int, list[_Split]] = {}
         self._makes: dict[int, list[_Make]] = {}
 
@@ -117,13 +114,12 @@ class Decoder:
 
     def value(self, settings: bytes) -> Any:
         """Return the object that `settings` describe; Malformed where they describe none."""
-        make = self._make(settings)
-        if make is None:
-            return self.build(framing.attributes(settings))
-        plain = list(make.plain_of(make.items.unpack(settings) + make.absent))
-        for place, name, form in make.forms:
-            plain[place] = form.unpack(self._layout.kind, name, plain[place])
-        return self._build(*plain)
+        for make in self._makes.get(len(settings), ()):
+            if make.shape.fits(settings, 1):
+                return make.make(*make.items.unpack(settings))
+        value = self.build(framing.attributes(settings))
+        self._learn_make(settings)
+        return value
 
     def build(self, found: Mapping[int, bytes]) -> Any:
         """Return the object whose attributes are `found`; Malformed where they are not what the kernel sends."""
@@ -148,7 +144,7 @@ class Decoder:
         settings = b"".join(
             nested[place.start : place.end].ljust(padded(place.end - place.start), b"\0")
             for place in framing.places(nested)
-            if place.number in self._settings
+            if place.number in self._rows
         )
         return settings, self._counters(framing.attributes(nested))
 
@@ -201,7 +197,7 @@ class Decoder:
         drawn.fix(_HEAD, outer[0].payload)
         settings: list[int] = []
         for place in inner:
-            if place.number in self._settings:
+            if place.number in self._rows:
                 settings.append(drawn.whole(place))
             elif place.number in own:
                 counters[own[place.number]] = drawn.number(place)
@@ -223,41 +219,19 @@ class Decoder:
 
     # ---- settings
 
-    def _make(self, settings: bytes) -> _Make | None:
-        length = len(settings)
-        known = _learned(self._makes, length)
-        for make in known:
-            if make.shape.fits(settings, 1):
-                return make
-        if len(known) < _MOST_LEARNED and (learned := self._learn_make(settings)) is not None:
-            known.append(learned)
-            return learned
-        return None
-
-    def _learn_make(self, settings: bytes) -> _Make | None:
-        """Return how to read settings laid out as these, None where they are too odd."""
+    def _learn_make(self, settings: bytes) -> None:
+        """Learn how to read settings laid out as these, which can be read, unless they are too odd."""
+        places = framing.places(settings)
+        numbers = [place.number for place in places]
+        known = _learned(self._makes, len(settings))
+        if len(set(numbers)) < len(numbers) or len(known) == _MOST_LEARNED:
+            return
         drawn = _Drawing(settings)
-        places = {place.number: place for place in framing.places(settings)}
-        absent: list[object] = []
-        plain: dict[int, int] = {}  # item by attribute
-        forms: list[tuple[int, str, Form]] = []
-        rows = {row.number: (argument, row) for argument, row in enumerate(self._layout.rows)}
-        for number, place in places.items():
-            argument, row = rows[number]
-            direct = row.form.read is None and row.form.size == place.end - place.payload
-            plain[number] = drawn.item(place, row.form.code if direct else "")
-            if not direct:
-                forms.append((argument, row.name, row.form))
-        for row in self._layout.rows:
-            if row.number not in places:
-                if not row.optional and row.absent is None:
-                    return None
-                plain[row.number] = len(places) + len(absent)
-                absent.append(row.absent)
-        made = drawn.done()  # None too where an attribute comes twice
-        if made is None:
-            return None
-        return _Make(*made, tuple(absent), _pick([plain[row.number] for row in self._layout.rows]), tuple(forms))
+        for place in places:
+            drawn.item(place, self._rows[place.number].form.code)
+        made = drawn.done()
+        if made is not None:
+            known.append(_Make(*made, reader(self._layout, numbers)))
 
 
 class _Drawing:

@@ -46,6 +46,7 @@ class Channel:
     def __init__(self, open_socket: Callable[[], socket.socket], *, datagram: int = DATAGRAM) -> None:
         self._open_socket = open_socket
         self._sequence = 1
+        self._end = b""  # the datagram that ended the last dump, and will end the next
         self._buffer = memoryview(bytearray(datagram))
         self._socket = self._open()
 
@@ -93,7 +94,10 @@ class Channel:
                 place = len(datagrams)
                 if place < len(known) and datagram == known[place]:
                     datagrams.append(datagram)
+                elif datagram == self._end:
+                    return datagrams
                 elif self._read(operation, target, datagram, take):
+                    self._end = datagram
                     return datagrams
                 else:
                     datagrams.append(datagram)
@@ -186,6 +190,7 @@ class Channel:
     def _reopen(self) -> None:
         self._socket.close()
         self._socket = self._open()
+        self._end = b""
 
     def _send(self, operation: str, target: object, packed: bytes) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Turns the rows of a layout into functions: one that packs values, one that builds them.
+"""Turns the rows of a layout into functions: those that pack values, and those that make them.
 
 Pure. Walking the rows for every object costs microseconds for each attribute; a table has tens of thousands of objects.
 So the source of a function that does the same in one call of `struct` is written from the rows, once, when this package
@@ -23,6 +23,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from netlink.errors import Malformed
 from netlink.framing import NLA_F_NESTED, attribute
 from netlink.layout import Layout, Row
 from netlink.wire import Plain
@@ -91,15 +92,53 @@ def packer(
 
 def builder(layout: Layout) -> Callable[..., Any]:
     """Return a function that makes the value of an object of its attributes, given in the order of the rows."""
-    names: dict[str, object] = {"make": layout.make}
-    made = {field.name for field in layout.fields}
+    names: dict[str, object] = {}
+    source = [f"def build({', '.join(row.name for row in layout.rows)}):", f"    return {_made(layout, names)}"]
+    return _defined("build", source, names)
+
+
+def reader(layout: Layout, numbers: Sequence[int]) -> Callable[..., Any]:
+    """Return a function that makes the value of an object of what a struct holds, its attributes in order `numbers`.
+
+    Those that are not among `numbers` are what their row says that it means. The function raises Malformed where a
+    payload does not have its form.
+    """
+    names: dict[str, object] = {"Malformed": Malformed}
+    rows = {row.number: row for row in layout.rows}
+    parameters: list[str] = []
+    lines: list[str] = []
+    for number in numbers:
+        row = rows[number]
+        items = [f"{row.name}_{n}" for n in range(len(row.form.code.strip("0123456789")) or 1)]
+        if row.form.read is None:
+            items = [row.name]
+        else:
+            names[f"read_{row.name}"] = row.form.read
+            lines.append(f"    {row.name} = read_{row.name}({', '.join(items)})")
+            if not row.form.code:
+                reason = f"its {row.name} is no {row.form.description}"
+                lines += [
+                    f"    if {row.name} is None:",
+                    f"        raise Malformed('read', {layout.kind!r}, {reason!r})",
+                ]
+        parameters += items
+    for row in layout.rows:
+        if row.number not in numbers:
+            lines.append(f"    {row.name} = {row.absent!r}")
+    lines = [f"def read({', '.join(parameters)}):", *lines, f"    return {_made(layout, names)}"]
+    return _defined("read", lines, names)
+
+
+def _made(layout: Layout, names: dict[str, object]) -> str:
+    """Return the expression that makes the value, of variables that are called as the rows."""
+    names["make"] = layout.make
     read = {name for field in layout.fields for name in field.reads}
+    made = {field.name for field in layout.fields}
     arguments = [f"{row.name}={row.name}" for row in layout.rows if row.name not in made | read]
     for field in layout.fields:
         names[f"make_{field.name}"] = field.make
         arguments.append(f"{field.name}=make_{field.name}({', '.join(field.reads)})")
-    parameters = ", ".join(row.name for row in layout.rows)
-    return _defined("build", [f"def build({parameters}):", f"    return make({', '.join(arguments)})"], names)
+    return f"make({', '.join(arguments)})"
 
 
 def problem_of(layout: Layout, value: Any) -> str | None:
