@@ -8,8 +8,8 @@
         print(ipvs.observe().table[key])
 
 `types` has the values, `requests` the changes, `ipvs` the client and `fake` one without a kernel. To be imported by
-name: `settings` reads what the kernel's IPVS is set to, and `addresses` (it needs pyroute2) puts virtual addresses on
-an interface. Everything blocks.
+name: `aio` has the client for asyncio, `settings` reads what the kernel's IPVS is set to, and `addresses` (it needs
+pyroute2) puts virtual addresses on an interface. All but `aio` blocks.
 """
 
 from netlink.client import Client
@@ -35,9 +35,11 @@ from netlink.requests import (
 )
 from netlink.types import (
     Address,
+    Connection,
     Family,
     Forwarding,
     Info,
+    Lacking,
     Observed,
     Protocol,
     RealServer,
@@ -62,6 +64,7 @@ __all__ = [
     "AddVirtualServer",
     "Address",
     "Client",
+    "Connection",
     "DeleteRealServer",
     "DeleteVirtualServer",
     "FakeIPVS",
@@ -72,6 +75,7 @@ __all__ = [
     "Info",
     "Interrupted",
     "Invalid",
+    "Lacking",
     "Malformed",
     "NetlinkError",
     "Observed",

@@ -3,13 +3,13 @@
 One contract suite, tests/netlink/test_contract.py, runs over both.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Protocol
 
 from netlink.errors import Refused
 from netlink.glance import Glance
 from netlink.requests import Request
-from netlink.types import Info, Observed, SyncDaemon, Timeouts, VirtualServerKey
+from netlink.types import Connection, Info, Lacking, Observed, SyncDaemon, Timeouts, VirtualServerKey
 
 
 class Client(Protocol):
@@ -25,7 +25,22 @@ class Client(Protocol):
     def glance(self) -> Glance:
         """Return what the table looks like, cheaply, to be compared with another glance.
 
-        Equal: unchanged but for thresholds, tunnels, persistence engines and the scheduler's flags.
+        Equal: unchanged but for thresholds, tunnels, persistence engines and the scheduler's flags, where the glance
+        shows the whole table: a kernel may leave something out (see `Glance`).
+        """
+        ...
+
+    def connections(self) -> Generator[Connection, None, None]:
+        """Yield the connections and templates that the kernel keeps, as they are read; no snapshot.
+
+        Raises NetlinkError or Malformed, from the first `next` on.
+        """
+        ...
+
+    def lacking(self, *, schedulers: Iterable[str] = (), persistence_engines: Iterable[str] = ()) -> Lacking:
+        """Return which of these the kernel does not have, found by trying, without touching the table.
+
+        Raises Unavailable where it may not be tried.
         """
         ...
 

@@ -9,7 +9,7 @@ tests/netlink/test_contract.py, the very suite that the real kernel passes.
 
 import errno
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self, assert_never
 
@@ -17,7 +17,7 @@ import attrs
 
 from netlink import codec
 from netlink.errors import Invalid, NetlinkError, Refused
-from netlink.glance import Glance
+from netlink.glance import HEADING, Glance
 from netlink.requests import (
     AddRealServer,
     AddVirtualServer,
@@ -36,8 +36,10 @@ from netlink.requests import (
 )
 from netlink.types import (
     Address,
+    Connection,
     Forwarding,
     Info,
+    Lacking,
     Observed,
     RealServer,
     RealServerKey,
@@ -85,6 +87,7 @@ class FakeIPVS:
         self._interfaces = interfaces
         self._timeouts = Timeouts()
         self._daemons: dict[SyncRole, SyncDaemon] = {}
+        self._connections: tuple[Connection, ...] = ()
 
     # ---- hooks
 
@@ -107,6 +110,10 @@ class FakeIPVS:
     def set_traffic(self, virtual_server: VirtualServerKey, traffic: Traffic) -> None:
         """Say what a virtual server has carried, until it is deleted."""
         self._traffic[virtual_server] = traffic
+
+    def set_connections(self, *connections: Connection) -> None:
+        """Say which connections there are."""
+        self._connections = connections
 
     # ---- Client
 
@@ -138,7 +145,10 @@ class FakeIPVS:
         """Return the table, or `only` some of it, with the counters that tests set."""
         if self._observe_failures:
             raise self._observe_failures.pop(0)
-        keys = [key for key in (self._virtual_servers if only is None else only) if key in self._virtual_servers]
+        asked = tuple(self._virtual_servers if only is None else only)
+        for key in asked:
+            codec.encode_key(key)  # ValueError where no kernel should be asked
+        keys = [key for key in asked if key in self._virtual_servers]
         return Observed(
             table={
                 key: TableEntry(virtual_server=self._virtual_servers[key], real_servers=dict(self._real_servers[key]))
@@ -153,14 +163,33 @@ class FakeIPVS:
 
     def glance(self) -> Glance:
         """Return what /proc/net/ip_vs would show, in other words."""
-        lines = [b"", b"", b""]
+        lines = []
         for key, virtual_server in self._virtual_servers.items():
-            lines.append(f"{key} {virtual_server.scheduler} {virtual_server.persistence}".encode())
+            prefix = virtual_server.persistence_prefix if virtual_server.persistence is not None else None
+            lines.append(f"{key} {virtual_server.scheduler} {virtual_server.persistence} {prefix}\n")
             lines += [
-                f"  -> {each.key} {each.forwarding.name} {each.weight} 0 0".encode()
+                f"  -> {each.key} {each.forwarding.name} {each.weight} 0 0\n"
                 for each in self._real_servers[key].values()
             ]
-        return Glance(b"\n".join(lines))
+        return Glance(HEADING + "".join(lines).encode())
+
+    def connections(self) -> Generator[Connection, None, None]:
+        """Yield the connections that a test set."""
+        yield from self._connections
+
+    def lacking(self, *, schedulers: Iterable[str] = (), persistence_engines: Iterable[str] = ()) -> Lacking:
+        """Return which of these its kernel does not have."""
+        lacking = Lacking(
+            schedulers=frozenset(schedulers) - self._schedulers,
+            persistence_engines=frozenset(persistence_engines) - PERSISTENCE_ENGINES,
+        )
+        key = VirtualServerKey.by_mark(1)
+        tried = [VirtualServer(key=key, scheduler=name) for name in lacking.schedulers]
+        tried += [VirtualServer(key=key, persistence_engine=name) for name in lacking.persistence_engines]
+        for each in tried:
+            if (invalid := _invalid(AddVirtualServer(virtual_server=each))) is not None:
+                raise invalid
+        return lacking
 
     def apply(self, requests: Sequence[Request]) -> list[Refused | None]:
         """Carry out `requests` in order; return one result each, None where it was done."""
@@ -171,7 +200,14 @@ class FakeIPVS:
     def _apply_one(self, request: Request) -> Refused | None:
         self.writes.append(request)
         number = self._injected(request) or self._change(request)
-        return refusal(request, number) if number else None
+        return refusal(request, number, self._lacked_by(request)) if number else None
+
+    def _lacked_by(self, request: Request) -> Lacking:
+        if not isinstance(request, AddVirtualServer | SetVirtualServer):
+            return Lacking()
+        wanted = request.virtual_server
+        engine = wanted.persistence_engine
+        return self.lacking(schedulers=(wanted.scheduler,), persistence_engines=() if engine is None else (engine,))
 
     def _injected(self, request: Request) -> int:
         for index, (matches, number) in enumerate(self._failures):

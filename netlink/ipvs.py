@@ -5,22 +5,23 @@ Shell: `codec` knows the bytes, `channel` the socket, `reader` the dumps. Nothin
 
 import contextlib
 import errno
+import functools
 import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from netlink import codec, glance
+from netlink import codec, connections, glance, probe
 from netlink.channel import BATCH, DATAGRAM, Channel, netlink_socket
 from netlink.errors import NetlinkError, Refused, Unavailable
 from netlink.glance import Glance
 from netlink.namespace import Namespace, entered
 from netlink.reader import SECOND_DATAGRAM, Reader
-from netlink.requests import Request, StopSyncDaemon, refusal
-from netlink.types import Info, Observed, SyncDaemon, Timeouts, VirtualServerKey
+from netlink.requests import NOTHING_KNOWN, AddVirtualServer, Request, SetVirtualServer, StopSyncDaemon, refusal
+from netlink.types import Connection, Info, Lacking, Observed, SyncDaemon, Timeouts, VirtualServerKey
 
 _MODPROBE_SECONDS: Final = 30.0
 
@@ -30,11 +31,15 @@ class IPVS:
 
     The constructor opens the sockets, finds the family (loading ip_vs once where it is missing) and asks for the
     version, so that a missing module or permission is Unavailable here and not later. Nothing ever waits for the
-    kernel: it has answered when it returns from a call.
+    kernel: it has answered when it returns from a call. `open_socket` is for who gets sockets otherwise, say from a
+    process that has the permission; it is called again whenever an answer was lost.
     """
 
-    def __init__(self, namespace: Namespace | None = None) -> None:
+    def __init__(
+        self, namespace: Namespace | None = None, *, open_socket: Callable[[], socket.socket] = netlink_socket
+    ) -> None:
         self._namespace = namespace
+        self._make_socket = open_socket
         self._file: int | None = None
         self._channels = contextlib.ExitStack()
         try:
@@ -92,16 +97,39 @@ class IPVS:
     def glance(self) -> Glance:
         """Return what /proc/net/ip_vs shows, to be compared with another: equal means unchanged in all it shows.
 
-        That is everything but thresholds, tunnels, persistence engines and the scheduler's flags. NetlinkError where
-        the kernel does not show it.
+        That is everything but thresholds, tunnels, persistence engines and the scheduler's flags. It may leave out
+        virtual servers while other network namespaces have some: see `Glance`. NetlinkError where the kernel does not
+        show it.
         """
         try:
             if self._file is None:
-                with entered(self._namespace):
-                    self._file = os.open(glance.PATH, os.O_RDONLY | os.O_CLOEXEC)
+                self._file = self._open_file(glance.PATH)
             return glance.read(self._file)
         except OSError as error:
             raise NetlinkError("read", "/proc/net/ip_vs", (error.strerror or str(error)).lower()) from error
+
+    def connections(self) -> Generator[Connection, None, None]:
+        """Yield the connections and templates of the kernel's connection table, as they are read.
+
+        The table may be long, so nothing of it is kept. It is no snapshot. The file is opened at the first `next` and
+        closed at the end, or when the iterator is closed. NetlinkError where the kernel does not show it, Malformed.
+        """
+        try:
+            descriptor = self._open_file(connections.PATH)
+            try:
+                yield from connections.read(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise NetlinkError("read", "/proc/net/ip_vs_conn", (error.strerror or str(error)).lower()) from error
+
+    def lacking(self, *, schedulers: Iterable[str] = (), persistence_engines: Iterable[str] = ()) -> Lacking:
+        """Return which of these the kernel does not have, and finds no module for.
+
+        They are tried in a network namespace that is made for it and gone afterwards: see `probe`. Unavailable where we
+        may not make one; Invalid for what cannot be a name.
+        """
+        return probe.lacking(IPVS, schedulers=schedulers, persistence_engines=persistence_engines)
 
     def apply(self, requests: Sequence[Request]) -> list[Refused | None]:
         """Send `requests` in order; return one result each, None where the kernel did it.
@@ -111,6 +139,7 @@ class IPVS:
         taken effect. Raises NetlinkError when a batch could not be sent: then observe again.
         """
         results: list[Refused | None] = [None] * len(requests)
+        lacking = functools.cache(self._lacking)
         start = 0
         while start < len(requests):
             first = self._channel.reserve(BATCH)
@@ -118,19 +147,33 @@ class IPVS:
             errors = self._channel.batch(packed, first, last, requests[start:end]) if packed else {}
             for sequence, number in errors.items():
                 place = start + sequence - first
-                results[place] = self._result(requests[place], number)
+                results[place] = self._result(requests[place], number, lacking)
             for place, refused in invalid:
                 results[place] = refused
             start = end
         return results
 
-    def _result(self, request: Request, number: int) -> Refused | None:
+    def _result(self, request: Request, number: int, lacking: Callable[[str, str | None], Lacking]) -> Refused | None:
         """Return what the answer `number` to `request` means."""
+        if number == errno.ENOENT and isinstance(request, AddVirtualServer | SetVirtualServer):
+            wanted = request.virtual_server
+            return refusal(request, number, lacking(wanted.scheduler, wanted.persistence_engine))
         if number == errno.EINTR and isinstance(request, StopSyncDaemon):
             # The kernel gives no acknowledgement for a thread that it stopped before that ever ran.
             running = {daemon.role for daemon in self.sync_daemons()}
             return refusal(request, number) if request.role in running else None
         return refusal(request, number)
+
+    def _lacking(self, scheduler: str, engine: str | None) -> Lacking:
+        """Return which of the two the kernel does not have, as far as that can be found out."""
+        if engine is None:
+            return NOTHING_KNOWN
+        if scheduler == probe.NO_SCHEDULER:  # as a probe itself asks: every kernel has that
+            return Lacking(persistence_engines=frozenset({engine}))
+        try:
+            return self.lacking(schedulers=(scheduler,), persistence_engines=(engine,))
+        except NetlinkError:
+            return NOTHING_KNOWN
 
     # ---- opening
 
@@ -141,7 +184,11 @@ class IPVS:
 
     def _open_socket(self) -> socket.socket:
         with entered(self._namespace):
-            return netlink_socket()
+            return self._make_socket()
+
+    def _open_file(self, path: str) -> int:
+        with entered(self._namespace):
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def _find_family(self) -> int:
         """Return the number of the family IPVS; load ip_vs once where the kernel does not know it."""

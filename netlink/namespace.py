@@ -1,11 +1,12 @@
 """Network namespaces: where a socket is opened and which /proc/net is seen.
 
 IPVS has one table in each network namespace. A namespace is named as `ip netns` does, by the path of its file, or by a
-process that is in it. Source: setns(2), network_namespaces(7).
+process that is in it. Going anywhere takes CAP_SYS_ADMIN. Source: setns(2), unshare(2), network_namespaces(7).
 """
 
 import contextlib
 import ctypes
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ Namespace = str | Path | int
 _CLONE_NEWNET: Final = 0x40000000
 _NAMED: Final = Path("/run/netns")
 _OWN: Final = "/proc/thread-self/ns/net"
+_READ_ONLY: Final = os.O_RDONLY | os.O_CLOEXEC
 
 
 def path_of(namespace: Namespace) -> Path:
@@ -38,28 +40,45 @@ def entered(namespace: Namespace | None) -> Iterator[None]:
     if namespace is None:
         yield
         return
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def enter(descriptor: int) -> None:
-        if libc.setns(descriptor, _CLONE_NEWNET) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-
-    path = path_of(namespace)
-    own = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with contextlib.ExitStack() as opened:
         try:
-            other = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                enter(other)
-            finally:
-                os.close(other)
-        except OSError as error:
-            reason = f"{path}: {(error.strerror or str(error)).lower()}; `ip netns list` shows the names there are"
-            raise Unavailable("enter", f"network namespace {namespace}", reason) from error
+            own = os.open(_OWN, _READ_ONLY)
+            opened.callback(os.close, own)
+            other = os.open(path_of(namespace), _READ_ONLY)
+            opened.callback(os.close, other)
+            _call("setns", other, _CLONE_NEWNET)
+        except (OSError, ValueError) as error:
+            raise Unavailable("enter", f"network namespace {namespace}", _reason(namespace, error)) from error
         try:
             yield
         finally:
-            enter(own)
-    finally:
-        os.close(own)
+            _call("setns", own, _CLONE_NEWNET)
+
+
+def leave() -> None:
+    """Put this thread into a new network namespace, which ends with the thread and what it opened. Unavailable."""
+    try:
+        _call("unshare", _CLONE_NEWNET)
+    except OSError as error:
+        reason = f"{_words(error)}; this takes CAP_SYS_ADMIN"
+        raise Unavailable("make", "a network namespace", reason) from error
+
+
+def _call(name: str, *arguments: int) -> None:
+    """Call the C library's `name`, which Python has not before 3.12; OSError when it fails."""
+    if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _reason(namespace: Namespace, error: OSError | ValueError) -> str:
+    reason = f"{path_of(namespace)}: {_words(error)}"
+    if isinstance(error, OSError) and error.errno in (errno.EPERM, errno.EACCES):
+        return f"{reason}; going to another network namespace takes CAP_SYS_ADMIN"
+    if isinstance(error, OSError) and error.errno == errno.ENOENT:
+        return reason + ("; no such process" if isinstance(namespace, int) else "; `ip netns list` shows the names")
+    return f"{reason}; it stands for no network namespace"
+
+
+def _words(error: OSError | ValueError) -> str:
+    return ((isinstance(error, OSError) and error.strerror) or str(error)).lower()

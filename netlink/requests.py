@@ -12,6 +12,7 @@ import attrs
 
 from netlink.errors import Refused
 from netlink.types import (
+    Lacking,
     RealServer,
     RealServerKey,
     SyncDaemon,
@@ -204,33 +205,40 @@ _ANY_REQUEST: Final[Mapping[int, str]] = {
     errno.ENOBUFS: "its acknowledgement was lost, so whether it took effect is unknown: read the table again",
     errno.EAFNOSUPPORT: "the kernel's IPVS was built without this address family",
 }
+NOTHING_KNOWN: Final = Lacking()
 _NO_VIRTUAL_SERVER: Final = "there is no such virtual server"
 _THRESHOLDS: Final = "the lower threshold is above the upper one, or the weight is out of range"
 _ADDRESS: Final = (
     "the address cannot be a real server (multicast, broadcast, unspecified or link-local; none can where no interface "
-    "is up), or its family differs from the virtual server's, which only tunnel forwarding allows"
+    "is up), or its family differs from the virtual server's, which only tunnel forwarding allows, "
+    "and only while no synchronisation daemon runs"
 )
 
 
-def _unknown_name(virtual_server: VirtualServer) -> str:
-    names = f"scheduler {virtual_server.scheduler!r}"
-    if virtual_server.persistence_engine is not None:
-        names += f" or persistence engine {virtual_server.persistence_engine!r}"
+def _unknown_name(virtual_server: VirtualServer, lacking: Lacking) -> str:
+    scheduler = f"scheduler {virtual_server.scheduler!r}"
+    if virtual_server.persistence_engine is None:
+        return f"the kernel has no {scheduler}, and found no module for it"
+    engine = f"persistence engine {virtual_server.persistence_engine!r}"
+    missing = [scheduler] if virtual_server.scheduler in lacking.schedulers else []
+    if virtual_server.persistence_engine in lacking.persistence_engines:
+        missing.append(engine)
+    names = " and no ".join(missing) or f"{scheduler} or {engine}"
     return f"the kernel has no {names}, and found no module for it"
 
 
-def _meanings(request: Request) -> Mapping[int, str]:
+def _meanings(request: Request, lacking: Lacking) -> Mapping[int, str]:
     match request:
         case AddVirtualServer(virtual_server=virtual_server):
             return {
                 errno.EEXIST: "this virtual server exists already",
-                errno.ENOENT: _unknown_name(virtual_server),
+                errno.ENOENT: _unknown_name(virtual_server, lacking),
                 errno.EINVAL: "the kernel refuses these values",
             }
         case SetVirtualServer(virtual_server=virtual_server):
             return {
                 errno.ESRCH: _NO_VIRTUAL_SERVER,
-                errno.ENOENT: _unknown_name(virtual_server),
+                errno.ENOENT: _unknown_name(virtual_server, lacking),
                 errno.EINVAL: "the kernel refuses these values",
             }
         case DeleteVirtualServer():
@@ -268,6 +276,9 @@ def _other_meanings(request: OtherRequest) -> Mapping[int, str]:
             return {
                 errno.EEXIST: f"a synchronisation daemon is {daemon.role.name.lower()} already; stop it first",
                 errno.ENODEV: f"there is no interface {daemon.interface!r}, or it has no address of the group's family",
+                errno.ENETUNREACH: f"interface {daemon.interface!r} has no way to the group {daemon.group}: it is "
+                "down, or has no address and no route of that family",
+                errno.EADDRINUSE: f"another program listens on UDP port {daemon.port}",
                 errno.EINVAL: "the kernel refuses the values, or a real server of another family than its virtual "
                 "server is in the table, which excludes synchronisation",
             }
@@ -280,9 +291,12 @@ def _other_meanings(request: OtherRequest) -> Mapping[int, str]:
             return {}
 
 
-def refusal(request: Request, number: int) -> Refused:
-    """Return the kernel's answer `number` (a positive errno) to `request` as an error that says what it means."""
-    meaning = _meanings(request).get(number) or _ANY_REQUEST.get(number)
+def refusal(request: Request, number: int, lacking: Lacking = NOTHING_KNOWN) -> Refused:
+    """Return the kernel's answer `number` (a positive errno) to `request` as an error that says what it means.
+
+    ENOENT may stand for either of two names; `lacking` says which, where somebody has found out.
+    """
+    meaning = _meanings(request, lacking).get(number) or _ANY_REQUEST.get(number)
     return Refused(request.operation, request.target, number, meaning)
 
 

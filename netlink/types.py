@@ -219,8 +219,8 @@ class Traffic(NamedTuple):
 class RealServerUsage(NamedTuple):
     """What a real server carries: connection counts by state, then its traffic, as in `Traffic`."""
 
-    active: int = 0  # established TCP (and every UDP) connections
-    inactive: int = 0  # the rest: TIME_WAIT and the like
+    active: int = 0  # established TCP and SCTP connections
+    inactive: int = 0  # the rest: opening, closing, and every UDP connection
     persistent: int = 0  # persistence templates
     connections: int = 0
     in_packets: int = 0
@@ -292,16 +292,31 @@ class SyncDaemon:
 
 @attrs.frozen(kw_only=True)
 class Connection:
-    """One connection or persistence template of the kernel's connection table (/proc/net/ip_vs_conn)."""
+    """One connection of the kernel's connection table, or a template: what a persistent client is remembered by.
 
-    protocol: Protocol
-    client: Address
+    `virtual_server` is where the client's packets went. That is the key of a virtual server in the table, but for one
+    that is a firewall mark or has port 0, whose connections show the address and port that they came to. A template's
+    shows the mark, and port 0 where it stands for every port.
+    """
+
+    client: Address  # in a template without what the persistence prefix leaves out
     client_port: int
-    virtual_address: Address  # for a firewall mark's template: the mark, as the kernel prints it
-    virtual_port: int
-    real_address: Address
-    real_port: int
-    state: str  # ESTABLISHED, TIME_WAIT, UDP, NONE …
+    virtual_server: VirtualServerKey
+    real_server: RealServerKey
+    state: str  # ESTABLISHED, TIME_WAIT, UDP …; of a template NONE or ASSURED
     expires: int  # seconds until the kernel forgets it, unless a packet comes
     persistence_engine: str | None = None
-    persistence_data: bytes = b""
+    persistence_data: bytes = b""  # by which the engine knows a client: a SIP call's identity
+
+    @property
+    def template(self) -> bool:
+        """Tell whether this is a template: it has no client's port, and a state that hardly anything else has."""
+        return self.client_port == 0 and self.state in ("NONE", "ASSURED")
+
+
+@attrs.frozen(kw_only=True)
+class Lacking:
+    """What a kernel does not have, and found no module for."""
+
+    schedulers: frozenset[str] = frozenset()
+    persistence_engines: frozenset[str] = frozenset()

@@ -1,4 +1,4 @@
-"""Clients for tests: one in memory, and the real one on a table that is empty before and after."""
+"""Clients for tests: one in memory, and the real one; all as a kernel starts it before and after a test."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,8 @@ import pytest
 from netlink.client import Client
 from netlink.fake import FakeIPVS
 from netlink.ipvs import IPVS
-from netlink.requests import DeleteVirtualServer
+from netlink.requests import DeleteVirtualServer, Request, SetTimeouts, StopSyncDaemon
+from netlink.types import Timeouts
 
 
 def empty(client: Client) -> None:
@@ -16,13 +17,20 @@ def empty(client: Client) -> None:
     assert not [refused for refused in client.apply([DeleteVirtualServer(key=key) for key in found]) if refused]
 
 
+def reset(client: Client) -> None:
+    """Have everything as a kernel starts it."""
+    empty(client)
+    requests: list[Request] = [StopSyncDaemon(role=daemon.role) for daemon in client.sync_daemons()]
+    assert not [refused for refused in client.apply([*requests, SetTimeouts(timeouts=Timeouts())]) if refused]
+
+
 @pytest.fixture
 def kernel() -> Iterator[IPVS]:
     """Give the real client."""
     with IPVS() as ipvs:
-        empty(ipvs)
+        reset(ipvs)
         yield ipvs
-        empty(ipvs)
+        reset(ipvs)
 
 
 @pytest.fixture(params=["fake", pytest.param("kernel", marks=pytest.mark.kernel)])

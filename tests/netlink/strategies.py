@@ -8,6 +8,7 @@ from netlink.fake import SCHEDULERS
 from netlink.types import (
     MAX_CONNECTIONS,
     MAX_PERSISTENCE,
+    MAX_TIMEOUT,
     MAX_WEIGHT,
     Address,
     Family,
@@ -16,6 +17,9 @@ from netlink.types import (
     RealServer,
     RealServerKey,
     SchedulerFlag,
+    SyncDaemon,
+    SyncRole,
+    Timeouts,
     Tunnel,
     TunnelFlag,
     VirtualServer,
@@ -68,4 +72,30 @@ def real_servers(draw: st.DrawFn, addresses: st.SearchStrategy[Address] = addres
         tunnel_type=tunnel_type,
         tunnel_port=draw(st.integers(1 if tunnel_type is Tunnel.GUE else 0, 65535)),
         tunnel_flags=TunnelFlag(draw(st.integers(0, 3))),
+    )
+
+
+timeouts = st.builds(
+    Timeouts, tcp=st.integers(1, MAX_TIMEOUT), tcp_fin=st.integers(1, MAX_TIMEOUT), udp=st.integers(1, MAX_TIMEOUT)
+)
+
+
+@st.composite
+def sync_daemons(draw: st.DrawFn, role: SyncRole, interface: str = "lo") -> SyncDaemon:
+    """Draw a synchronisation daemon that a kernel can start on an interface with addresses of both families."""
+    # any group of the interface's own scope, but for those that IPv6 refuses to route or to join
+    group = draw(
+        st.integers(1, 2**24 - 1).map(lambda low: IPv4Address((239 << 24) | low))
+        | st.integers(1, 2**64 - 1).map(lambda low: IPv6Address((0xFF02 << 112) | low))
+    )
+    overhead = 28 if group.version == 4 else 48
+    least = 1024 if role is SyncRole.BACKUP else 1
+    return SyncDaemon(
+        role=role,
+        interface=interface,
+        sync_id=draw(st.integers(0, 255)),
+        max_length=draw(st.integers(least, 65535 - overhead)),
+        group=group,
+        port=draw(ports),
+        ttl=draw(st.integers(1, 255)),
     )
