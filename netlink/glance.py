@@ -4,11 +4,11 @@ Pure but for `read`. The file shows every virtual server (protocol, address, por
 every real server (address, port, forwarding, weight). It shows neither thresholds, tunnels, persistence engines nor
 the scheduler's flags: a reader who must see an edit of those takes a full dump now and then.
 
-It may show less than the table has. Seen on 5.10 to 7.2: while other network namespaces of the same kernel have virtual
-servers too, a table that fills more than a page (some 60 virtual servers) lacks some, for the kernel counts the others'
-when it walks on and not when it finds its place again. Equal glances then say nothing of what both leave out. So a
-reader compares `virtual_servers` and `real_servers` with a dump once, when it takes the glance to remember, and does
-without where they differ. Source: ip_vs_info_seq_show in net/netfilter/ipvs/ip_vs_ctl.c.
+It may show less than the table has. Seen on 5.10, 6.1 and 6.12, not on 7.2: while other network namespaces of the same
+kernel have virtual servers too, a table that fills more than a page (some 80 virtual servers) lacks some, for the
+kernel counts the others' when it walks on and not when it finds its place again. Equal glances then say nothing of what
+both leave out. So a reader compares `virtual_servers` and `real_servers` with a dump once, when it takes the glance to
+remember, and does without where they differ. Source: ip_vs_info_seq_show in net/netfilter/ipvs/ip_vs_ctl.c.
 """
 
 import os
