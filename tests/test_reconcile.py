@@ -221,6 +221,23 @@ def test_a_refused_real_server_holds_up_no_other_step_of_its_virtual_server(worl
     ]
 
 
+def test_a_virtual_server_with_a_refused_real_server_stays_ours_however_much_changes(world: World) -> None:
+    def is_3(request: Request) -> bool:
+        return isinstance(request, AddRealServer) and request.real_server.key == real(3).key
+
+    world.cycle(config_of(), instance(1))
+    changed = config_of(configured(scheduler="rr", drain_timeout=0.0))
+    for _ in range(2):
+        world.kernel.fail_next(is_3, errno.EINVAL)
+        assert world.cycle(changed, instance(2), instance(3)).refusals.keys() == {(KEY, real(3).key)}
+        world.now += 1
+    assert world.table == table_of(entry(real(2), scheduler="rr"))  # nothing that the first cycle wrote
+    for _ in range(2):
+        world.cycle(config_of(configured("other", OTHER)), answers={})
+    assert world.table == {}
+    assert kept(world) == set()
+
+
 def test_what_serves_stays_until_what_takes_over_is_there(world: World) -> None:
     world.cycle(config_of(), instance(1))
     for _ in range(2):

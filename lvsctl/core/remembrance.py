@@ -1,16 +1,18 @@
 """What the ledger has to say before the steps of a decision, and after them.
 
 Pure. `store` writes it. Before: what is about to be ours, so that a crash leaves a line about nothing rather than a
-virtual server that nobody owns. After: what was written, so that the next difference can tell a hand from a wish.
+virtual server that nobody owns; and what already stands as intended, so that one of ours is still known by it when a
+crash comes after the steps that take away the rest. After: what was written, so that the next difference can tell a
+hand from a wish.
 """
 
 from collections.abc import Set as AbstractSet
 
 import attrs
 
-from lvsctl.core.decision import Decision
+from lvsctl.core.decision import Decision, VirtualServerDecision
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner
-from netlink.types import Observed, VirtualServerKey
+from netlink.types import Observed, TableEntry, VirtualServerKey
 
 
 def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledger:
@@ -31,10 +33,37 @@ def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledg
         kept[key] = LedgerEntry(
             name=each.name,
             drain_timeout=each.drain_timeout,
-            written=before.written if before else (each.observed if each.owner is Owner.ADOPTED else None),
+            written=_written_ahead(each, before.written if before else None),
             draining={server: state.since for server, state in each.draining.items()},
         )
     return kept
+
+
+def _written_ahead(each: VirtualServerDecision, written: TableEntry | None) -> TableEntry | None:
+    """Return what is known before the steps of `each` to be as we leave it: what needs no step, else as `written`.
+
+    The first may be news: a step that nobody wrote down (a crash, a refusal of another one, an outcome that was lost),
+    or a hand that changed a virtual server on its way out, whose configuration nobody changes back. Written after the
+    steps, it would come too late: killed between them, we would find nothing of what we remember and call it foreign.
+    A virtual server that the kernel has lost comes back with its configuration of now, whatever it had.
+    """
+    observed, intended = each.observed, each.intended
+    if intended is None or (written is not None and not each.steps):
+        return written
+    if observed is None:
+        return attrs.evolve(written, virtual_server=intended.virtual_server) if written else None
+    if intended.virtual_server == observed.virtual_server:
+        virtual_server = intended.virtual_server
+    elif written is not None:
+        virtual_server = written.virtual_server
+    else:
+        return None
+    there = observed.real_servers
+    done = {key: real_server for key, real_server in intended.real_servers.items() if there.get(key) == real_server}
+    undone = (there.keys() | intended.real_servers.keys()) - done.keys()
+    before = written.real_servers if written else {}
+    remembered = {key: real_server for key, real_server in before.items() if key in undone}
+    return TableEntry(virtual_server=virtual_server, real_servers=remembered | done)
 
 
 def ledger_settled(decision: Decision, ledger: Ledger, failed: AbstractSet[VirtualServerKey]) -> Ledger:

@@ -6,7 +6,7 @@ table and ledger that know nothing of each other.
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lvsctl.config import Config
@@ -15,11 +15,19 @@ from lvsctl.core.cause import Kind
 from lvsctl.core.decision import Decision, decide
 from lvsctl.core.desired import limits_of, query_of
 from lvsctl.core.instance import Answer, Answers, Health, Instance
-from lvsctl.core.ownership import Ledger, LedgerEntry, Owner
+from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, is_still_ours
 from lvsctl.core.remembrance import ledger_ahead, ledger_settled
-from netlink.requests import AddRealServer, DeleteRealServer, DeleteVirtualServer, Request, SetRealServer
+from netlink.requests import (
+    AddRealServer,
+    DeleteRealServer,
+    DeleteVirtualServer,
+    Request,
+    SetRealServer,
+    SetVirtualServer,
+)
 from netlink.types import Address, Observed, RealServerKey, RealServerUsage, Table, VirtualServerKey
-from tests.strategies import KEYS, answers_for, configs, ledgers, tables
+from tests import strategies
+from tests.strategies import KEYS, answers_for, configs, entries, ledgers, tables
 from tests.values import (
     KEY,
     NOW,
@@ -195,6 +203,42 @@ def test_killed_after_any_step_it_arrives_where_it_would_have(world: Cycles, dat
     assert world.kernel.observe().table == unharmed.kernel.observe().table
 
 
+@st.composite
+def worlds_of_one(draw: st.DrawFn) -> Cycles:
+    """Draw a virtual server in the ledger, in the file or not, that the kernel lost or somebody changed since."""
+    config = config_of(draw(strategies.configured("vs0", draw(st.sampled_from((KEY, KEYS[3]))))))
+    table = draw(st.builds(table_of, entries(KEY)) | st.just({}))
+    written = draw(st.none() | entries(KEY))
+    known = {server for each in (*table.values(), written) if each for server in each.real_servers}
+    draining = draw(st.frozensets(st.sampled_from(sorted(known)))) if known else frozenset()
+    seconds = st.sampled_from((-1000.0, -10.0, 0.0, 10.0))
+    line = LedgerEntry(
+        name="vs0",
+        drain_timeout=draw(st.sampled_from((0.0, 30.0))),
+        written=written,
+        draining={server: NOW + draw(seconds) for server in draining},
+    )
+    return Cycles(config=config, answers=draw(answers_for(config)), kernel=kernel_with(table), ledger={KEY: line})
+
+
+@given(world=worlds_of_one(), more=st.lists(st.integers(0, 4), max_size=2))
+def test_killed_after_any_step_it_knows_its_own_although_the_file_changed_meanwhile(
+    world: Cycles, more: list[int]
+) -> None:
+    decision, observed = deciding(world)
+    table = observed.table
+    # killed after a virtual server got new options, it is known by its real servers alone
+    assume(not any(isinstance(step.request, SetVirtualServer) for step in decision.steps))
+    for steps in range(len(decision.steps) + 1):
+        ours = {key for key, each in world.ledger.items() if key in table and is_still_ours(table[key], each)}
+        killed = attrs.evolve(world, kernel=kernel_with(table))
+        for done in (steps, *more):
+            ours |= {step.key for step in killed.once(steps=done).steps[:done]}
+        killed.config, killed.answers = config_of(configured("other", KEYS[4])), {}
+        killed.until_quiet()
+        assert ours.isdisjoint(killed.kernel.observe().table)
+
+
 @given(world=worlds())
 def test_connections_that_never_end_hold_it_up_until_the_deadline(world: Cycles) -> None:
     for key, each in world.kernel.observe().table.items():
@@ -274,6 +318,33 @@ def test_a_virtual_server_taken_out_of_the_configuration_drains_then_goes_whole(
     assert KEY in world.ledger  # until the kernel has been seen without it
     world.once()
     assert KEY not in world.ledger
+
+
+def test_killed_while_it_drains_one_that_a_hand_changed_it_still_knows_it_for_its_own() -> None:
+    config = config_of(configured("other", KEYS[3]))
+    world = Cycles(
+        config=config,
+        answers=answers_of(config),
+        kernel=kernel_with(table_of(entry(real(1, 0), real(9), scheduler="rr"))),  # ours is 1, by hand are 9 and rr
+        ledger={KEY: attrs.evolve(OURS[KEY], draining={real_key(1): NOW - 5})},
+    )
+    death = world.once(steps=3)
+    assert requests(death)[1:] == [
+        SetRealServer(virtual_server=KEY, real_server=real(9, 0)),
+        DeleteRealServer(virtual_server=KEY, key=real_key(1)),
+    ]
+    world.until_quiet()
+    assert KEY not in world.kernel.observe().table
+
+
+def test_killed_while_it_puts_back_what_the_kernel_lost_it_knows_it_by_its_new_options() -> None:
+    config = config_of(configured(scheduler="rr"))
+    world = Cycles(config=config, answers=answers_of(config, instance(3)), kernel=kernel_with({}), ledger=OURS)
+    world.once(steps=2)
+    assert world.kernel.observe().table == table_of(entry(real(3), scheduler="rr"))
+    world.config, world.answers = config_of(configured("other", KEYS[3])), {}
+    world.until_quiet()
+    assert world.kernel.observe().table == {}
 
 
 def test_a_foreign_virtual_server_in_the_way_is_left_alone() -> None:
