@@ -14,7 +14,7 @@ from netlink import framing, wire
 from netlink.bulk import Counters, Decoder
 from netlink.compiler import REFUSED, packer, problem_of
 from netlink.errors import Invalid, Malformed
-from netlink.layout import DAEMON, DESTINATION, INFORMATION, SERVICE, TIMEOUTS, Layout, key_problem
+from netlink.layout import DAEMON, DESTINATION, INFORMATION, SERVICE, TIMEOUTS, Layout, key_problem, type_problem
 from netlink.requests import (
     AddRealServer,
     AddVirtualServer,
@@ -67,48 +67,61 @@ _pack_role: Final = packer(DAEMON, DAEMON.named("role"), nested=_CMD_DAEMON)
 _pack_timeouts: Final = packer(TIMEOUTS, TIMEOUTS.rows)
 
 
-def _packed(layout: Layout, pack: Callable[[Any], bytes], value: Any, who: object) -> bytes:
-    """Return attributes of `value`, or raise ValueError that names object and field."""
-    problem = layout.problem(value)
-    if problem is None:
-        try:
+def _packed(layout: Layout, pack: Callable[[Any], bytes], value: Any, who: Callable[[], object]) -> bytes:
+    """Return attributes of `value`, or raise ValueError that names object and field; `who` returns its name."""
+    try:
+        problem = layout.problem(value)
+        if problem is None:
             return pack(value)
-        except REFUSED as error:
-            problem = problem_of(layout, value) or str(error)
-    raise ValueError(f"{layout.kind} {who}: {problem}")
+    except REFUSED as error:
+        problem = problem_of(layout, value) or str(error)
+    raise ValueError(f"{layout.kind} {_text(who)}: {problem}")
+
+
+def _text(who: Callable[[], object]) -> str:
+    """Return what `who` does as text; what is wrong with an object may be that it has none."""
+    try:
+        return str(who())
+    except REFUSED:
+        return "without a name"
 
 
 def encode_key(key: VirtualServerKey) -> bytes:
     """Return the attribute that names a virtual server in a request."""
-    problem = key_problem(key)
-    if problem is None:
-        try:
+    try:
+        problem = key_problem(key)
+        if problem is None:
             return _pack_mark_key(key) if key.mark else _pack_address_key(key)
-        except REFUSED as error:
-            problem = problem_of(SERVICE, VirtualServer(key=key)) or str(error)
-    raise ValueError(f"virtual server {key}: {problem}")
+    except REFUSED as error:
+        problem = type_problem(key, VirtualServerKey) or problem_of(SERVICE, VirtualServer(key=key)) or str(error)
+    raise ValueError(f"{SERVICE.kind} {_text(lambda: key)}: {problem}")
 
 
-def _service(virtual_server: VirtualServer, packed_key: bytes) -> bytes:
-    configuration = _packed(SERVICE, _pack_service, virtual_server, virtual_server.key)
-    return framing.attribute(_CMD_SERVICE, packed_key[framing.ATTRIBUTE_HEADER :] + configuration, nested=True)
+def _service(virtual_server: VirtualServer) -> bytes:
+    if not isinstance(virtual_server, VirtualServer):
+        problem = type_problem(virtual_server, VirtualServer)
+        raise ValueError(f"{SERVICE.kind} without a name: {problem}")  # noqa: TRY004 -- as all that cannot be sent
+    key = encode_key(virtual_server.key)[framing.ATTRIBUTE_HEADER :]
+    configuration = _packed(SERVICE, _pack_service, virtual_server, lambda: virtual_server.key)
+    return framing.attribute(_CMD_SERVICE, key + configuration, nested=True)
 
 
 def _destination(real_server: RealServer) -> bytes:
-    return _packed(DESTINATION, _pack_destination, real_server, real_server.key)
+    return _packed(DESTINATION, _pack_destination, real_server, lambda: real_server.key)
 
 
 def _destination_key(key: RealServerKey) -> bytes:
-    return _packed(DESTINATION, lambda real_server: _pack_destination_key(real_server.key), RealServer(key=key), key)
+    real_server = RealServer(key=key)
+    return _packed(DESTINATION, lambda _: _pack_destination_key(key), real_server, lambda: key)
 
 
 def encode_request(request: Request) -> tuple[int, bytes]:
     """Return command and attributes of `request`; ValueError where no kernel should get it."""
     match request:
         case AddVirtualServer(virtual_server=virtual_server):
-            return NEW_SERVICE, _service(virtual_server, encode_key(virtual_server.key))
+            return NEW_SERVICE, _service(virtual_server)
         case SetVirtualServer(virtual_server=virtual_server):
-            return SET_SERVICE, _service(virtual_server, encode_key(virtual_server.key))
+            return SET_SERVICE, _service(virtual_server)
         case DeleteVirtualServer(key=key):
             return DEL_SERVICE, encode_key(key)
         case AddRealServer(virtual_server=parent, real_server=real_server):
@@ -126,13 +139,13 @@ def _encode_other(request: OtherRequest) -> tuple[int, bytes]:
         case ZeroCounters(key=key):
             return ZERO, b"" if key is None else encode_key(key)
         case SetTimeouts(timeouts=timeouts):
-            return SET_CONFIG, _packed(TIMEOUTS, _pack_timeouts, timeouts, request.target)
+            return SET_CONFIG, _packed(TIMEOUTS, _pack_timeouts, timeouts, lambda: request.target)
         case StartSyncDaemon(daemon=daemon):
-            body = _packed(DAEMON, _pack_daemon, daemon, request.target)
+            body = _packed(DAEMON, _pack_daemon, daemon, lambda: request.target)
             return NEW_DAEMON, framing.attribute(_CMD_DAEMON, body, nested=True)
         case StopSyncDaemon(role=role):
             named = SyncDaemon(role=role, interface="lo")  # its role is all that is sent
-            return DEL_DAEMON, _packed(DAEMON, _pack_role, named, request.target)
+            return DEL_DAEMON, _packed(DAEMON, _pack_role, named, lambda: request.target)
         case Flush():
             return FLUSH, b""
         case _:
@@ -173,8 +186,8 @@ class Encoder:
 
     def __init__(self, family: int) -> None:
         self._head = framing.Head(family, VERSION)
-        self._key: VirtualServerKey | None = None
-        self._packed_key = b""
+        self._key = _MARK
+        self._packed_key = encode_key(_MARK)
 
     def encode(self, requests: Sequence[Request], start: int, most: int, first: int) -> Batch:
         """Return the next `most` requests from `start` on, numbered from `first` on.
@@ -203,7 +216,10 @@ class Encoder:
                     parts.append(head.message(sequence, *encode_request(request)))
                 last = sequence
             except REFUSED:
-                invalid.append((place, _invalid(request)))
+                refused = unsent(request)
+                if refused is None:
+                    raise  # what cannot be packed in one way cannot in the other
+                invalid.append((place, refused))
             sequence += 1
             if type(request) is StopSyncDaemon:
                 end = place + 1
@@ -221,13 +237,13 @@ def _whole(packed_key: bytes) -> tuple[Callable[..., bytes], int]:
     )
 
 
-def _invalid(request: Request) -> Invalid:
-    """Return why `request` cannot be packed."""
+def unsent(request: Request) -> Invalid | None:
+    """Return why no kernel should get `request`, None when one may."""
     try:
         encode_request(request)
     except ValueError as error:
-        return Invalid(request.operation, request.target, str(error))
-    raise AssertionError(request)  # what cannot be packed in one way cannot in the other
+        return Invalid(request.operation, _text(lambda: request.target), str(error))
+    return None
 
 
 # ---- answers

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from netlink.errors import Malformed
 from netlink.framing import NLA_F_NESTED, attribute
-from netlink.layout import Layout, Row
+from netlink.layout import Layout, Row, type_problem
 from netlink.wire import Plain
 
 REFUSED: Final = (struct.error, TypeError, AttributeError, ValueError, OverflowError)
@@ -141,10 +141,16 @@ def _made(layout: Layout, names: dict[str, object]) -> str:
     return f"make({', '.join(arguments)})"
 
 
-def problem_of(layout: Layout, value: Any) -> str | None:
+def problem_of(layout: Layout, value: object) -> str | None:
     """Return why `value` cannot be sent, None when it can."""
-    problems = (row.problem(value) for row in layout.rows)
-    return layout.problem(value) or next((problem for problem in problems if problem is not None), None)
+    for problem_in in (layout.problem, *(row.problem for row in layout.rows)):
+        try:
+            problem = problem_in(value)
+        except REFUSED:  # another type than what is asked of it
+            continue
+        if problem is not None:
+            return problem
+    return type_problem(value, layout.make)
 
 
 def _takes(rows: Sequence[Row], names: dict[str, object], *, of_key: bool) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Final, Self, assert_never
 import attrs
 
 from netlink import codec
-from netlink.errors import Invalid, NetlinkError, Refused
+from netlink.errors import NetlinkError, Refused
 from netlink.glance import HEADING, Glance
 from netlink.requests import (
     AddRealServer,
@@ -187,13 +187,13 @@ class FakeIPVS:
         tried = [VirtualServer(key=key, scheduler=name) for name in lacking.schedulers]
         tried += [VirtualServer(key=key, persistence_engine=name) for name in lacking.persistence_engines]
         for each in tried:
-            if (invalid := _invalid(AddVirtualServer(virtual_server=each))) is not None:
+            if (invalid := codec.unsent(AddVirtualServer(virtual_server=each))) is not None:
                 raise invalid
         return lacking
 
     def apply(self, requests: Sequence[Request]) -> list[Refused | None]:
         """Carry out `requests` in order; return one result each, None where it was done."""
-        return [_invalid(request) or self._apply_one(request) for request in requests]
+        return [codec.unsent(request) or self._apply_one(request) for request in requests]
 
     # ---- the kernel's part
 
@@ -326,14 +326,6 @@ class FakeIPVS:
             return errno.EINVAL
         siblings[real_server.key] = real_server
         return 0
-
-
-def _invalid(request: Request) -> Invalid | None:
-    try:
-        codec.encode_request(request)
-    except ValueError as error:
-        return Invalid(request.operation, request.target, str(error))
-    return None
 
 
 def _may_be_real_server(address: Address) -> bool:

@@ -45,6 +45,31 @@ from netlink.types import (
 )
 
 
+def shown(value: object) -> str:
+    """Return `value` as an error shows it; its type where it cannot be shown, as a number of thousands of digits."""
+    try:
+        return str(value.name) if isinstance(value, enum.Enum) else repr(value)
+    except (AttributeError, TypeError, ValueError):
+        return f"of type {type(value).__name__}"
+
+
+def type_problem(value: object, cls: type[Any]) -> str | None:
+    """Return which field of `value`, that should be a `cls`, is of another type, None when none is."""
+    if not isinstance(value, cls):
+        return f"it is no {cls.__name__} but {shown(value)}"
+    for field in attrs.fields(cls):
+        found, wanted = getattr(value, field.name), field.type
+        if isinstance(wanted, type) and attrs.has(wanted):
+            problem = type_problem(found, wanted)
+        elif isinstance(found, wanted) or (isinstance(found, int) and wanted in (Forwarding, Tunnel, TunnelFlag)):
+            problem = None
+        else:
+            problem = f"{field.name} {shown(found)} is no {getattr(wanted, '__name__', wanted)}"
+        if problem is not None:
+            return problem
+    return None
+
+
 @attrs.frozen(kw_only=True)
 class Row:
     """One attribute of an object. `take` and `path` start at the object, in a row of the key at its key.
@@ -77,18 +102,18 @@ class Row:
         return plain
 
     def problem(self, value: Any) -> str | None:
-        """Return why this attribute of `value` cannot be sent, None when it can."""
+        """Return why this attribute of `value` cannot be sent, None when it can.
+
+        AttributeError or TypeError is for `type_problem` to explain.
+        """
         try:
             plain = self.value_of(value)
         except ValueError as error:
             return str(error)
-        except (AttributeError, TypeError):
-            return f"{self.name} is of another type"
         if plain is None:
             return None if self.optional else f"{self.name} is missing"
         problem = self._plain_problem(plain)
-        shown = plain.name if isinstance(plain, enum.Enum) else repr(plain)
-        return None if problem is None else f"{self.name} {shown} {problem}"
+        return None if problem is None else f"{self.name} {shown(plain)} {problem}"
 
     def _plain_problem(self, plain: wire.Plain) -> str | None:
         if isinstance(plain, int) and self.high is not None and not 0 <= plain <= self.high:
@@ -113,7 +138,7 @@ class Layout:
 
     kind: str  # as errors say it
     prefix: str  # of the kernel's names
-    make: Callable[..., Any]  # the value of its fields
+    make: type[Any]  # the value of its fields
     rows: tuple[Row, ...]
     fields: tuple[Field, ...] = ()  # those that are not a row's own
     problem: Callable[[Any], str | None] = lambda _: None  # what is wrong where no row's range can say it
@@ -157,6 +182,7 @@ _PERSISTENT: Final = 0x01
 _HASHED: Final = 0x02  # the kernel's own
 _ONE_PACKET: Final = 0x04
 _NOT_SCHEDULERS: Final = _PERSISTENT | _HASHED | _ONE_PACKET
+_NO_SCHEDULER_FLAGS: Final = SchedulerFlag.NONE
 _NO_FLAGS: Final = ~int(SchedulerFlag.FLAG_1 | SchedulerFlag.FLAG_2 | SchedulerFlag.FLAG_3)
 
 
@@ -204,19 +230,27 @@ def _netmask(virtual_server: VirtualServer) -> bytes:
 
 def key_problem(key: VirtualServerKey) -> str | None:
     """Return what is wrong with the identity of a virtual server, None when nothing is."""
+    if not isinstance(key.family, Family):
+        return f"family {shown(key.family)} is no Family"
     if key.mark:
-        if key.protocol is not None or key.address is not None or key.port or key.mark < 0:
+        if key.protocol is not None or key.address is not None or key.port != 0 or key.mark < 0:
             return "key must be a mark from 1, or a protocol with address and port"
         return None
-    if key.protocol is None or key.address is None:
+    if key.protocol is None or key.address is None or key.mark != 0:
         return "key must be a mark from 1, or a protocol with address and port"
+    if not isinstance(key.protocol, Protocol):
+        return f"protocol {shown(key.protocol)} is no Protocol"
     if family_of(key.address) is not key.family:
         return f"family {key.family.name} does not fit its address"
-    return _scope_problem(key.address)
+    return _address_problem(key.address)
 
 
-def _scope_problem(address: Address) -> str | None:
-    if isinstance(address, IPv6Address) and address.scope_id is not None:
+def _address_problem(address: Address, name: str = "address") -> str | None:
+    if type(address) is IPv4Address:
+        return None
+    if type(address) is not IPv6Address:  # IPv4Interface is an IPv4Address too, but equals none
+        return f"{name} {shown(address)} is no IPv4Address or IPv6Address"
+    if address.scope_id is not None:
         return f"address {address} has a scope, which the kernel cannot keep"
     return None
 
@@ -228,14 +262,24 @@ def _virtual_server_problem(virtual_server: VirtualServer) -> str | None:
     if key.mark == 0 and key.port == 0 and virtual_server.persistence is None:
         return "port 0 (every port) needs persistence"
     if virtual_server.persistence is not None and virtual_server.persistence < 1:
-        return f"persistence {virtual_server.persistence} is not 1 second or more"
+        return f"persistence {shown(virtual_server.persistence)} is not 1 second or more"
     if prefix is not None:
         low, high = (0, 32) if key.family is Family.IPV4 else (1, 128)
         if not low <= prefix <= high:
-            return f"persistence_prefix {prefix} is not in {low}..{high}"
+            return f"persistence_prefix {shown(prefix)} is not in {low}..{high}"
+    if virtual_server.scheduler_flags is _NO_SCHEDULER_FLAGS and virtual_server.one_packet is False:
+        return None  # as nearly always
+    return _flags_problem(virtual_server)
+
+
+def _flags_problem(virtual_server: VirtualServer) -> str | None:
+    if not isinstance(virtual_server.scheduler_flags, int):
+        return f"scheduler_flags {shown(virtual_server.scheduler_flags)} is no SchedulerFlag"
     if int(virtual_server.scheduler_flags) & _NO_FLAGS:
         return f"scheduler_flags {int(virtual_server.scheduler_flags):#x} has unknown bits"
-    if virtual_server.one_packet and key.protocol in (Protocol.TCP, Protocol.SCTP):
+    if virtual_server.one_packet not in (False, True):
+        return f"one_packet {shown(virtual_server.one_packet)} is no bool"
+    if virtual_server.one_packet and virtual_server.key.protocol in (Protocol.TCP, Protocol.SCTP):
         return "one_packet works with UDP only"
     return None
 
@@ -283,7 +327,7 @@ _FORWARDINGS: Final = (Forwarding.MASQUERADE, Forwarding.TUNNEL, Forwarding.DIRE
 def _real_server_family(address: Address) -> int:
     if type(address) is IPv4Address:
         return 2
-    if (problem := _scope_problem(address)) is not None:
+    if (problem := _address_problem(address)) is not None:
         raise ValueError(problem)
     return 10
 
@@ -371,17 +415,21 @@ def _sync_group(octets4: bytes | None, octets6: bytes | None) -> Address:
 
 
 def _sync_daemon_problem(daemon: SyncDaemon) -> str | None:
+    if not isinstance(daemon.role, SyncRole):
+        return f"role {shown(daemon.role)} is no SyncRole"
+    if (problem := _address_problem(daemon.group, "group")) is not None:
+        return problem
     overhead = 28 if daemon.group.version == 4 else 48  # IP and UDP headers
     low, high = 1024 if daemon.role is SyncRole.BACKUP else 1, 65535 - overhead  # else the kernel silently clamps
     if daemon.max_length is not None and not low <= daemon.max_length <= high:
-        return f"max_length {daemon.max_length} is not in {low}..{high}"
+        return f"max_length {shown(daemon.max_length)} is not in {low}..{high}"
     if not daemon.group.is_multicast:
         return f"group {daemon.group} is no multicast address"
     if not 1 <= daemon.port <= 65535:
-        return f"port {daemon.port} is not in 1..65535"
+        return f"port {shown(daemon.port)} is not in 1..65535"
     if not 1 <= daemon.ttl <= 255:
-        return f"ttl {daemon.ttl} is not in 1..255"
-    return _scope_problem(daemon.group)
+        return f"ttl {shown(daemon.ttl)} is not in 1..255"
+    return None
 
 
 DAEMON: Final = Layout(
@@ -419,7 +467,7 @@ def _timeouts_problem(timeouts: Timeouts) -> str | None:
     for name in ("tcp", "tcp_fin", "udp"):
         seconds = getattr(timeouts, name)
         if not isinstance(seconds, int) or seconds < 1:
-            return f"{name} {seconds!r} is not 1 second or more"
+            return f"{name} {shown(seconds)} is not 1 second or more"
     return None
 
 

@@ -83,13 +83,18 @@ def _interface_problem(plain: Plain) -> str | None:
         return "is not the name of an interface"
     if "/" in plain or ":" in plain or "\0" in plain or any(letter.isspace() for letter in plain):
         return "has a letter that no interface's name has"
-    if len(plain.encode("utf-8", "surrogateescape")) >= _NAME_SIZE:
-        return f"is longer than {_NAME_SIZE - 1} bytes"
-    return None
+    try:
+        octets = plain.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return "has a letter that cannot be written"
+    if octets.decode("utf-8", "surrogateescape") != plain:
+        return "is no text of the bytes that it stands for"
+    return f"is longer than {_NAME_SIZE - 1} bytes" if len(octets) >= _NAME_SIZE else None
 
 
 def _write_text(plain: Plain) -> bytes:
-    return str(plain).encode("utf-8", "surrogateescape") + b"\0"
+    text = plain if isinstance(plain, str) else str(plain)  # str() of an enumeration's text is not that text
+    return text.encode("utf-8", "surrogateescape") + b"\0"
 
 
 U8: Final = _number("u8", "B")

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-NAMES = ("framing", "answers", "bulk", "layouts", "glance")
+NAMES = ("framing", "answers", "bulk", "layouts", "glance", "encoder")
 STATE = Path("build/fuzz")
 
 
@@ -46,7 +46,7 @@ def _fuzz(name: str, seconds: int, seed: int) -> None:
     options = {
         "max_total_time": seconds,
         "seed": seed,
-        "max_len": max(4096, *map(len, target.seeds)),
+        "max_len": max(256, *map(len, target.seeds)),
         "len_control": 0,  # long inputs from the beginning
         "timeout": 60,  # seconds for one input
         "artifact_prefix": f"{STATE / name}/",

@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-from tests.fuzz import reading, recorded
+from tests.fuzz import reading, recorded, writing
 
 Target = Callable[[bytes], None]
 
@@ -52,6 +52,10 @@ def _glance_seeds() -> list[bytes]:
     return [halves, bytes(5), bytes(4) + bytes(range(60))]
 
 
+def _encoder_seeds() -> list[bytes]:
+    return [bytes([0, 0, 0, 0, 0, 0, 0, 80, 0, 0, number]) + bytes(40) for number in range(11)] + [bytes(range(150))]
+
+
 TARGETS: Final[Mapping[str, Fuzzed]] = MappingProxyType(
     {
         "framing": Fuzzed(reading.framing_target, tuple(_framing_seeds())),
@@ -59,5 +63,6 @@ TARGETS: Final[Mapping[str, Fuzzed]] = MappingProxyType(
         "bulk": Fuzzed(reading.bulk_target, tuple(_bulk_seeds())),
         "layouts": Fuzzed(reading.layouts_target, tuple(_layout_seeds())),
         "glance": Fuzzed(reading.glance_target, tuple(_glance_seeds())),
-        }
+        "encoder": Fuzzed(writing.encoder_target, tuple(_encoder_seeds())),
+    }
 )
