@@ -1,6 +1,6 @@
 """Cycles of the daemon on the real kernel, in a process of their own; prints what each took, as JSON.
 
-    python -m tests.bench.cycles VIRTUAL_SERVERS REAL_SERVERS ROUNDS
+    python -m tests.bench.cycles VIRTUAL_SERVERS REAL_SERVERS LIVES REPEATS
 
 All is as in the daemon (its modules in memory, the ledger on disk, the machine's addresses through pyroute2) but for
 Consul, whose answers are made here. A last life, after the most memory was looked up, tells the kernel's part.
@@ -34,39 +34,46 @@ from tests.bench.timing import timed
 
 FROM_EMPTY, FROM_EQUAL, ONE_CHANGE = "from empty", "from equal", "one change"
 CLIENT_CALLS: Final = ("observe", "apply", "glance")
-REPEATS: Final = 3  # of the cycles after the one from empty
+REPLAYS: Final = 3
 
 Value = TypeVar("Value")
 
 
 def main() -> None:
     """Print what the cycles of one shape took, what of it the kernel, and the most memory in MiB."""
-    virtual_servers, real_servers, rounds = map(int, sys.argv[1:])
+    virtual_servers, real_servers, lives, repeats = map(int, sys.argv[1:])
     shape = Shape(virtual_servers, real_servers)
     lived: list[Cycle] = []
-    for run in range(rounds):
+    for run in range(lives):
         namespace.fresh()
         with IPVS() as ipvs:
-            lived += _life(ipvs, shape, run)
+            lived += _life(ipvs, shape, run, repeats)
     peak = _peak()
     namespace.fresh()
     with recorded() as (ipvs, calls):
-        again = _life(ipvs, shape, rounds, calls)
-    namespace.fresh()
-    kernel = replayed([calls[cycle.first_call : cycle.last_call] for cycle in again])
+        again = _life(ipvs, shape, lives, 1, calls)
+    kernel: list[tuple[str, float]] = []
+    for _ in range(REPLAYS):
+        namespace.fresh()
+        opening = calls[: again[0].first_call]
+        _, *times = replayed([opening, *(calls[cycle.first_call : cycle.last_call] for cycle in again)])
+        kernel += [(cycle.work, ms) for cycle, ms in zip(again, times, strict=True)]
     print(
         json.dumps(
             {
                 "cycles": [attrs.asdict(cycle) for cycle in lived],
-                "kernel": [(cycle.work, ms) for cycle, ms in zip(again, kernel, strict=True)],
+                "kernel": kernel,
                 "peak": peak,
             }
         )
     )
 
 
-def _life(ipvs: IPVS, shape: Shape, run: int, calls: Sequence[Call] = ()) -> list[Cycle]:
-    """Return the cycles of a daemon that starts with an empty table; `calls` is what `ipvs` writes down."""
+def _life(ipvs: IPVS, shape: Shape, run: int, repeats: int, calls: Sequence[Call] = ()) -> list[Cycle]:
+    """Return the cycles of a daemon that starts with an empty table, those after the first `repeats` times.
+
+    `calls` is what `ipvs` writes down.
+    """
     lived: list[Cycle] = []
     config, answers = _wanted(shape, run)
     now = Cycle(work="")
@@ -87,9 +94,9 @@ def _life(ipvs: IPVS, shape: Shape, run: int, calls: Sequence[Call] = ()) -> lis
             lived.append(attrs.evolve(now))
 
         cycle(FROM_EMPTY, answers, shape.rules)
-        for _ in range(REPEATS):
+        for _ in range(repeats):
             cycle(FROM_EQUAL, answers, 0)
-        for repeat in range(REPEATS):
+        for repeat in range(repeats):
             answers = _with_one_change(answers, 1_000 + repeat)
             cycle(ONE_CHANGE, answers, 1)
     return lived

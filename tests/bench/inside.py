@@ -7,6 +7,7 @@ RESULTS is a file. A group that could not be measured is told about on standard 
 
 import argparse
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,12 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status = 0
     warm_up()
     for name in given.groups:
-        print(f"bench: {name}", file=sys.stderr)
+        began = time.monotonic()
         try:
             results += ALL[name](effort)
         except Exception:  # noqa: BLE001 - whatever it was, the other groups are still worth measuring
             traceback.print_exc()
             status = 1
+        print(f"bench: {name}, {time.monotonic() - began:.0f} s", file=sys.stderr)
         given.results.write_text(as_json(results), "utf-8")
     return status
 

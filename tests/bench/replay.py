@@ -1,71 +1,95 @@
 """The kernel's part of a piece of work: the same calls once more, with nothing between them.
 
 Looking at the clock around every call would not do. In User-Mode Linux that is a system call like those it would time,
-and processor times tell nothing, for nearly all is charged to the process. So a client's calls of its socket, and its
+and processor times tell nothing, for nearly all is charged to the process. So a client's calls of its sockets, and its
 reads of /proc/net/ip_vs, are written down in one life and made again in another, from an empty table on.
 """
 
+import itertools
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Final
 
+import attrs
+
 from netlink import IPVS
 from netlink.channel import netlink_socket
+from netlink.glance import PATH
 from tests.bench.timing import timed
 
-Call = tuple[str, tuple[Any, ...]]
-SENDS: Final = ("send", "sendto", "sendmsg")
-RECEIVES: Final = ("recv_into", "recvfrom_into")  # into a buffer, the first argument
-OTHERS: Final = ("recv", "recvfrom", "recvmsg", "recvmsg_into", "sendall")
+SENDS: Final = ("send", "sendto")
+OTHERS: Final = ("recv", "recvfrom", "recvfrom_into", "recvmsg", "recvmsg_into", "sendall", "sendmsg")
 FILES: Final = ("read", "lseek")  # of os, on a descriptor
-TABLE: Final = "/proc/thread-self/net/ip_vs"
+SO_RCVBUFFORCE: Final = 33  # asm-generic/socket.h
+ROOM: Final = 1 << 21  # bytes of answers that may wait
+
+
+@attrs.frozen
+class Call:
+    """One system call; `place` is the number of the socket, None for the file."""
+
+    place: int | None
+    name: str
+    arguments: tuple[Any, ...]
 
 
 @contextmanager
 def recorded() -> Iterator[tuple[IPVS, list[Call]]]:
     """Yield a client and the list to which it adds each of its calls."""
     calls: list[Call] = []
+    numbers = itertools.count()
 
     class RecordedSocket(socket.socket):
-        """A socket whose calls are written down."""
+        """A socket that writes down its calls."""
+
+        def __init__(self, *arguments: Any) -> None:  # noqa: ANN401 - the socket's own
+            super().__init__(*arguments)
+            self.number = next(numbers)
+
+        def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:  # noqa: ANN401 - the socket's own
+            calls.append(Call(self.number, "recv_into", (nbytes or len(buffer), flags)))
+            return super().recv_into(buffer, nbytes, flags)
 
     for name in SENDS:
-        setattr(RecordedSocket, name, _recording(calls, name, getattr(socket.socket, name), kept=1))
-    for name in RECEIVES:
-        setattr(RecordedSocket, name, _recording(calls, name, getattr(socket.socket, name), kept=2))
+        setattr(RecordedSocket, name, _recorded_send(calls, name, getattr(socket.socket, name)))
     for name in OTHERS:
         setattr(RecordedSocket, name, partial(_unknown, name))
-    originals = {name: getattr(os, name) for name in FILES}
     original = socket.socket
-    try:
-        socket.socket = RecordedSocket  # type: ignore[misc]
-        for name, function in originals.items():
-            setattr(os, name, _recording(calls, name, function, kept=1))
-        with IPVS() as ipvs:
-            socket.socket = original  # type: ignore[misc]
-            yield ipvs, calls
-    finally:
+    with ExitStack() as stack:
+        stack.callback(setattr, socket, "socket", original)
+        for name in FILES:
+            function = getattr(os, name)
+            stack.callback(setattr, os, name, function)
+            setattr(os, name, _recorded_file(calls, name, function))
+        socket.socket = RecordedSocket  # type: ignore[assignment, misc]
+        ipvs = stack.enter_context(IPVS())
         socket.socket = original  # type: ignore[misc]
-        for name, function in originals.items():
-            setattr(os, name, function)
+        yield ipvs, calls
 
 
 def replayed(works: Sequence[Sequence[Call]]) -> list[float]:
-    """Return the ms that the calls of each work take in this namespace, one work after the other on one socket."""
-    buffer = bytearray(1 << 20)
-    with netlink_socket() as again:
-        again.connect((0, 0))
-        again.setsockopt(socket.SOL_SOCKET, 33, 1 << 21)  # SO_RCVBUFFORCE
-        descriptor = os.open(TABLE, os.O_RDONLY)
-        try:
-            return [
-                timed(partial(_make, [_bound(again, descriptor, buffer, call) for call in calls]))[0] for calls in works
-            ]
-        finally:
-            os.close(descriptor)
+    """Return the ms that the calls of each work take in this namespace, one work after the other."""
+    with ExitStack() as stack:
+        descriptor = os.open(PATH, os.O_RDONLY)
+        stack.callback(os.close, descriptor)
+        every = list(itertools.chain.from_iterable(works))
+        sockets = {place: _socket(stack) for place in {call.place for call in every} - {None}}
+        sizes = {call.arguments[0] for call in every if call.name == "recv_into"}
+        buffers = {size: memoryview(bytearray(size)) for size in sizes}
+
+        def bound(call: Call) -> Callable[[], object]:
+            if call.place is None:
+                return partial(getattr(os, call.name), descriptor, *call.arguments)
+            function = getattr(sockets[call.place], call.name)
+            if call.name == "recv_into":
+                size, flags = call.arguments
+                return partial(function, buffers[size], size, flags)
+            return partial(function, *call.arguments)
+
+        return [timed(partial(_make, [bound(call) for call in calls]))[0] for calls in works]
 
 
 def _make(calls: Sequence[Callable[[], object]]) -> None:
@@ -73,21 +97,27 @@ def _make(calls: Sequence[Callable[[], object]]) -> None:
         call()
 
 
-def _bound(again: socket.socket, descriptor: int, buffer: bytearray, call: Call) -> Callable[[], object]:
-    name, arguments = call
-    if name in FILES:
-        return partial(getattr(os, name), descriptor, *arguments)
-    return partial(getattr(again, name), *((buffer,) if name in RECEIVES else ()), *arguments)
+def _socket(stack: ExitStack) -> socket.socket:
+    opened = stack.enter_context(netlink_socket())
+    opened.connect((0, 0))
+    opened.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, ROOM)
+    return opened
 
 
-def _recording(calls: list[Call], name: str, function: Callable[..., Any], *, kept: int) -> Callable[..., Any]:
-    """Return `function`, which adds its calls to `calls`, without its first `kept` arguments."""
+def _recorded_send(calls: list[Call], name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def send(self: Any, data: bytes, *more: Any) -> Any:  # noqa: ANN401 - the socket's own
+        calls.append(Call(self.number, name, (bytes(data), *more)))  # a copy: the buffer may be used again
+        return function(self, data, *more)
 
-    def recording(*arguments: Any) -> Any:  # noqa: ANN401 - whatever the call takes
-        calls.append((name, arguments[kept:]))
-        return function(*arguments)
+    return send
 
-    return recording
+
+def _recorded_file(calls: list[Call], name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(descriptor: int, *arguments: Any) -> Any:  # noqa: ANN401 - the function's own
+        calls.append(Call(None, name, arguments))
+        return function(descriptor, *arguments)
+
+    return call
 
 
 def _unknown(name: str, *_: object) -> None:
