@@ -21,11 +21,12 @@ from netlink.fake import FakeIPVS
 from netlink.requests import (
     AddRealServer,
     AddVirtualServer,
+    DeleteRealServer,
     DeleteVirtualServer,
     Request,
     SetRealServer,
 )
-from netlink.types import Observed, Protocol, Table, VirtualServerKey
+from netlink.types import Observed, Protocol, RealServerUsage, Table, VirtualServerKey
 from tests.addresses import FakeAddresses
 from tests.values import (
     KEY,
@@ -276,6 +277,18 @@ def test_a_quiescing_that_was_refused_is_not_taken_for_done(world: World) -> Non
     world.now += 1000
     world.cycle(config_of(), instance(1))
     assert world.table[KEY].real_servers[real(2).key].weight == 0  # and not deleted
+
+
+def test_a_deletion_that_was_refused_is_tried_again_and_not_drained_again(world: World) -> None:
+    world.cycle(config_of(), instance(1), instance(2))
+    world.kernel.set_usage(KEY, real(2).key, RealServerUsage(active=3))
+    world.cycle(config_of(), instance(1))
+    world.now += 31
+    world.kernel.fail_next(DeleteRealServer, errno.ENOMEM)
+    assert world.cycle(config_of(), instance(1)).refusals
+    world.now += 1
+    world.cycle(config_of(), instance(1))
+    assert world.table == table_of(entry(real(1)))
 
 
 def test_an_unknown_outcome_is_found_again(world: World) -> None:

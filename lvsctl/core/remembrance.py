@@ -34,7 +34,7 @@ def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledg
             name=each.name,
             drain_timeout=each.drain_timeout,
             written=_written_ahead(each, before.written if before else None),
-            draining={server: state.since for server, state in each.draining.items()},
+            draining={server: state.since for server, state in each.leaving.items()},
         )
     return kept
 
@@ -73,4 +73,9 @@ def ledger_settled(decision: Decision, ledger: Ledger, failed: AbstractSet[Virtu
         for key, each in decision.virtual_servers.items()
         if key in ledger and key not in failed and each.owner is not Owner.FOREIGN
     }
-    return {key: attrs.evolve(entry, written=done[key]) if key in done else entry for key, entry in ledger.items()}
+    return {key: _settled(entry, done[key]) if key in done else entry for key, entry in ledger.items()}
+
+
+def _settled(entry: LedgerEntry, intended: TableEntry | None) -> LedgerEntry:
+    draining = {key: since for key, since in entry.draining.items() if intended and key in intended.real_servers}
+    return attrs.evolve(entry, written=intended, draining=draining)

@@ -239,13 +239,16 @@ def test_killed_after_any_step_it_knows_its_own_although_the_file_changed_meanwh
         assert ours.isdisjoint(killed.kernel.observe().table)
 
 
-@given(world=worlds())
-def test_connections_that_never_end_hold_it_up_until_the_deadline(world: Cycles) -> None:
+@given(world=worlds(), deaths=st.dictionaries(st.sampled_from((0, 1, 2, 30, 31, 32)), st.integers(0, 4), max_size=3))
+def test_connections_that_never_end_hold_it_up_until_the_deadline_whenever_it_is_killed(
+    world: Cycles, deaths: dict[int, int]
+) -> None:
     for key, each in world.kernel.observe().table.items():
         for server in each.real_servers:
             world.kernel.set_usage(key, server, RealServerUsage(active=1))
-    world.once()
-    world.until_quiet(2 + 31)
+    for cycle in range(33):
+        world.once(steps=deaths.get(cycle))
+    assert world.until_quiet(len(deaths) + 1) <= len(deaths) + 1
 
 
 @given(world=worlds())
@@ -294,6 +297,17 @@ def test_a_failing_instance_is_quiesced_then_deleted_when_its_connections_are_go
     assert world.ledger[KEY].draining == {real_key(2): NOW}
     assert requests(world.once()) == [DeleteRealServer(virtual_server=KEY, key=real_key(2))]
     assert requests(world.once()) == []
+
+
+def test_killed_when_a_drain_is_over_it_does_not_begin_another() -> None:
+    kernel = kernel_with(table_of(entry(real(1), real(2, 0))))
+    kernel.set_usage(KEY, real_key(2), RealServerUsage(active=3))
+    ledger = {KEY: attrs.evolve(OURS[KEY], draining={real_key(2): NOW - 31})}
+    world = Cycles(config=config_of(), answers=answers_of(config_of(), instance(1)), kernel=kernel, ledger=ledger)
+    deletion = [DeleteRealServer(virtual_server=KEY, key=real_key(2))]
+    assert requests(world.once(steps=0)) == deletion
+    assert requests(world.once()) == deletion
+    assert world.ledger[KEY].draining == {}
 
 
 def test_one_that_returns_is_raised_in_place() -> None:
