@@ -238,8 +238,8 @@ def key_problem(key: VirtualServerKey) -> str | None:
         return None
     if key.protocol is None or key.address is None or key.mark != 0:
         return "key must be a mark from 1, or a protocol with address and port"
-    if not isinstance(key.protocol, Protocol):
-        return f"protocol {shown(key.protocol)} is no Protocol"
+    if not isinstance(key.protocol, Protocol) or key.protocol == 0:
+        return f"protocol {shown(key.protocol)} is no Protocol from 1"
     if family_of(key.address) is not key.family:
         return f"family {key.family.name} does not fit its address"
     return _address_problem(key.address)
@@ -324,12 +324,16 @@ SERVICE: Final = Layout(
 _FORWARDINGS: Final = (Forwarding.MASQUERADE, Forwarding.TUNNEL, Forwarding.DIRECT_ROUTE)
 
 
-def _real_server_family(address: Address) -> int:
-    if type(address) is IPv4Address:
+def _real_server_family(key: RealServerKey) -> int:
+    address = key.address
+    if type(address) is IPv4Address and type(key) is RealServerKey:
         return 2
-    if (problem := _address_problem(address)) is not None:
+    # another thing may have an address and a port too
+    own = isinstance(key, RealServerKey)
+    problem = _address_problem(address) if own else f"it is no RealServerKey but {shown(key)}"
+    if problem is not None:
         raise ValueError(problem)
-    return 10
+    return family_of(address)
 
 
 def _real_server_key(family: int, octets: bytes, port: int) -> RealServerKey:
@@ -373,7 +377,7 @@ DESTINATION: Final = Layout(
     problem=_real_server_problem,
     rows=(
         Row(number=11, kernel="ADDR_FAMILY", name="family", form=wire.U16, key=True,
-            take=lambda key: _real_server_family(key.address)),
+            take=_real_server_family),
         Row(number=1, kernel="ADDR", name="address", form=wire.OCTETS_16, key=True, path="address.packed",
             note="IPv4 in the first 4"),
         Row(number=2, kernel="PORT", name="port", form=wire.BE16, key=True),
@@ -441,7 +445,8 @@ DAEMON: Final = Layout(
         Row(number=1, kernel="STATE", name="role", form=wire.U32, allowed=tuple(SyncRole), note="1 master, 2 backup"),
         Row(number=2, kernel="MCAST_IFN", name="interface", form=wire.INTERFACE),
         Row(number=3, kernel="SYNC_ID", name="sync_id", form=wire.U32, high=255),
-        Row(number=4, kernel="SYNC_MAXLEN", name="max_length", form=wire.U16, optional=True),
+        Row(number=4, kernel="SYNC_MAXLEN", name="max_length", form=wire.U16, optional=True,
+            note="at most 65535 less the headers, for a backup at least 1024"),
         Row(number=5, kernel="MCAST_GROUP", name="group4", form=wire.OCTETS_4, optional=True,
             take=lambda d: _packed(d.group) if d.group.version == 4 else None),
         Row(number=6, kernel="MCAST_GROUP6", name="group6", form=wire.OCTETS_16, optional=True,

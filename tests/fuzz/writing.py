@@ -120,9 +120,9 @@ def meaning(one: Request) -> object:
             AddRealServer(virtual_server=parent, real_server=real_server)
             | SetRealServer(virtual_server=parent, real_server=real_server)
         ):
-            return one.operation, parent, attrs.evolve(real_server, key=_plain(real_server.key))
+            return one.operation, parent, real_server
         case DeleteRealServer(virtual_server=parent, key=real_server_key):
-            return one.operation, parent, _plain(real_server_key)
+            return one.operation, parent, real_server_key
         case SetTimeouts(timeouts=timeouts):
             return one.operation, timeouts
         case StartSyncDaemon(daemon=daemon):
@@ -133,11 +133,6 @@ def meaning(one: Request) -> object:
             return one.operation
         case _:
             assert_never(one)
-
-
-def _plain(real_server_key: RealServerKey) -> RealServerKey:
-    """Return the address and port of what may be another thing that has them."""
-    return RealServerKey(address=real_server_key.address, port=real_server_key.port)
 
 
 OPERATIONS: Final = {
