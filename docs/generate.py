@@ -1,8 +1,12 @@
-"""Writes docs/configuration.md from the configuration's own metadata: `PYTHONPATH=. python docs/generate.py`.
+"""Writes what docs say of code from the code: `PYTHONPATH=. python docs/generate.py`.
 
-A test compares the file on disk with `configuration()`, so a key cannot change without its page.
+That is docs/configuration.md, from the configuration's own metadata, and the table of attributes in docs/netlink.md.
+Tests compare the files on disk with what this writes, so neither a key nor an attribute can change without its page.
 """  # noqa: INP001  a script beside the pages it writes, not a package
 
+import re
+import struct
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +15,23 @@ import attrs
 from lvsctl.config import VirtualServerConfig, VirtualServerTable
 from lvsctl.config_types import AnyKeyType
 from lvsctl.configfile import TABLES
+from netlink.compiler import problem_of
+from netlink.layout import DAEMON, DESTINATION, INFORMATION, SERVICE, TIMEOUTS, Layout, Row
+from netlink.types import (
+    Family,
+    Protocol,
+    RealServer,
+    RealServerKey,
+    SyncDaemon,
+    SyncRole,
+    Timeouts,
+    Traffic,
+    VirtualServer,
+    VirtualServerKey,
+)
 
 PAGE = Path(__file__).with_name("configuration.md")
+NETLINK_PAGE = Path(__file__).with_name("netlink.md")
 
 EXAMPLE = """\
 # /etc/lvsctl/lvsctl.toml
@@ -159,5 +178,83 @@ def _default(field: "attrs.Attribute[Any]") -> str:
     return "none" if default is None else f"`{field.metadata['type'].write(default)}`"
 
 
-if __name__ == "__main__":
+# ---- the attributes of netlink
+
+COMMANDS = {
+    SERVICE: "A virtual server: `IPVS_CMD_ATTR_SERVICE`, number 1.",
+    DESTINATION: "A real server: `IPVS_CMD_ATTR_DEST`, number 2.",
+    DAEMON: "A synchronisation daemon: `IPVS_CMD_ATTR_DAEMON`, number 3.",
+    TIMEOUTS: "Timeouts: not nested.",
+    INFORMATION: "What GET_INFO answers: not nested, and only read.",
+}
+SAMPLES = {
+    SERVICE: VirtualServer(key=VirtualServerKey.by_mark(1)),
+    DESTINATION: RealServer(key=RealServerKey(address=IPv4Address("10.0.0.1"), port=80)),
+    DAEMON: SyncDaemon(role=SyncRole.MASTER, interface="lo"),
+    TIMEOUTS: Timeouts(),
+}
+MEMBERS = {"family": Family, "protocol": Protocol}  # numbers that are members of these
+HEADING = "| {prefix}… | number | form | field of `{made}` | range | note |\n|---|---|---|---|---|---|"
+ATTRIBUTES = re.compile(r"(<!-- attributes: [^\n]*-->\n).*(<!-- end of attributes -->)", re.DOTALL)
+
+
+def netlink_page(page: str) -> str:
+    """Return the text `page` of docs/netlink.md with the attributes that there are."""
+    tables = "\n\n".join(map(_attributes, COMMANDS))
+    return ATTRIBUTES.sub(lambda match: f"{match[1]}\n{tables}\n\n{match[2]}", page)
+
+
+def _attributes(layout: Layout) -> str:
+    lines = [COMMANDS[layout], "", HEADING.format(prefix=layout.prefix, made=layout.make.__name__)]
+    lines += [_attribute(layout, row) for row in layout.rows]
+    lines += [_line(row, f"`RealServerUsage.{row.name}`", "", "only read") for row in layout.counters]
+    if layout.traffic is not None:
+        wide, narrow = layout.traffic
+        names = ", ".join(Traffic._fields)
+        lines.append(f"| STATS64 | {wide} | nested | its counters | | u64 each, numbered from 1: {names} |")
+        lines.append(f"| STATS | {narrow} | nested | the same | | mostly u32, for a kernel without the other |")
+    return "\n".join(lines)
+
+
+def _attribute(layout: Layout, row: Row) -> str:
+    absent = "" if row.absent in (None, 0) else f"{row.absent} where the kernel does not send it"
+    notes = [row.note, "may be missing" if row.optional else "", absent]
+    return _line(row, _fields(layout, row), _range(layout, row), "; ".join(filter(None, notes)))
+
+
+def _fields(layout: Layout, row: Row) -> str:
+    """Return the fields that are made of an attribute."""
+    if row.key:
+        keys = {field.name for field in attrs.fields(type(SAMPLES[layout].key))}
+        return f"`key.{row.name}`" if row.name in keys else "`key`"
+    made = [field.name for field in layout.fields if row.name in field.reads]
+    return ", ".join(f"`{name}`" for name in made or [row.name])
+
+
+def _range(layout: Layout, row: Row) -> str:
+    """Return the numbers that are sent; what depends on other fields is in a note."""
+    if row.name in MEMBERS:
+        return ", ".join(str(int(member)) for member in MEMBERS[row.name])
+    if row.allowed:
+        return ", ".join(str(int(number)) for number in row.allowed)
+    if row.form.description not in ("u8", "u16", "u32", "be16") or layout not in SAMPLES:
+        return ""
+    high = 256 ** struct.calcsize(f"={row.form.code}") - 1 if row.high is None else int(row.high)
+    own = not row.key and row.name in {field.name for field in attrs.fields(layout.make)}
+    low = 1 if own and problem_of(layout, attrs.evolve(SAMPLES[layout], **{row.name: 0})) is not None else 0
+    return f"{low}..{high}"
+
+
+def _line(row: Row, names: str, values: str, note: str) -> str:
+    cells = (row.kernel, str(row.number), row.form.description, names, values, note)
+    return f"| {' | '.join(cells)} |".replace("  ", " ")
+
+
+def write() -> None:
+    """Write both pages."""
     PAGE.write_text(configuration(), encoding="utf-8")
+    NETLINK_PAGE.write_text(netlink_page(NETLINK_PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()

@@ -1,11 +1,25 @@
-"""The documentation names what the code has: no key of the JSON, no exit code and no event goes unmentioned."""
+"""The documentation names what the code has: no key of the JSON, no exit code and no event goes unmentioned.
 
+And what docs/netlink.md shows is what happens: its examples run, in a kernel, and its table is the code's.
+"""
+
+import ast
+import contextlib
+import doctest
+import errno
+import importlib.util
+import io
 import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
 import pytest
 
+import netlink
 from lvsctl import announce, errors
 from lvsctl.core.cause import Kind
 from lvsctl.core.status import (
@@ -22,6 +36,8 @@ ROOT = Path(__file__).parent.parent
 JSON = (ROOT / "docs/json.md").read_text("utf-8")
 OPERATIONS = (ROOT / "docs/operations.md").read_text("utf-8")
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text("utf-8")
+NETLINK = (ROOT / "docs/netlink.md").read_text("utf-8")
+README = (ROOT / "README.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("shown", [Status, ConsulStatus, KernelStatus, VirtualServerStatus, RealServerStatus])
@@ -64,3 +80,122 @@ def test_every_module_has_its_place_in_the_architecture() -> None:
         and not re.search(rf"`(core/|consul/|lvsctl/|netlink/)?{path.stem}(\.py)?`", ARCHITECTURE)
     ]
     assert not missing
+
+
+# ---- docs/netlink.md
+
+
+def test_the_table_of_attributes_is_the_generated_one() -> None:
+    specification = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
+    assert specification
+    assert specification.loader
+    generate = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(generate)
+    assert generate.netlink_page(NETLINK) == NETLINK, "run: PYTHONPATH=. python docs/generate.py"
+    assert "| WEIGHT | 4 |" in NETLINK
+
+
+def test_every_errno_with_a_meaning_is_in_the_table() -> None:
+    given = set(re.findall(r"\berrno\.(E[A-Z]+)\b", (ROOT / "netlink/requests.py").read_text("utf-8")))
+    documented = {name for name in re.findall(r"^\| (E[A-Z]+) \|", NETLINK, re.MULTILINE) if hasattr(errno, name)}
+    assert given == documented
+
+
+def test_every_public_name_that_does_something_is_on_the_page() -> None:
+    functions = [name for name in netlink.__all__ if name[0].islower()]
+    requests = [request.__name__ for request in netlink.Request.__args__]
+    methods = [name for name in vars(netlink.Client) if not name.startswith("_")]
+    assert [name for name in [*functions, *requests, *methods] if not re.search(rf"\b{name}\b", NETLINK)] == ["close"]
+
+
+def test_the_readme_leads_to_every_page_for_users() -> None:
+    assert "](docs/netlink.md)" in README
+
+
+def blocks(page: str, *languages: str) -> Iterator[tuple[str, str]]:
+    """Yield language and text of every fenced block in one of `languages`."""
+    for language, text in re.findall(r"^```(\w+)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
+        if language in languages:
+            yield language, text
+
+
+def run(text: str, names: dict[str, object]) -> None:
+    """Run `text`, statement by statement; what one prints must be in the comment that follows it."""
+    lines = text.splitlines()
+    for statement in ast.parse(text).body:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(ast.Module([statement], []), "docs/netlink.md", "exec"), names)  # noqa: S102 -- our own page
+        said = []
+        for line in lines[statement.end_lineno :]:
+            if not line.startswith("# "):
+                break
+            said.append(line.removeprefix("# ") + "\n")
+        want, got = "".join(said), printed.getvalue()
+        fits = doctest.OutputChecker().check_output(want, got, doctest.ELLIPSIS) if got else not want
+        assert fits, f"{ast.unparse(statement)}\nprints\n{got}and the page says\n{want}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["print(1)\n# 2\n", "print(1)\n", "x = 1\n# 1\n", "print(1)\n# 1\n# 2\n"],
+    ids=["other", "none", "all", "more"],
+)
+def test_an_example_that_prints_something_else_is_found(text: str) -> None:
+    run("print(1)\n# 1\nprint(23)\n# 2...\n", {})
+    with pytest.raises(AssertionError):
+        run(text, {})
+
+
+@pytest.mark.kernel
+def test_the_examples_do_what_the_page_says() -> None:
+    names: dict[str, object] = {}
+    try:
+        for language, text in blocks(NETLINK, "python", "sh"):
+            if language == "sh":
+                subprocess.run(["sh", "-e", "-c", text], check=True)
+            else:
+                run(text, names)
+    finally:
+        client = names.get("ipvs")
+        if isinstance(client, netlink.IPVS):
+            client.apply([netlink.Flush(), netlink.SetTimeouts(timeouts=netlink.Timeouts())])
+            client.close()
+        subprocess.run(["ip", "link", "delete", "sync0"], check=True)
+        subprocess.run(["ip", "netns", "delete", "blue"], check=True)
+
+
+TRY_EXAMPLE = """
+from ipaddress import IPv4Address
+from netlink import codec, framing
+from netlink.requests import AddRealServer
+from netlink.types import RealServer, RealServerKey, VirtualServerKey
+
+plain = RealServer(key=RealServerKey(address=IPv4Address("10.0.0.1"), port=80))
+changed = RealServer(key=plain.key, example=5)
+_, body = codec.encode_request(AddRealServer(virtual_server=VirtualServerKey.by_mark(1), real_server=changed))
+found = framing.attributes(framing.attributes(body)[2])
+decoder = codec.destination_decoder()
+assert int.from_bytes(found[16], "little") == 5
+assert decoder.build(found) == changed
+assert decoder.build({number: payload for number, payload in found.items() if number != 16}) == plain
+assert codec.differences(plain, changed) == ("example",)
+wrong = RealServer(key=plain.key, example=-1)
+print(codec.unsent(AddRealServer(virtual_server=VirtualServerKey.by_mark(1), real_server=wrong)))
+"""
+
+
+def test_an_attribute_is_added_as_the_page_says(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "netlink", tmp_path / "netlink", ignore=shutil.ignore_patterns("__pycache__"))
+    changes = [text for _, text in blocks(NETLINK, "diff")]
+    for file, change in zip(("types.py", "layout.py"), changes, strict=True):
+        path = tmp_path / "netlink" / file
+        before = "".join(line[1:] for line in change.splitlines(keepends=True) if not line.startswith("+"))
+        after = "".join(line[1:] for line in change.splitlines(keepends=True))
+        text = path.read_text("utf-8")
+        assert text.count(before) == 1
+        path.write_text(text.replace(before, after), "utf-8")
+    command = [sys.executable, "-c", TRY_EXAMPLE]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "example -1 is not in 0..4294967295" in done.stdout
