@@ -4,8 +4,7 @@ Level-triggered: nothing is decided from the event that woke the loop. Blocking;
 never two at once. `look` never writes anything; `cycle` is the only writer of the kernel in the whole program.
 """
 
-import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from typing import Final, Protocol
 
@@ -14,7 +13,7 @@ import attrs
 from lvsctl.apply import Done, Refusals, Target, apply, refusals_after, target_of
 from lvsctl.config import Config
 from lvsctl.core.addresses import AddressMoves, address_moves
-from lvsctl.core.decision import Decision, decide
+from lvsctl.core.decision import Decision, Step, decide
 from lvsctl.core.instance import Answers
 from lvsctl.core.ownership import Ledger
 from lvsctl.core.remembrance import ledger_ahead, ledger_settled
@@ -22,7 +21,7 @@ from lvsctl.errors import StateError
 from lvsctl.store import Store
 from netlink import settings
 from netlink.client import Client
-from netlink.errors import NetlinkError, Refused
+from netlink.errors import NetlinkError
 from netlink.requests import AddVirtualServer
 from netlink.types import Address, Observed, VirtualServerKey
 
@@ -141,28 +140,30 @@ class Reconciler:
         """
         before = self._own_ledger()
         look = self.look(config, answers, ledger=before)
+        waiting = self._waiting()
         ledger = ledger_ahead(look.decision, before, look.observed)
+        unsent = [step for step in look.decision.steps if target_of(step) in waiting]
+        ledger = _without(ledger, _to_create(unsent) - before.keys())
         new = ledger.keys() - before.keys()
         error = self._keep(ledger, durable=ledger.keys() != before.keys())
         if error and new:
-            self._ledger = ledger = {key: entry for key, entry in ledger.items() if key not in new}
-        waiting = self._waiting() | {(key, None) for key in new if error}
+            self._ledger = ledger = _without(ledger, new)
+            waiting |= {(key, None) for key in new}
         done = tuple(apply(self._kernel, look.decision, waiting))
         self.refusals = refusals_after(done, self._still_refused(look.decision), self._clock())
         error = self._settle(look.decision, done, ledger=ledger, before=before) or error
         return self._move_addresses(Cycle(look=look, done=done, refusals=self.refusals, ledger_error=error))
 
     def _settle(self, decision: Decision, done: tuple[Done, ...], *, ledger: Ledger, before: Ledger) -> str:
-        """Write down what was done, and forget a virtual server that somebody else created before we could.
+        """Write down what was done, and forget what we could not create: whoever creates it now is somebody else.
 
         Return why that is not on disk; empty when it is.
         """
         carried_out = {each.step.request for each in done if each.refused is None}
-        failed = {step.key for step in decision.steps if step.request not in carried_out}
-        settled = ledger_settled(decision, ledger, failed)
-        taken = {each.step.key for each in done if _was_taken(each)} - before.keys()
-        settled = {key: entry for key, entry in settled.items() if key not in taken}
-        return self._keep(settled, durable=bool(taken))
+        failed = [step for step in decision.steps if step.request not in carried_out]
+        settled = ledger_settled(decision, ledger, {step.key for step in failed})
+        settled = _without(settled, _to_create(failed) - before.keys())
+        return self._keep(settled, durable=settled.keys() != ledger.keys())
 
     def _own_ledger(self) -> Ledger:
         if self._ledger is None:
@@ -234,10 +235,13 @@ class Reconciler:
         return frozenset(key for key, server in self.refusals if server is None and key not in observed.table)
 
 
-def _was_taken(done: Done) -> bool:
-    """Tell whether a virtual server could not be created because somebody else had created it meanwhile."""
-    created = isinstance(done.step.request, AddVirtualServer)
-    return created and isinstance(done.refused, Refused) and done.refused.errno == errno.EEXIST
+def _to_create(steps: Iterable[Step]) -> frozenset[VirtualServerKey]:
+    """Return the virtual servers that `steps` were to create."""
+    return frozenset(step.key for step in steps if isinstance(step.request, AddVirtualServer))
+
+
+def _without(ledger: Ledger, keys: AbstractSet[VirtualServerKey]) -> Ledger:
+    return {key: entry for key, entry in ledger.items() if key not in keys}
 
 
 def _each(

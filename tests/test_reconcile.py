@@ -468,6 +468,37 @@ def test_a_foreign_virtual_server_is_never_written(tmp_path: Path) -> None:
     assert KEY not in kept(world)
 
 
+def test_who_takes_the_place_of_one_that_we_deleted_is_foreign(world: World) -> None:
+    moved = config_of(configured("other", OTHER))
+    world.cycle(config_of(configured(drain_timeout=0.0)), instance(1))
+    world.cycle(moved, instance(1))
+    assert KEY not in world.table
+    theirs = entry(real(1), real(9), scheduler="rr")
+    world.kernel.apply([AddVirtualServer(virtual_server=theirs.virtual_server)])
+    for each in theirs.real_servers.values():
+        world.kernel.apply([AddRealServer(virtual_server=KEY, real_server=each)])
+    for _ in range(3):
+        world.cycle(moved, instance(1))
+        world.now += 100
+    assert world.table[KEY] == theirs
+
+
+@pytest.mark.parametrize("restarted", [True, False])
+def test_who_creates_what_the_kernel_refused_us_is_foreign(world: World, *, restarted: bool) -> None:
+    world.kernel.fail_next(AddVirtualServer, errno.ENOMEM)
+    world.cycle(config_of(), instance(1))
+    theirs = entry(real(9), scheduler="rr")
+    world.kernel.apply([AddVirtualServer(virtual_server=theirs.virtual_server)])
+    world.kernel.apply([AddRealServer(virtual_server=KEY, real_server=real(9))])
+    if restarted:
+        world.restart()
+    for _ in range(3):
+        world.cycle(config_of(), instance(1))
+        world.now += 100
+    assert world.table == table_of(theirs)
+    assert kept(world) == set()
+
+
 def test_a_damaged_ledger_is_set_aside_and_what_stands_is_adopted(world: World) -> None:
     world.cycle(config_of(), instance(1))
     (world.state / "ledger.json").write_text("{")

@@ -18,7 +18,7 @@ from netlink.types import Observed, TableEntry, VirtualServerKey
 def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledger:
     """Return the ledger to write before the steps of `decision`: ours with their drains, as they stood until now.
 
-    What is removed stays in the ledger until the kernel has been seen without it.
+    What is removed stays in the ledger until the kernel has said so, or has been seen without it.
     """
     kept = {
         key: entry
@@ -67,15 +67,19 @@ def _written_ahead(each: VirtualServerDecision, written: TableEntry | None) -> T
 
 
 def ledger_settled(decision: Decision, ledger: Ledger, failed: AbstractSet[VirtualServerKey]) -> Ledger:
-    """Return `ledger` once the steps of `decision` are done, all but those of the virtual servers in `failed`."""
+    """Return `ledger` once the steps of `decision` are done, all but those of the virtual servers in `failed`.
+
+    What was removed is forgotten at once: whoever comes in its place is somebody else.
+    """
     done = {
         key: each.intended
         for key, each in decision.virtual_servers.items()
         if key in ledger and key not in failed and each.owner is not Owner.FOREIGN
     }
-    return {key: _settled(entry, done[key]) if key in done else entry for key, entry in ledger.items()}
+    undone = {key: entry for key, entry in ledger.items() if key not in done}
+    return undone | {key: _settled(ledger[key], intended) for key, intended in done.items() if intended is not None}
 
 
-def _settled(entry: LedgerEntry, intended: TableEntry | None) -> LedgerEntry:
-    draining = {key: since for key, since in entry.draining.items() if intended and key in intended.real_servers}
+def _settled(entry: LedgerEntry, intended: TableEntry) -> LedgerEntry:
+    draining = {key: since for key, since in entry.draining.items() if key in intended.real_servers}
     return attrs.evolve(entry, written=intended, draining=draining)
