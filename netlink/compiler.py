@@ -85,7 +85,8 @@ def packer(
     lines.append(f"    packed = struct_pack({', '.join([*arguments, *map(_argument, usual)])})")
     for row in others:
         names[f"pack_{row.name}"] = _single(row)
-        lines += [f"    if {row.name} is not None:", f"        packed += pack_{row.name}({row.name})"]
+        lines += [f"    if {row.name} is not None:"] if row.optional else []
+        lines.append(f"    {'    ' if row.optional else ''}packed += pack_{row.name}({row.name})")
     lines.append("    return packed")
     return _defined("pack", lines, names)
 

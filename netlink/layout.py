@@ -238,7 +238,9 @@ def key_problem(key: VirtualServerKey) -> str | None:
         return None
     if key.protocol is None or key.address is None or key.mark != 0:
         return "key must be a mark from 1, or a protocol with address and port"
-    if not (isinstance(key.protocol, Protocol) and key.protocol):
+    if not isinstance(key.protocol, Protocol):
+        return f"protocol {shown(key.protocol)} is no Protocol"
+    if key.protocol == 0:
         return f"protocol {shown(key.protocol)} is no Protocol from 1"
     if family_of(key.address) is not key.family:
         return f"family {key.family.name} does not fit its address"

@@ -80,6 +80,8 @@ REFUSED: tuple[tuple[Request, str], ...] = (
     (changed_mark(port=None), "key must be a mark"),
     (changed_daemon(interface="\udcc3\udca9"), r"interface '\udcc3\udca9' is no text"),
     (changed_daemon(role=BACKUP, max_length=1), "role 2 is no SyncRole"),
+    (changed(scheduler=None), "scheduler is missing"),
+    (changed_daemon(interface=None), "interface is missing"),
     # other errors than ValueError
     (changed_key(protocol=6), "protocol 6 is no Protocol"),
     (changed_key(address="10.9.0.100"), "address '10.9.0.100' is no"),
