@@ -8,7 +8,10 @@ It may show less than the table has. Seen on 5.10, 6.1 and 6.12, not on 7.2: whi
 kernel have virtual servers too, a table that fills more than a page (some 80 virtual servers) lacks some, for the
 kernel counts the others' when it walks on and not when it finds its place again. Equal glances then say nothing of what
 both leave out. So a reader compares `virtual_servers` and `real_servers` with a dump once, when it takes the glance to
-remember, and does without where they differ. Source: ip_vs_info_seq_show in net/netfilter/ipvs/ip_vs_ctl.c.
+remember, and does without where they differ.
+
+Glances that differ are no proof of a change: 7.2 orders its table anew when it grows or shrinks.
+Source: ip_vs_info_seq_show in net/netfilter/ipvs/ip_vs_ctl.c.
 """
 
 import os
