@@ -184,14 +184,19 @@ async def test_connections_are_read_some_at_a_time_and_given_up() -> None:
 
     class Many(FakeIPVS):
         def connections(self) -> Generator[Connection, None, None]:
-            nonlocal read, closed
-            try:
-                while True:
-                    read += 1
-                    yield MEANT[0]
-            finally:
-                closed += 1
+            given.append(endless())
+            return given[0]
 
+    def endless() -> Generator[Connection, None, None]:
+        nonlocal read, closed
+        try:
+            while True:
+                read += 1
+                yield MEANT[0]
+        finally:
+            closed += 1
+
+    given: list[Generator[Connection, None, None]] = []  # so that nobody else closes it
     async with AsyncIPVS(open_client=Many) as ipvs:
         some = ipvs.connections()
         assert await anext(some) == MEANT[0]
