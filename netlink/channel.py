@@ -96,32 +96,39 @@ class Channel:
                     datagrams.append(datagram)
                 elif datagram == self._end:
                     return datagrams
-                elif self._read(operation, target, datagram, take):
-                    self._end = datagram
-                    return datagrams
                 else:
-                    datagrams.append(datagram)
+                    read, ended = self._read(operation, target, datagram, take)
+                    if read:
+                        datagrams.append(datagram[:read])
+                    elif ended:
+                        self._end = datagram
+                    if ended:
+                        return datagrams
         except (NetlinkError, Disturbed):
             self._reopen()  # the rest of this dump would block the next one with EBUSY
             raise
 
-    def _read(self, operation: str, target: object, datagram: bytes, take: Take) -> bool:
-        """Have `take` read the messages of a datagram; return whether it was the last of its dump."""
+    def _read(self, operation: str, target: object, datagram: bytes, take: Take) -> tuple[int, bool]:
+        """Have `take` read the messages of a datagram; return how far that was, and whether the dump ended there.
+
+        As IPVS dumps, the end has a datagram of its own, but no rule says so. Answers to other requests are not read.
+        """
         offset = 0
         while offset < len(datagram):
             header = framing.header(datagram, offset)
             if header.sequence != _DUMPS:
-                offset += header.padded_length
-                continue
+                if offset:
+                    raise Malformed(operation, str(target), "an answer to another request is among its messages")
+                return 0, False
             if header.flags & framing.NLM_F_DUMP_INTR:
                 raise Disturbed("the kernel says so")
             if header.kind in (framing.NLMSG_DONE, framing.NLMSG_ERROR):
                 payload = datagram[offset + framing.MESSAGE_HEADER : offset + header.length]
                 number = framing.errno_of(framing.Message(header.kind, header.flags, _DUMPS, payload))
                 raise_errno(operation, str(target), number)
-                return True
+                return offset, True
             offset = take(datagram, offset)
-        return False
+        return offset, False
 
     def batch(self, packed: bytes, first: int, last: int, what: Sequence[object]) -> dict[int, int]:
         """Send `packed`, requests numbered from `first` to `last`, of which the last asks for an acknowledgement.

@@ -14,6 +14,7 @@ import enum
 import struct
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
+from operator import index
 from typing import Any, Final
 
 import attrs
@@ -203,7 +204,7 @@ def _virtual_server_key(
 def _flags(virtual_server: VirtualServer) -> int:
     persistent = _PERSISTENT if virtual_server.persistence is not None else 0
     one_packet = _ONE_PACKET if virtual_server.one_packet else 0
-    return int(virtual_server.scheduler_flags) | persistent | one_packet  # | of an IntFlag takes a microsecond
+    return index(virtual_server.scheduler_flags) | persistent | one_packet  # | of an IntFlag takes a microsecond
 
 
 def _prefix(family: int, octets: bytes) -> int | None:

@@ -18,7 +18,7 @@ meant is known and the same values are given again. Where only counters differ, 
 
 import errno
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import attrs
 
@@ -40,6 +40,8 @@ from netlink.types import (
 
 SECOND_DATAGRAM: Final = 18_000  # bytes; no divisor of DATAGRAM, nor of the 32 KiB that the kernel makes of it
 _ATTEMPTS: Final = 5
+
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -92,18 +94,21 @@ class Reader:
 
     def sync_daemons(self) -> tuple[SyncDaemon, ...]:
         """Return the synchronisation daemons that run."""
+        return self._retried(self._dump_daemons, "the synchronisation daemons")
+
+    def _dump_daemons(self) -> tuple[SyncDaemon, ...]:
         request = dump_request(self._family, codec.GET_DAEMON, codec.VERSION)
         _, pieces = self._dump("read synchronisation daemons", "", request, self._daemon)
         return tuple(self._daemon.value(settings) for settings, _ in pieces)
 
-    def _retried(self, observe: Callable[[], Observed]) -> Observed:
+    def _retried(self, read: Callable[[], T], what: str = "the IPVS table") -> T:
         reason = ""
         for _ in range(_ATTEMPTS):
             try:
-                return observe()
+                return read()
             except Disturbed as disturbed:
                 reason = str(disturbed)
-        raise Interrupted("read", "the IPVS table", f"others kept changing it in {_ATTEMPTS} attempts: {reason}")
+        raise Interrupted("read", what, f"others kept changing it in {_ATTEMPTS} attempts: {reason}")
 
     def _observe_all(self) -> Observed:
         self._before = self._dump_services(self._channel, self._before)

@@ -3,15 +3,18 @@
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from tempfile import TemporaryFile
 
 import attrs
 
-from netlink import codec, framing
+from netlink import codec, connections, framing
 from netlink.bulk import Counters, Decoder
+from netlink.connections import Parser
 from netlink.errors import Malformed
 from netlink.glance import Glance
+from netlink.types import Connection, Family
 from tests.fuzz.draw import Draw
-from tests.fuzz.recorded import glances, single_messages
+from tests.fuzz.recorded import connection_lines, glances, single_messages
 
 Value = tuple[object, Counters]
 
@@ -296,3 +299,61 @@ def _same_or_not(one: bytes, other: bytes) -> None:
         assert hash(first) == hash(second)
         assert repr(first) == repr(second)
     assert first != one
+
+
+# ---- /proc/net/ip_vs_conn
+
+
+def connections_target(data: bytes) -> None:
+    """Read drawn lines and a kernel's, changed, by a parser that remembers and by one that does not."""
+    draw = Draw(data)
+    remembering = Parser()
+    printed = connection_lines()
+    while draw.more:
+        line = draw.choice(printed)
+        for _ in range(draw.below(4)):
+            place = draw.below(len(line) + 1)
+            line = line[:place] + draw.octets(draw.below(4)) + line[place + draw.below(6) :]
+        if draw.below(4) == 0:
+            line = draw.octets(draw.below(200))
+        found = _parsed(remembering, line)
+        assert found == _parsed(Parser(), line)
+        assert found is None or _printed_again(found) == found
+    with suppress(Malformed), TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        for connection in connections.read(file.fileno()):
+            assert connection == _parsed(Parser(), _line(connection))
+
+
+def _parsed(parser: Parser, line: bytes) -> Connection | None:
+    try:
+        return parser.parse(line)
+    except Malformed:
+        return None
+
+
+def _printed_again(connection: Connection) -> Connection | None:
+    return _parsed(Parser(), _line(connection))
+
+
+def _line(connection: Connection) -> bytes:
+    """Return the line that a kernel prints for `connection`."""
+    to = connection.virtual_server
+    if to.protocol is None:
+        protocol, packed = "IP", to.mark.to_bytes(4, "big") + (b"" if to.family == Family.IPV4 else bytes(12))
+    else:
+        protocol = f"IP_{int(to.protocol)}"
+        packed = b"" if to.address is None else to.address.packed
+    real = connection.real_server
+    line = (
+        f"{protocol} {_hexadecimal(connection.client.packed)} {connection.client_port:04X} {_hexadecimal(packed)} "
+        f"{to.port:04X} {_hexadecimal(real.address.packed)} {real.port:04X} {connection.state} {connection.expires}"
+    ).encode()
+    if connection.persistence_engine is None:
+        return line
+    return line + b" " + connection.persistence_engine.encode() + b" " + connection.persistence_data
+
+
+def _hexadecimal(packed: bytes) -> str:
+    return packed.hex().upper() if len(packed) == 4 else packed.hex(":", 2)

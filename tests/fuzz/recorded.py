@@ -37,6 +37,11 @@ def glances() -> list[bytes]:
     return [path.read_bytes() for path in sorted(RECORDED.glob("*-proc-ip-vs.txt"))]
 
 
+def connection_lines() -> list[bytes]:
+    """Return what /proc/net/ip_vs_conn showed, line by line."""
+    return (RECORDED / "6.1-proc-ip-vs-conn.txt").read_bytes().splitlines()[1:]
+
+
 def finds(target: str) -> dict[str, bytes]:
     """Return the inputs on which `target` once failed, by what was wrong."""
     return {path.stem: octets(path) for path in sorted((FINDS / target).glob("*.hex"))}

@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-from tests.fuzz import reading, recorded, writing
+from tests.fuzz import reading, recorded, talking, writing
 
 Target = Callable[[bytes], None]
 
@@ -52,6 +52,17 @@ def _glance_seeds() -> list[bytes]:
     return [halves, bytes(5), bytes(4) + bytes(range(60))]
 
 
+def _connection_seeds() -> list[bytes]:
+    lines = recorded.connection_lines()
+    return [bytes([place, 0, 1]) for place in range(len(lines))] + [
+        bytes([place, 2, 30, 1, 48, 0, 9, 2, 65, 66, 1, 1]) for place in range(len(lines))
+    ]
+
+
+def _talk_seeds() -> list[bytes]:
+    return [bytes([table]) + bytes(range(table, 120)) for table in range(12)] + [bytes(80), b"\1\1\0" * 40]
+
+
 def _encoder_seeds() -> list[bytes]:
     return [bytes([0, 0, 0, 0, 0, 0, 0, 80, 0, 0, number]) + bytes(40) for number in range(11)] + [bytes(range(150))]
 
@@ -63,6 +74,8 @@ TARGETS: Final[Mapping[str, Fuzzed]] = MappingProxyType(
         "bulk": Fuzzed(reading.bulk_target, tuple(_bulk_seeds())),
         "layouts": Fuzzed(reading.layouts_target, tuple(_layout_seeds())),
         "glance": Fuzzed(reading.glance_target, tuple(_glance_seeds())),
+        "connections": Fuzzed(reading.connections_target, tuple(_connection_seeds())),
+        "talk": Fuzzed(talking.talk_target, tuple(_talk_seeds())),
         "encoder": Fuzzed(writing.encoder_target, tuple(_encoder_seeds())),
     }
 )
