@@ -1,19 +1,25 @@
 """One cycle on a kernel in memory: the order of its writes, and that one trouble stays one trouble."""
 
+import contextlib
 import errno
+import tempfile
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
 import attrs
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lvsctl.config import Config, VipConfig
 from lvsctl.core.addresses import AddressMoves
 from lvsctl.core.decision import Decision
+from lvsctl.core.desired import queries_of
 from lvsctl.core.difference import difference
 from lvsctl.core.instance import Answers, Instance
-from lvsctl.core.ownership import LedgerEntry
+from lvsctl.core.ownership import Ledger, LedgerEntry
+from lvsctl.core.plan import plan_virtual_server
 from lvsctl.reconcile import Cycle, Reconciler
 from lvsctl.store import Store
 from netlink.errors import Interrupted, Refused
@@ -27,6 +33,7 @@ from netlink.requests import (
     SetRealServer,
 )
 from netlink.types import Observed, Protocol, RealServerUsage, Table, VirtualServerKey
+from tests import strategies
 from tests.addresses import FakeAddresses
 from tests.values import (
     KEY,
@@ -309,6 +316,83 @@ def test_an_unknown_outcome_is_found_again(world: World) -> None:
     assert kernel.writes == []
 
 
+# --- killed and refused ---------------------------------------------------------------------------------------------
+
+
+class Killed(Exception):
+    """The process ends here."""
+
+
+class Mortal(FakeIPVS):
+    """A kernel under a process that is killed after so many requests; it refuses some, counted from the first."""
+
+    left: int | None = None  # requests until the process is killed; None: it lives
+    refuses: frozenset[int] = frozenset()
+
+    def apply(self, requests: Sequence[Request]) -> list[Refused | None]:
+        done: list[Refused | None] = []
+        for request in requests:
+            if self.left == 0:
+                raise Killed
+            self.left = None if self.left is None else self.left - 1
+            if len(self.writes) in self.refuses:
+                self.fail_next(lambda _: True, errno.ENOMEM)
+            done += super().apply([request])
+        return done
+
+
+@attrs.frozen(kw_only=True)
+class Start:
+    """Everything that a start may find."""
+
+    config: Config
+    answers: Answers
+    table: Table
+    ledger: Ledger
+
+    def ends(self, deaths: Sequence[tuple[int, float]], refuses: frozenset[int]) -> tuple[Table, Ledger]:
+        """Return the table and the ledger on disk when all is quiet, after `deaths`: requests sent, seconds dead."""
+        with tempfile.TemporaryDirectory() as state:
+            Store(Path(state)).save(self.ledger, durable=False)
+            kernel = Mortal()
+            kernel.apply([request for each in self.table.values() for request in plan_virtual_server(each, None)])
+            kernel.writes.clear()
+            kernel.refuses = refuses
+            world = World(state=Path(state), kernel=kernel)
+            for kernel.left, seconds in deaths:
+                with contextlib.suppress(Killed):
+                    world.cycle(self.config, answers=self.answers)
+                world.restart()
+                world.now += seconds
+            kernel.left = None
+            for _ in range(20):
+                cycle = world.cycle(self.config, answers=self.answers)
+                world.now += 1
+                if is_quiet(cycle):
+                    return world.table, Store(Path(state)).load(set_aside_damage=False)
+        raise AssertionError("not quiet after 20 cycles")
+
+
+@st.composite
+def starts(draw: st.DrawFn) -> Start:
+    config, table = draw(strategies.configs()), draw(strategies.tables())
+    answers = {query: draw(strategies.answers) for query in sorted(queries_of(config))}
+    return Start(config=config, answers=answers, table=table, ledger=draw(strategies.ledgers(table)))
+
+
+later_deaths = st.lists(st.tuples(st.integers(0, 4), st.sampled_from((0.0, 1000.0, -1000.0))), max_size=2)
+
+
+@given(start=starts(), deaths=later_deaths, refuses=st.frozensets(st.integers(0, 9), max_size=3))
+@settings(deadline=None, max_examples=60)
+def test_killed_after_any_request_and_refused_any_it_ends_as_it_would_have(
+    start: Start, deaths: list[tuple[int, float]], refuses: frozenset[int]
+) -> None:
+    quiet = start.ends((), frozenset())
+    for sent in range(9):
+        assert start.ends(((sent, 0.0), *deaths), refuses) == quiet
+
+
 # --- what a dump may miss -------------------------------------------------------------------------------------------
 
 
@@ -349,6 +433,16 @@ def test_a_hold_is_put_back_too(world: World) -> None:
     look = world.reconciler.look(config_of(), answers_of(config_of(), failing(1), failing(2)))
     assert [line.differs for line in difference(look.decision, look.moves)].count(True) > 0
     world.cycle(config_of(), failing(1), failing(2))
+    assert world.table == table_of(entry(real(1), real(2)))
+
+
+def test_a_hold_is_put_back_although_the_kernel_refuses_it_at_first(world: World) -> None:
+    world.cycle(config_of(), instance(1), instance(2))
+    world.kernel.apply([DeleteVirtualServer(key=KEY)])
+    world.kernel.fail_next(AddVirtualServer, errno.ENOMEM)
+    for _ in ("refused", "done"):
+        world.cycle(config_of(), failing(1), failing(2))
+        world.now += 1
     assert world.table == table_of(entry(real(1), real(2)))
 
 
