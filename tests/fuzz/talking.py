@@ -14,6 +14,7 @@ from tests.fuzz.reading import KINDS, Sketch
 
 FAMILY: Final = 28
 SERVICES, DESTINATIONS, DAEMONS = KINDS
+MOST_TABLES: Final = 4
 ERRORS: Final = (errno.EPERM, errno.ESRCH, errno.ENOBUFS, errno.EBUSY, errno.EINTR, errno.ENOENT)
 
 
@@ -76,11 +77,14 @@ def talk_target(data: bytes) -> None:
         return [each if isinstance(each, int) else _numbered(each, sequence) for each in shown[request]]
 
     used = Reader(channel(Kernel(answers)), channel(Kernel(answers)), FAMILY)
-    while draw.more:
+    for _ in range(MOST_TABLES):
+        if not draw.more:
+            break
         shown.clear()
+        fresh = Reader(channel(Kernel(answers)), channel(Kernel(answers)), FAMILY)
         for read in (Reader.observe, Reader.sync_daemons):
             seen, again = _tried(read, used), _tried(read, used)
-            expected = _tried(read, Reader(channel(Kernel(answers)), channel(Kernel(answers)), FAMILY))
+            expected = _tried(read, fresh)
             assert seen == again == expected, f"a used reader: {seen}, then {again}; a new one: {expected}"
         _acknowledged(draw)
 
