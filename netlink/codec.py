@@ -97,11 +97,12 @@ def encode_key(key: VirtualServerKey) -> bytes:
     raise ValueError(f"{SERVICE.kind} {_text(lambda: key)}: {problem}")
 
 
-def _service(virtual_server: VirtualServer) -> bytes:
+def _service(virtual_server: VirtualServer, packed_key: bytes = b"") -> bytes:
+    """Return the attribute that is a whole virtual server; `packed_key` is what `encode_key` returns for its key."""
     if not isinstance(virtual_server, VirtualServer):
         problem = type_problem(virtual_server, VirtualServer)
         raise ValueError(f"{SERVICE.kind} without a name: {problem}")  # noqa: TRY004 -- as all that cannot be sent
-    key = encode_key(virtual_server.key)[framing.ATTRIBUTE_HEADER :]
+    key = (packed_key or encode_key(virtual_server.key))[framing.ATTRIBUTE_HEADER :]
     configuration = _packed(SERVICE, _pack_service, virtual_server, lambda: virtual_server.key)
     return framing.attribute(_CMD_SERVICE, key + configuration, nested=True)
 
@@ -201,17 +202,22 @@ class Encoder:
         parts: list[bytes] = []
         invalid: list[tuple[int, Invalid]] = []
         end = min(start + most, len(requests))
-        sequence = last = first
-        for place in range(start, end):
-            request = requests[place]
+        last = first
+        add, change = ends[NEW_DEST], ends[SET_DEST]
+        for sequence, request in enumerate(requests[start:end], first):
             try:
                 if isinstance(request, (AddRealServer, SetRealServer)):
                     if request.virtual_server is not key:
                         packed_key = encode_key(request.virtual_server)
                         key = request.virtual_server
                         pack_whole, length = _whole(packed_key)
-                    command = ends[NEW_DEST if type(request) is AddRealServer else SET_DEST]
+                    command = add if type(request) is AddRealServer else change
                     parts.append(pack_whole(request.real_server, length, starts, sequence, command, packed_key))
+                elif isinstance(request, AddVirtualServer) and isinstance(request.virtual_server, VirtualServer):
+                    packed_key = encode_key(request.virtual_server.key)  # its real servers come next
+                    key = request.virtual_server.key
+                    pack_whole, length = _whole(packed_key)
+                    parts.append(head.message(sequence, NEW_SERVICE, _service(request.virtual_server, packed_key)))
                 else:
                     parts.append(head.message(sequence, *encode_request(request)))
                 last = sequence
@@ -219,10 +225,9 @@ class Encoder:
                 refused = unsent(request)
                 if refused is None:
                     raise  # what cannot be packed in one way cannot in the other
-                invalid.append((place, refused))
-            sequence += 1
+                invalid.append((start + sequence - first, refused))
             if type(request) is StopSyncDaemon:
-                end = place + 1
+                end = start + sequence - first + 1
                 break
         self._key, self._packed_key = key, packed_key
         if parts:

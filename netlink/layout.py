@@ -217,13 +217,18 @@ def _prefix(family: int, octets: bytes) -> int | None:
     return ones if mask == (0xFFFFFFFF << (32 - ones)) & 0xFFFFFFFF else IRREGULAR_MASK
 
 
-_WHOLE: Final = {Family.IPV4: b"\xff\xff\xff\xff", Family.IPV6: struct.pack("=I", 128)}
+_WHOLE_IPV4: Final = b"\xff\xff\xff\xff"
+_WHOLE_IPV6: Final = struct.pack("=I", 128)
+
+# To look up a member of an enumeration takes longer than to compare with it.
+_IPV4: Final = Family.IPV4
+_BALANCED: Final = (Protocol.TCP, Protocol.UDP, Protocol.SCTP)
 
 
 def _netmask(virtual_server: VirtualServer) -> bytes:
     prefix = virtual_server.persistence_prefix
     if prefix is None:
-        return _WHOLE[virtual_server.key.family]
+        return _WHOLE_IPV4 if virtual_server.key.family is _IPV4 else _WHOLE_IPV6
     if virtual_server.key.family is Family.IPV6:
         return struct.pack("=I", prefix)
     return ((0xFFFFFFFF << (32 - prefix)) & 0xFFFFFFFF).to_bytes(4, "big")
@@ -231,6 +236,16 @@ def _netmask(virtual_server: VirtualServer) -> bytes:
 
 def key_problem(key: VirtualServerKey) -> str | None:
     """Return what is wrong with the identity of a virtual server, None when nothing is."""
+    if type(key.address) is IPv4Address and key.family is _IPV4 and type(key.protocol) is Protocol and key.mark == 0:
+        return _protocol_problem(key.protocol)  # as nearly always
+    return _unusual_key_problem(key)
+
+
+def _protocol_problem(protocol: Protocol) -> str | None:
+    return None if protocol else f"protocol {shown(protocol)} is no Protocol from 1"
+
+
+def _unusual_key_problem(key: VirtualServerKey) -> str | None:
     if not isinstance(key.family, Family):
         return f"family {shown(key.family)} is no Family"
     if key.mark:
@@ -241,11 +256,9 @@ def key_problem(key: VirtualServerKey) -> str | None:
         return "key must be a mark from 1, or a protocol with address and port"
     if not isinstance(key.protocol, Protocol):
         return f"protocol {shown(key.protocol)} is no Protocol"
-    if key.protocol == 0:
-        return f"protocol {shown(key.protocol)} is no Protocol from 1"
     if family_of(key.address) is not key.family:
         return f"family {key.family.name} does not fit its address"
-    return _address_problem(key.address)
+    return _protocol_problem(key.protocol) or _address_problem(key.address)
 
 
 def _address_problem(address: Address, name: str = "address") -> str | None:
@@ -260,14 +273,14 @@ def _address_problem(address: Address, name: str = "address") -> str | None:
 
 def _virtual_server_problem(virtual_server: VirtualServer) -> str | None:
     key, prefix = virtual_server.key, virtual_server.persistence_prefix
-    if key.protocol is not None and key.protocol not in (Protocol.TCP, Protocol.UDP, Protocol.SCTP):
+    if key.protocol is not None and key.protocol not in _BALANCED:
         return f"protocol {int(key.protocol)} is none that IPVS balances"
     if key.mark == 0 and key.port == 0 and virtual_server.persistence is None:
         return "port 0 (every port) needs persistence"
     if virtual_server.persistence is not None and virtual_server.persistence < 1:
         return f"persistence {shown(virtual_server.persistence)} is not 1 second or more"
     if prefix is not None:
-        low, high = (0, 32) if key.family is Family.IPV4 else (1, 128)
+        low, high = (0, 32) if key.family is _IPV4 else (1, 128)
         if not low <= prefix <= high:
             return f"persistence_prefix {shown(prefix)} is not in {low}..{high}"
     if virtual_server.scheduler_flags is _NO_SCHEDULER_FLAGS and virtual_server.one_packet is False:
@@ -327,18 +340,6 @@ SERVICE: Final = Layout(
 _FORWARDINGS: Final = (Forwarding.MASQUERADE, Forwarding.TUNNEL, Forwarding.DIRECT_ROUTE)
 
 
-def _real_server_family(key: RealServerKey) -> int:
-    address = key.address
-    if type(address) is IPv4Address and type(key) is RealServerKey:
-        return 2
-    # another thing may have an address and a port too
-    own = isinstance(key, RealServerKey)
-    problem = _address_problem(address) if own else f"it is no RealServerKey but {shown(key)}"
-    if problem is not None:
-        raise ValueError(problem)
-    return family_of(address)
-
-
 def _real_server_key(family: int, octets: bytes, port: int) -> RealServerKey:
     return RealServerKey(address=_address(_family("real server", family), octets), port=port)
 
@@ -367,6 +368,11 @@ def _tunnel_flags(number: int) -> TunnelFlag:
 
 
 def _real_server_problem(real_server: RealServer) -> str | None:
+    key = real_server.key
+    if not isinstance(key, RealServerKey):  # another thing may have an address and a port too
+        return f"it is no RealServerKey but {shown(key)}"
+    if (problem := _address_problem(key.address)) is not None:
+        return problem
     if real_server.tunnel_type == Tunnel.GUE and real_server.tunnel_port == 0:
         return "tunnel_type 1 (gue) needs a tunnel_port"
     return None
@@ -379,9 +385,8 @@ DESTINATION: Final = Layout(
     make=RealServer,
     problem=_real_server_problem,
     rows=(
-        Row(number=11, kernel="ADDR_FAMILY", name="family", form=wire.U16, key=True,
-            take=_real_server_family),
-        Row(number=1, kernel="ADDR", name="address", form=wire.OCTETS_16, key=True, path="address.packed",
+        Row(number=11, kernel="ADDR_FAMILY", name="family", form=wire.U16, key=True, allowed=tuple(Family)),
+        Row(number=1, kernel="ADDR", name="address", form=wire.OCTETS_16, key=True, path="packed",
             note="IPv4 in the first 4"),
         Row(number=2, kernel="PORT", name="port", form=wire.BE16, key=True),
         Row(number=3, kernel="FWD_METHOD", name="forwarding", form=wire.U32, allowed=_FORWARDINGS,

@@ -28,6 +28,9 @@ class Family(enum.IntEnum):
     IPV6 = 10  # AF_INET6
 
 
+_ADDRESS_FAMILIES: Final[Mapping[type, int]] = {IPv4Address: 2, IPv6Address: 10}
+
+
 def family_of(address: Address) -> Family:
     """Return the address family of `address`."""
     return Family.IPV4 if address.version == 4 else Family.IPV6
@@ -134,10 +137,24 @@ class VirtualServerKey:
 
 @attrs.frozen(kw_only=True, order=True, cache_hash=True)
 class RealServerKey:
-    """What identifies a real server within its virtual server."""
+    """What identifies a real server within its virtual server.
 
-    address: Address = attrs.field(order=lambda address: (address.version, int(address)))
+    It has its address as bytes too: hashing an ipaddress takes longer than making those, and a request needs them.
+    """
+
+    address: Address = attrs.field(order=lambda address: (address.version, int(address)), hash=False)
     port: int
+    packed: bytes = attrs.field(init=False, eq=False, order=False, hash=True, repr=False)
+    family: int = attrs.field(init=False, eq=False, order=False, repr=False)  # 0: the address is none to be sent
+
+    @packed.default
+    def _packed(self) -> bytes:
+        return self.address.packed if type(self.address) in _ADDRESS_FAMILIES else b""
+
+    @family.default
+    def _family(self) -> int:
+        scope = self.address.scope_id if type(self.address) is IPv6Address else None
+        return _ADDRESS_FAMILIES.get(type(self.address), 0) if scope is None else 0
 
     def __str__(self) -> str:
         """Return `10.0.0.1:8080` or `[fd00::1]:8080`."""
