@@ -256,8 +256,14 @@ def test_what_cannot_be_read_is_an_error_of_the_reader(exits: ExitStack) -> None
 
 
 def test_answers_of_another_request_are_no_part_of_a_dump(exits: ExitStack) -> None:
-    made, _ = channel(exits, lambda _: [acknowledgement(5) + found(5) + found(0), found(7), finish(3), finish()])
+    made, _ = channel(exits, lambda _: [acknowledgement(5) + found(5), found(7), finish(3), found(0), finish()])
     assert dump(made)[1] == [FAMILY]
+
+
+def test_an_answer_of_another_request_amid_a_dump_is_an_error(exits: ExitStack) -> None:
+    made, _ = channel(exits, lambda _: [found(0) + found(7), finish()])
+    with pytest.raises(Malformed, match="an answer to another request is among its messages"):
+        dump(made)
 
 
 # ---- batches
