@@ -10,7 +10,7 @@ kept: an address that must not be in the table is worse than an empty one.
 
 from collections.abc import Set as AbstractSet
 
-from lvsctl.core.admission import Rejected
+from lvsctl.core.admission import Reason, Rejected
 from lvsctl.core.desired import Wanted
 from netlink.types import RealServer, RealServerKey, RealServers
 
@@ -26,7 +26,8 @@ def held(wanted: Wanted, observed: RealServers, written: RealServers) -> RealSer
         return {}
     ours = {key: real_server for key, real_server in written.items() if serves(real_server)}
     there = {key: ours.get(key, each) for key, each in observed.items() if serves(each) or key in ours}
-    failing = {key: each for key, each in (ours | there).items() if _is_failing(key, wanted)}
+    registered = wanted.by_key.keys() - _rejected(wanted)
+    failing = {key: each for key, each in (ours | there).items() if key in registered}
     gone = {key: each for key, each in there.items() if key not in wanted.by_key}
     return failing or gone
 
@@ -46,6 +47,7 @@ def serves(real_server: RealServer) -> bool:
     return real_server.weight > 0
 
 
-def _is_failing(key: RealServerKey, wanted: Wanted) -> bool:
-    """Tell whether Consul still has the instance behind `key`, in a form that may be in the table."""
-    return key in wanted.by_key and not isinstance(wanted.by_key[key].verdict, Rejected)
+def _rejected(wanted: Wanted) -> AbstractSet[RealServerKey | None]:
+    """Return the real servers that may not be in the table, even where other instances at the same address may."""
+    verdicts = [member.verdict for member in wanted.members]
+    return {each.key for each in verdicts if isinstance(each, Rejected) and each.reason is not Reason.DUPLICATE}

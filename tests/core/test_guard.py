@@ -53,6 +53,17 @@ def test_what_admission_rejects_is_never_held() -> None:
     assert stays(found, real(1)) == set()
 
 
+def test_another_registration_at_the_same_address_does_not_make_it_allowed() -> None:
+    config = config_of(configured(tags=("v1",)), safety=SafetyConfig(allowed_networks=(ip_network("10.1.0.0/16"),)))
+    twice = (instance(1, tags=("v1",)), instance(1, node="app9"))  # rejected, and not meant for this virtual server
+    found = desired(config, answers_of(config, *twice), limits(config))["reco"]
+    assert stays(found, real(1)) == set()
+
+
+def test_two_of_weight_0_at_one_address_are_held_as_one() -> None:
+    assert stays(wanted(instance(1, weight=0), instance(1, weight=0, node="app9")), real(1)) == {real_key(1)}
+
+
 def test_a_rejected_one_does_not_stand_in_for_one_that_is_gone() -> None:
     config = config_of(safety=SafetyConfig(allowed_networks=(ip_network("10.0.0.2/32"),)))
     found = desired(config, answers_of(config, instance(1)), limits(config))["reco"]
