@@ -73,10 +73,7 @@ def type_problem(value: object, cls: type[Any]) -> str | None:
 
 @attrs.frozen(kw_only=True)
 class Row:
-    """One attribute of an object. `take` and `path` start at the object, in a row of the key at its key.
-
-    `take` may raise ValueError with the reason why a value cannot be sent.
-    """
+    """One attribute of an object. `take` and `path` start at the object, in a row of the key at its key."""
 
     number: int
     kernel: str  # the kernel's name, without what the layout's names begin with
@@ -105,12 +102,9 @@ class Row:
     def problem(self, value: Any) -> str | None:
         """Return why this attribute of `value` cannot be sent, None when it can.
 
-        AttributeError or TypeError is for `type_problem` to explain.
+        What is raised where it has another type is for `type_problem` to explain.
         """
-        try:
-            plain = self.value_of(value)
-        except ValueError as error:
-            return str(error)
+        plain = self.value_of(value)
         if plain is None:
             return None if self.optional else f"{self.name} is missing"
         problem = self._plain_problem(plain)

@@ -107,6 +107,7 @@ REFUSED: tuple[tuple[Request, str], ...] = (
     # words that name nothing
     (changed_key(port=None), "port None is no int"),
     (changed(persistence_prefix="", scheduler_flags=""), "scheduler_flags '' is no SchedulerFlag"),
+    (changed(persistence="", persistence_prefix=64), "persistence '' is no int"),
     (changed_key(port=HUGE), "port of type int is not in 0..65535"),
     (changed_mark(mark=HUGE), "mark of type int is not in"),
     (changed(persistence=HUGE), "persistence of type int is not in"),
