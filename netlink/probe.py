@@ -13,9 +13,12 @@ from contextlib import AbstractContextManager
 from typing import Final
 
 from netlink.client import Client
+from netlink.errors import Unavailable
 from netlink.namespace import leave
 from netlink.requests import AddVirtualServer, DeleteVirtualServer
 from netlink.types import Lacking, VirtualServer, VirtualServerKey
+
+PATIENCE: Final = 10.0  # seconds; the kernel runs modprobe, whose time is not ours to know
 
 OpenClient = Callable[[], AbstractContextManager[Client]]
 
@@ -24,12 +27,16 @@ NO_SCHEDULER: Final = "none"  # the one that every kernel has
 
 
 def lacking(
-    open_client: OpenClient, *, schedulers: Iterable[str] = (), persistence_engines: Iterable[str] = ()
+    open_client: OpenClient,
+    *,
+    schedulers: Iterable[str] = (),
+    persistence_engines: Iterable[str] = (),
+    within: float = PATIENCE,
 ) -> Lacking:
     """Return which of these the kernel does not have; `open_client` opens a client of the current network namespace.
 
-    Raises Unavailable where we may not make a network namespace, Invalid for what cannot be a name, Refused where the
-    kernel refuses for another reason.
+    Raises Unavailable where we may not make a network namespace or the kernel takes longer than `within` seconds,
+    Invalid for what cannot be a name, Refused where the kernel refuses for another reason.
     """
     by_scheduler = {name: VirtualServer(key=_KEY, scheduler=name) for name in schedulers}
     by_engine = {
@@ -51,9 +58,12 @@ def lacking(
         except BaseException as error:  # noqa: BLE001 -- raised again below, in the caller's thread
             found.append(error)
 
-    thread = threading.Thread(target=find, name="netlink probe")
+    thread = threading.Thread(target=find, name="netlink probe", daemon=True)
     thread.start()
-    thread.join()
+    thread.join(within)
+    if thread.is_alive():
+        reason = f"no answer within {within:g} s; a module may still be loading"
+        raise Unavailable("try", "what the kernel has", reason)
     (result,) = found
     if isinstance(result, BaseException):
         raise result

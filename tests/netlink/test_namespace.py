@@ -17,6 +17,7 @@ from netlink.namespace import Namespace, entered, leave, path_of
 from netlink.requests import AddVirtualServer, Flush
 from netlink.types import VirtualServer, VirtualServerKey
 from tests.lab.hosts import Host, Lab
+from tests.lab.waiting import eventually
 from tests.netlink.test_contract import TCP, UDP6, done
 
 
@@ -214,6 +215,21 @@ def test_a_probe_leaves_nothing(kernel: IPVS) -> None:
         probe.lacking(broken)
     assert (own(), descriptors(), threading.active_count()) == before
     assert kernel.observe().table == {}
+
+
+@pytest.mark.kernel
+def test_a_kernel_that_takes_its_time_is_not_waited_for() -> None:
+    go = threading.Event()
+    before = threading.active_count()
+
+    def slow() -> IPVS:
+        assert go.wait(10)
+        return IPVS()
+
+    with pytest.raises(Unavailable, match=r"try what the kernel has: no answer within 0\.01 s; a module may still"):
+        probe.lacking(slow, schedulers=["rr"], within=0.01)
+    go.set()
+    eventually(lambda: threading.active_count() == before)
 
 
 @pytest.mark.kernel
