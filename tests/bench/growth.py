@@ -6,71 +6,84 @@ Linear: the times' log-log slope is at most 1.15 (1 is a line through zero). Ind
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from typing import Final
 
 import attrs
 
 from netlink import IPVS
-from tests.bench import ours, peers
+from netlink.glance import PATH
+from tests.bench import ours
 from tests.bench.fit import fit
 from tests.bench.result import Result, Sense, compared
 from tests.bench.shapes import Shape
 from tests.bench.timing import Samples, median, timed
-from tests.bench.works import BLOCK, BLOCKS, Effort
+from tests.bench.works import BLOCK, Effort
 
 SIZES: Final = tuple(Shape(virtual_servers, 5) for virtual_servers in (1_000, 2_500, 5_000, 10_000))
-AUDITS: Final = 5  # in one visit
+AUDITS: Final = 5  # of one table
 LINEAR: Final = 1.15  # exponent
 INDEPENDENT: Final = 1.3  # times
 
 
-@attrs.frozen(kw_only=True)
-class Visit:
+@attrs.define(kw_only=True)
+class Times:
     """Milliseconds at one size."""
 
-    load: float
-    audit: float
-    reading: float  # of /proc/net/ip_vs, which is the audit's without ours
-    change: float
-    c_change: float
+    loads: list[float] = attrs.field(factory=list)
+    audits: list[float] = attrs.field(factory=list)
+    readings: list[float] = attrs.field(factory=list)  # of /proc/net/ip_vs, which is the audit's without ours
+    changes: list[float] = attrs.field(factory=list)
 
 
 def growth(effort: Effort) -> Iterator[Result]:
     """Yield the lines; the sizes take turns, so that a busy moment does not bend the line."""
-    rounds = [[_visit(shape) for shape in SIZES] for _ in range(effort.slow_rounds)]
-    at = {
-        name: [median([getattr(visits[index], name) for visits in rounds]) for index in range(len(SIZES))]
-        for name in attrs.fields_dict(Visit)
-    }
-    yield _growing("load, by size", at["load"])
-    yield _growing("audit, by size", at["audit"], f"; reading the file alone {_listed(at['reading'])}")
+    every = [Times() for _ in SIZES]
+    for _ in range(effort.slow_rounds):
+        for shape, times in zip(SIZES, every, strict=True):
+            _load_and_audit(shape, times)
+    _change_in_turn(every, 3 * effort.rounds)
+    yield _growing("load, by size", [median(times.loads) for times in every])
+    alone = _listed([median(times.readings) for times in every])
+    yield _growing("audit, by size", [median(times.audits) for times in every], f"; reading the file alone {alone}")
     yield compared(
         "one change, by size",
         SIZES[-1],
         f"itself at {SIZES[0]}",
-        Samples(ours=(at["change"][-1],), theirs=(at["change"][0],)),
+        Samples(ours=tuple(every[-1].changes), theirs=tuple(every[0].changes)),
         Sense.ITS_TIME,
         target=INDEPENDENT,
-        note=f"{_listed(at['change'])} ms; in C {_listed(at['c_change'])}",
+        note=f"{_listed([median(times.changes) for times in every])} ms at {_sizes()}",
     )
 
 
-def _visit(shape: Shape) -> Visit:
-    run, load = ours.loaded(shape)
+def _load_and_audit(shape: Shape, times: Times) -> None:
+    _, ms = ours.loaded(shape)
+    times.loads.append(ms)
     with IPVS() as ipvs:
         before = ipvs.glance()
-        audit = median([ours.audit(ipvs, before)[0] for _ in range(AUDITS)])
-        change = median(ours.changes(ipvs, shape, run, BLOCKS, BLOCK))
-    c_change = median(peers.c_changes(shape, run, BLOCKS, BLOCK))
-    reading = median([timed(_read)[0] for _ in range(AUDITS)])
-    return Visit(load=load, audit=audit, reading=reading, change=change, c_change=c_change)
+        for _ in range(AUDITS):
+            times.audits += ours.audit(ipvs, before)
+            times.readings.append(timed(_read)[0])
+
+
+def _change_in_turn(every: Sequence[Times], rounds: int) -> None:
+    """Add the times of single changes, in tables that are there at once, each with its client in its namespace."""
+    with ExitStack() as stack:
+        tables: list[tuple[IPVS, Shape, int]] = []
+        for shape in SIZES:
+            run, _ = ours.loaded(shape, beside=bool(tables))
+            tables.append((stack.enter_context(IPVS()), shape, run))
+        for _ in range(rounds):
+            for (ipvs, shape, run), times in zip(tables, every, strict=True):
+                times.changes += ours.changes(ipvs, shape, run, 1, BLOCK)
 
 
 def _read() -> None:
-    descriptor = os.open("/proc/self/net/ip_vs", os.O_RDONLY)
-    while os.read(descriptor, 1 << 20):
+    file = os.open(PATH, os.O_RDONLY)
+    while os.read(file, 1 << 20):
         pass
-    os.close(descriptor)
+    os.close(file)
 
 
 def _growing(work: str, times: Sequence[float], more: str = "") -> Result:

@@ -29,16 +29,17 @@ def next_run() -> int:
 
 def load(shape: Shape) -> Sequence[float]:
     """Return the ms of creating a table."""
-    return (loaded(shape)[1],)
+    run, ms = loaded(shape)
+    check(shape, run)
+    return (ms,)
 
 
-def loaded(shape: Shape) -> tuple[int, float]:
-    """Return the run that is in a fresh table now, and the ms of creating it."""
+def loaded(shape: Shape, *, beside: bool = False) -> tuple[int, float]:
+    """Return the run that is in a fresh table now, `beside` the old one or instead, and the ms of creating it."""
     run = next_run()
-    namespace.fresh()
+    namespace.fresh(beside=beside)
     with IPVS() as ipvs:
         ms = apply(ipvs, shape.additions(run))
-    check(shape, run)
     return run, ms
 
 
