@@ -1,6 +1,7 @@
 """What all tests share: kernel tests run only inside the lab's kernel, some of them before the others."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -8,9 +9,17 @@ import pytest
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip kernel tests where there is no kernel for them; `tests.lab.kernel` sets LVSCTL_LAB inside.
 
-    Inside, those that take a module out of the kernel come before those that use it.
+    Inside, those that take a module out of the kernel come before those that use it, and all others before those that
+    keep hosts for the whole session: beside the table of another namespace /proc/net/ip_vs leaves entries out, and the
+    first `ip netns add` hides what was mounted in /run/netns before.
     """
-    items.sort(key=lambda item: item.get_closest_marker("first") is None)
+    keep_hosts = Path(__file__).parent / "kernel", Path(__file__).parent / "lab"
+    items.sort(
+        key=lambda item: (
+            item.get_closest_marker("first") is None,
+            any(item.path.is_relative_to(folder) for folder in keep_hosts),
+        )
+    )
     if os.environ.get("LVSCTL_LAB"):
         return
     outside = pytest.mark.skip(reason="needs the lab's kernel: make kernel")
