@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from netlink import codec, connections, glance, probe
+from netlink import codec, connections, framing, glance, probe
 from netlink.channel import BATCH, DATAGRAM, Channel, netlink_socket
 from netlink.errors import NetlinkError, Refused, Unavailable
 from netlink.glance import Glance
@@ -126,10 +126,10 @@ class IPVS:
     def lacking(self, *, schedulers: Iterable[str] = (), persistence_engines: Iterable[str] = ()) -> Lacking:
         """Return which of these the kernel does not have, and finds no module for.
 
-        They are tried in a network namespace that is made for it and gone afterwards: see `probe`. Unavailable where we
-        may not make one; Invalid for what cannot be a name.
+        They are tried, without touching the table: see `probe`. Unavailable where that cannot be done, Invalid for what
+        cannot be a name.
         """
-        return probe.lacking(IPVS, schedulers=schedulers, persistence_engines=persistence_engines)
+        return probe.lacking(self._errno_of, schedulers=schedulers, persistence_engines=persistence_engines)
 
     def apply(self, requests: Sequence[Request]) -> list[Refused | None]:
         """Send `requests` in order; return one result each, None where the kernel did it.
@@ -168,12 +168,19 @@ class IPVS:
         """Return which of the two the kernel does not have, as far as that can be found out."""
         if engine is None:
             return NOTHING_KNOWN
-        if scheduler == probe.NO_SCHEDULER:  # as a probe itself asks: every kernel has that
-            return Lacking(persistence_engines=frozenset({engine}))
         try:
             return self.lacking(schedulers=(scheduler,), persistence_engines=(engine,))
         except NetlinkError:
             return NOTHING_KNOWN
+
+    def _errno_of(self, command: int, body: bytes) -> int:
+        """Return the positive errno of a request, 0 when it was done."""
+        sequence = self._channel.reserve(1)
+        flags = framing.NLM_F_ACK
+        packed = framing.request(
+            self._family, command, version=codec.VERSION, flags=flags, sequence=sequence, body=body
+        )
+        return self._channel.batch(packed, sequence, sequence, ["a trial of what the kernel has"]).get(sequence, 0)
 
     # ---- opening
 

@@ -1,7 +1,7 @@
 """Network namespaces: where a socket is opened and which /proc/net is seen.
 
 IPVS has one table in each network namespace. A namespace is named as `ip netns` does, by the path of its file, or by a
-process that is in it. Going anywhere takes CAP_SYS_ADMIN. Source: setns(2), unshare(2), network_namespaces(7).
+process that is in it. Going anywhere takes CAP_SYS_ADMIN. Source: setns(2), network_namespaces(7).
 """
 
 import contextlib
@@ -53,15 +53,6 @@ def entered(namespace: Namespace | None) -> Iterator[None]:
             yield
         finally:
             _call("setns", own, _CLONE_NEWNET)
-
-
-def leave() -> None:
-    """Put this thread into a new network namespace, which ends with the thread and what it opened. Unavailable."""
-    try:
-        _call("unshare", _CLONE_NEWNET)
-    except OSError as error:
-        reason = f"{_words(error)}; this takes CAP_SYS_ADMIN"
-        raise Unavailable("make", "a network namespace", reason) from error
 
 
 def _call(name: str, *arguments: int) -> None:

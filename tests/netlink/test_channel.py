@@ -485,3 +485,12 @@ def test_lost_answers_are_told_for_each(exits: ExitStack) -> None:
     results = ipvs.apply(THREE)
     assert [each.errno if each else 0 for each in results] == [errno.ENOBUFS] * 3
     assert ipvs.observe().table == {}
+
+
+def test_where_it_cannot_be_found_out_an_error_names_both_names(exits: ExitStack) -> None:
+    answers = [errno.ENOENT, errno.EAFNOSUPPORT]
+    ipvs = client(exits, change=lambda packed: [acknowledgement(sequence_of(packed), answers.pop(0))])
+    wanted = VirtualServer(key=TCP, scheduler="x", persistence=1, persistence_engine="y")
+    (result,) = ipvs.apply([AddVirtualServer(virtual_server=wanted)])
+    assert "the kernel has no scheduler 'x' or persistence engine 'y', and found no module" in str(result)
+    assert not answers
