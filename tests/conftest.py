@@ -10,8 +10,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip kernel tests where there is no kernel for them; `tests.lab.kernel` sets LVSCTL_LAB inside.
 
     Inside, those that take a module out of the kernel come before those that use it, and all others before those that
-    keep hosts for the whole session: beside the table of another namespace /proc/net/ip_vs leaves entries out, and the
-    first `ip netns add` hides what was mounted in /run/netns before.
+    keep hosts for the whole session: beside the table of another namespace /proc/net/ip_vs leaves entries out.
     """
     keep_hosts = Path(__file__).parent / "kernel", Path(__file__).parent / "lab"
     items.sort(

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
@@ -147,11 +146,11 @@ class Director:
                     file.unlink()
             consul.reload()
             for instance in consul.get("/v1/agent/services"):
-                with suppress(OSError):  # the reload may have been first
-                    consul.deregister(instance)
+                consul.deregister(instance)
             for node in consul.get("/v1/catalog/nodes"):
                 if node["Node"] != consul.node:
                     consul.put("/v1/catalog/deregister", {"Node": node["Node"]})
+            eventually(lambda: list(consul.get("/v1/catalog/services")) == ["consul"])
         for each in self.scene.real_servers:
             each.http.healthy = True
         for program in self._programs:

@@ -164,8 +164,12 @@ class ConsulAgent:
         self.start()
 
     def reload(self) -> None:
-        """Have it read its files again (SIGHUP)."""
-        self._running().signal(signal.SIGHUP)
+        """Have it read its files again; it has when this returns.
+
+        SIGHUP would not tell when it has. Meanwhile the agent knows no instance, and a deregistration is refused
+        ("Unknown service") for one that comes back from its own file a moment later.
+        """
+        self.put("/v1/agent/reload")
 
     def _running(self) -> Process:
         assert self.process is not None, f"the Consul agent on {self.host.name} was not started"

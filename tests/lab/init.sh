@@ -52,6 +52,9 @@ fi
 hostname lab
 ip link set lo up
 mkdir -p /run/netns /run/lock
+# As the first `ip netns add` would: done later, it hides the namespaces that are mounted there already.
+mount --bind /run/netns /run/netns
+mount --make-shared /run/netns
 
 status=0
 if [ "$LAB_TTY" = yes ] && [ "$LAB_KERNEL" = uml ]; then
