@@ -12,9 +12,10 @@ from typing import Any, Final, NamedTuple, assert_never
 
 from netlink import framing, wire
 from netlink.bulk import Counters, Decoder
+from netlink.checks import key_problem, type_problem
 from netlink.compiler import REFUSED, packer, problem_of
 from netlink.errors import Invalid, Malformed
-from netlink.layout import DAEMON, DESTINATION, INFORMATION, SERVICE, TIMEOUTS, Layout, key_problem, type_problem
+from netlink.layout import DAEMON, DESTINATION, INFORMATION, SERVICE, TIMEOUTS, Layout
 from netlink.requests import (
     AddRealServer,
     AddVirtualServer,
@@ -166,8 +167,24 @@ _MARK: Final = VirtualServerKey.by_mark(1)
 _ADDRESS: Final = VirtualServerKey.by_address(Protocol.TCP, IPv4Address(0), 1)
 _pack_mark_whole: Final = _whole_packer(_MARK)
 _pack_address_whole: Final = _whole_packer(_ADDRESS)
+_MARK_KEY_LENGTH: Final = len(encode_key(_MARK))
 _ADDRESS_KEY_LENGTH: Final = len(encode_key(_ADDRESS))
 _DESTINATION_LENGTH: Final = len(_destination(RealServer(key=RealServerKey(address=IPv4Address(0), port=0))))
+_MARK_LENGTH: Final = framing.REQUEST_HEADER + _MARK_KEY_LENGTH + _DESTINATION_LENGTH
+_ADDRESS_LENGTH: Final = framing.REQUEST_HEADER + _ADDRESS_KEY_LENGTH + _DESTINATION_LENGTH
+
+_Parent = tuple[VirtualServerKey, bytes, Callable[..., bytes], int]
+"""The key of a virtual server, the same packed, what packs a message with a real server of it, that message's length"""
+
+
+def _parent(key: VirtualServerKey) -> _Parent:
+    packed = encode_key(key)
+    if len(packed) == _ADDRESS_KEY_LENGTH:
+        return key, packed, _pack_address_whole, _ADDRESS_LENGTH
+    return key, packed, _pack_mark_whole, _MARK_LENGTH
+
+
+_new: Final = tuple.__new__  # a named tuple's own way takes thrice the time, for it has names to look at
 
 
 class Batch(NamedTuple):
@@ -187,8 +204,7 @@ class Encoder:
 
     def __init__(self, family: int) -> None:
         self._head = framing.Head(family, VERSION)
-        self._key = _MARK
-        self._packed_key = encode_key(_MARK)
+        self._parent = _parent(_MARK)
 
     def encode(self, requests: Sequence[Request], start: int, most: int, first: int) -> Batch:
         """Return the next `most` requests from `start` on, numbered from `first` on.
@@ -196,9 +212,9 @@ class Encoder:
         They are fewer where a request must be the last: the kernel says nothing of a daemon that it could not stop
         unless it is asked for an acknowledgement.
         """
-        head, key, packed_key = self._head, self._key, self._packed_key
+        head = self._head
         starts, ends = head.start, head.ends
-        pack_whole, length = _whole(packed_key)
+        key, packed_key, pack_whole, length = self._parent
         parts: list[bytes] = []
         invalid: list[tuple[int, Invalid]] = []
         end = min(start + most, len(requests))
@@ -206,18 +222,18 @@ class Encoder:
         add, change = ends[NEW_DEST], ends[SET_DEST]
         for sequence, request in enumerate(requests[start:end], first):
             try:
-                if isinstance(request, (AddRealServer, SetRealServer)):
+                if type(request) is AddRealServer or type(request) is SetRealServer:
                     if request.virtual_server is not key:
-                        packed_key = encode_key(request.virtual_server)
-                        key = request.virtual_server
-                        pack_whole, length = _whole(packed_key)
+                        self._parent = key, packed_key, pack_whole, length = _parent(request.virtual_server)
                     command = add if type(request) is AddRealServer else change
                     parts.append(pack_whole(request.real_server, length, starts, sequence, command, packed_key))
-                elif isinstance(request, AddVirtualServer) and isinstance(request.virtual_server, VirtualServer):
-                    packed_key = encode_key(request.virtual_server.key)  # its real servers come next
-                    key = request.virtual_server.key
-                    pack_whole, length = _whole(packed_key)
-                    parts.append(head.message(sequence, NEW_SERVICE, _service(request.virtual_server, packed_key)))
+                elif type(request) is AddVirtualServer and type(request.virtual_server) is VirtualServer:
+                    # its real servers come next
+                    self._parent = key, packed_key, pack_whole, length = _parent(request.virtual_server.key)
+                    if SERVICE.problem(request.virtual_server) is not None:
+                        raise ValueError
+                    nested = packed_key[framing.ATTRIBUTE_HEADER :] + _pack_service(request.virtual_server)
+                    parts.append(head.nested(sequence, NEW_SERVICE, _CMD_SERVICE, nested))
                 else:
                     parts.append(head.message(sequence, *encode_request(request)))
                 last = sequence
@@ -229,17 +245,9 @@ class Encoder:
             if type(request) is StopSyncDaemon:
                 end = start + sequence - first + 1
                 break
-        self._key, self._packed_key = key, packed_key
         if parts:
             parts[-1] = head.acknowledged(parts[-1])
-        return Batch(b"".join(parts) if len(parts) > 1 else parts[0] if parts else b"", last, end, invalid)
-
-
-def _whole(packed_key: bytes) -> tuple[Callable[..., bytes], int]:
-    """Return what packs a whole message with a real server of that key, and its length."""
-    return (_pack_mark_whole if len(packed_key) < _ADDRESS_KEY_LENGTH else _pack_address_whole), (
-        framing.REQUEST_HEADER + len(packed_key) + _DESTINATION_LENGTH
-    )
+        return _new(Batch, (b"".join(parts), last, end, invalid))
 
 
 def unsent(request: Request) -> Invalid | None:
@@ -267,9 +275,6 @@ def destination_decoder() -> Decoder:
 def daemon_decoder() -> Decoder:
     """Return a decoder of the messages of a GET_DAEMON dump."""
     return Decoder(DAEMON, _CMD_DAEMON)
-
-
-_new: Final = tuple.__new__  # what _make of a named tuple calls, after counting again what a decoder has counted
 
 
 def traffic(counters: Counters) -> Traffic:

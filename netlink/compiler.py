@@ -11,7 +11,7 @@ is imported, as `attrs` does for `__init__`. For a real server it reads
         ...
         if forwarding not in allowed_forwarding or weight > 2147483647:
             raise ValueError
-        if upper_threshold == 0 and lower_threshold == 0 and ...:
+        if upper_threshold is usual_upper_threshold and ...:
             return struct_pack_usual(720902, family, 65556, address, 131078, port >> 8, port & 255, ..., ending)
         ...
 
@@ -23,9 +23,10 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from netlink.checks import type_problem
 from netlink.errors import Malformed
 from netlink.framing import NLA_F_NESTED, attribute
-from netlink.layout import Layout, Row, type_problem
+from netlink.layout import Layout, Row
 from netlink.wire import Plain
 
 REFUSED: Final = (struct.error, TypeError, AttributeError, ValueError, OverflowError)
@@ -67,16 +68,17 @@ def packer(
         codes += "I"
         front.append(str(header(nested | NLA_F_NESTED, sum(4 + padded(row.form.size) for row in constant))))
     lines = [f"def pack({', '.join(['value', *front[: len(before)]])}):"]
-    lines += _takes(rows, names, of_key=of_key)
+    lines += _takes(rows, names, of_key=of_key, missing=not nested)
     lines += _refusals([*always, *others], names)
     arguments = [*front, *map(_argument, always)]
     names["struct_pack"] = struct.Struct(f"={codes}{''.join(map(_code, constant))}").pack
     if usual:
         ending = b"".join(_single(row)(row.usual) for row in usual if row.usual is not None)
         names["ending"] = ending
+        names |= {f"usual_{row.name}": row.usual for row in usual}
         names["struct_pack_usual"] = struct.Struct(f"={codes}{''.join(map(_code, always))}{len(ending)}s").pack
         lines += [
-            f"    if {' and '.join(f'{row.name} == {row.usual}' for row in usual)}:",
+            f"    if {' and '.join(f'{row.name} is usual_{row.name}' for row in usual)}:",
             f"        return struct_pack_usual({', '.join([*arguments, 'ending'])})",
             *_refusals(usual, names),
             "    if problem(value) is not None:",
@@ -154,13 +156,13 @@ def problem_of(layout: Layout, value: object) -> str | None:
     return type_problem(value, layout.make)
 
 
-def _takes(rows: Sequence[Row], names: dict[str, object], *, of_key: bool) -> list[str]:
-    """Return the lines that take each attribute from `value`."""
+def _takes(rows: Sequence[Row], names: dict[str, object], *, of_key: bool, missing: bool) -> list[str]:
+    """Return the lines that take each attribute from `value`; only where one may be `missing` None is looked for."""
     lines = ["    key = value" if of_key else "    key = value.key"] if any(row.key for row in rows) else []
     for row in rows:
         holder = "key" if row.key else "value"
         taken = f"{holder}.{row.path or row.name}"
-        if row.take is not None:
+        if row.take is not None and (missing or not row.path):
             names[f"take_{row.name}"] = row.take
             taken = f"take_{row.name}({holder})"
         lines.append(f"    {row.name} = {taken}")

@@ -30,6 +30,7 @@ MESSAGE_HEADER: Final = _MESSAGE.size  # bytes
 ATTRIBUTE_HEADER: Final = _ATTRIBUTE.size  # bytes
 _ERRNO: Final = struct.Struct("=i")
 _HEAD: Final = struct.Struct("=I4sI8s")
+_NESTED: Final = struct.Struct("=I4sI8sHH")
 REQUEST_HEADER: Final = _MESSAGE.size + _GENERIC.size  # bytes
 
 
@@ -66,6 +67,12 @@ class Head:
     def message(self, sequence: int, command: int, body: bytes) -> bytes:
         """Return a request as bytes; `body` is encoded attributes."""
         return _HEAD.pack(REQUEST_HEADER + len(body), self.start, sequence, self.ends[command]) + body
+
+    def nested(self, sequence: int, command: int, number: int, inside: bytes) -> bytes:
+        """Return a request with one attribute that has the attributes `inside` in it; they end at a multiple of 4."""
+        length = len(inside)
+        ends, kind = self.ends[command], number | NLA_F_NESTED
+        return _NESTED.pack(_NESTED.size + length, self.start, sequence, ends, 4 + length, kind) + inside
 
     def acknowledged(self, message: bytes) -> bytes:
         """Return `message`, which asks for an acknowledgement now."""

@@ -139,15 +139,17 @@ class IPVS:
         taken effect. Raises NetlinkError when a batch could not be sent: then observe again.
         """
         results: list[Refused | None] = [None] * len(requests)
-        lacking = functools.cache(self._lacking)
+        lacking: Callable[[str, str | None], Lacking] | None = None
         start = 0
         while start < len(requests):
             first = self._channel.reserve(BATCH)
             packed, last, end, invalid = self._encoder.encode(requests, start, BATCH, first)
             errors = self._channel.batch(packed, first, last, requests[start:end]) if packed else {}
-            for sequence, number in errors.items():
-                place = start + sequence - first
-                results[place] = self._result(requests[place], number, lacking)
+            if errors:
+                lacking = lacking or functools.cache(self._lacking)
+                for sequence, number in errors.items():
+                    place = start + sequence - first
+                    results[place] = self._result(requests[place], number, lacking)
             for place, refused in invalid:
                 results[place] = refused
             start = end

@@ -10,7 +10,6 @@ The kernel says *service* and *destination*; those words stay here and in `codec
 Source: include/uapi/linux/ip_vs.h and net/netfilter/ipvs/ip_vs_ctl.c.
 """
 
-import enum
 import struct
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
@@ -20,6 +19,7 @@ from typing import Any, Final
 import attrs
 
 from netlink import wire
+from netlink.checks import real_server_problem, shown, sync_daemon_problem, timeouts_problem, virtual_server_problem
 from netlink.errors import Malformed
 from netlink.types import (
     IRREGULAR_MASK,
@@ -42,33 +42,7 @@ from netlink.types import (
     TunnelFlag,
     VirtualServer,
     VirtualServerKey,
-    family_of,
 )
-
-
-def shown(value: object) -> str:
-    """Return `value` as an error shows it; its type where it cannot be shown, as a number of thousands of digits."""
-    try:
-        return str(value.name) if isinstance(value, enum.Enum) else repr(value)
-    except (AttributeError, TypeError, ValueError):
-        return f"of type {type(value).__name__}"
-
-
-def type_problem(value: object, cls: type[Any]) -> str | None:
-    """Return which field of `value`, that should be a `cls`, is of another type, None when none is."""
-    if not isinstance(value, cls):
-        return f"it is no {cls.__name__} but {shown(value)}"
-    for field in attrs.fields(cls):
-        found, wanted = getattr(value, field.name), field.type
-        if isinstance(wanted, type) and attrs.has(wanted):
-            problem = type_problem(found, wanted)
-        elif isinstance(found, wanted) or (isinstance(found, int) and wanted in (Forwarding, Tunnel, TunnelFlag)):
-            problem = None
-        else:
-            problem = f"{field.name} {shown(found)} is no {getattr(wanted, '__name__', wanted)}"
-        if problem is not None:
-            return problem
-    return None
 
 
 @attrs.frozen(kw_only=True)
@@ -81,12 +55,12 @@ class Row:
     form: wire.Form
     key: bool = False  # part of the identity, sent with every command
     path: str = ""  # where the value has it, when that is not its name: "address.packed"
-    take: Callable[[Any], wire.Plain | None] | None = None  # how to get it, when there is no path to it
+    take: Callable[[Any], wire.Plain | None] | None = None  # how to get it, when no path leads to it always
     optional: bool = False  # None is not sent, and what the kernel did not send is None
     absent: wire.Plain | None = None  # what it means when an older kernel does not send it; None: Malformed
     high: int | None = None  # largest number to send; None: whatever the form holds
     allowed: tuple[int, ...] = ()  # numbers to send; (): all
-    usual: int | None = None  # what nearly every object has; such rows come last
+    usual: int | None = None  # the very object that nearly all have here; such rows come last
     note: str = ""  # for the documentation
 
     def value_of(self, value: Any) -> wire.Plain | None:
@@ -177,8 +151,6 @@ _PERSISTENT: Final = 0x01
 _HASHED: Final = 0x02  # the kernel's own
 _ONE_PACKET: Final = 0x04
 _NOT_SCHEDULERS: Final = _PERSISTENT | _HASHED | _ONE_PACKET
-_NO_SCHEDULER_FLAGS: Final = SchedulerFlag.NONE
-_NO_FLAGS: Final = ~int(SchedulerFlag.FLAG_1 | SchedulerFlag.FLAG_2 | SchedulerFlag.FLAG_3)
 
 
 def _virtual_server_key(
@@ -214,9 +186,8 @@ def _prefix(family: int, octets: bytes) -> int | None:
 _WHOLE_IPV4: Final = b"\xff\xff\xff\xff"
 _WHOLE_IPV6: Final = struct.pack("=I", 128)
 
-# To look up a member of an enumeration takes longer than to compare with it.
-_IPV4: Final = Family.IPV4
-_BALANCED: Final = (Protocol.TCP, Protocol.UDP, Protocol.SCTP)
+
+_IPV4: Final = Family.IPV4  # to look up a member of an enumeration takes longer than to compare with it
 
 
 def _netmask(virtual_server: VirtualServer) -> bytes:
@@ -228,86 +199,20 @@ def _netmask(virtual_server: VirtualServer) -> bytes:
     return ((0xFFFFFFFF << (32 - prefix)) & 0xFFFFFFFF).to_bytes(4, "big")
 
 
-def key_problem(key: VirtualServerKey) -> str | None:
-    """Return what is wrong with the identity of a virtual server, None when nothing is."""
-    if type(key.address) is IPv4Address and key.family is _IPV4 and type(key.protocol) is Protocol and key.mark == 0:
-        return _protocol_problem(key.protocol)  # as nearly always
-    return _unusual_key_problem(key)
-
-
-def _protocol_problem(protocol: Protocol) -> str | None:
-    return None if protocol else f"protocol {shown(protocol)} is no Protocol from 1"
-
-
-def _unusual_key_problem(key: VirtualServerKey) -> str | None:
-    if not isinstance(key.family, Family):
-        return f"family {shown(key.family)} is no Family"
-    if key.mark:
-        if key.protocol is not None or key.address is not None or key.port != 0 or key.mark < 0:
-            return "key must be a mark from 1, or a protocol with address and port"
-        return None
-    if key.protocol is None or key.address is None or key.mark != 0:
-        return "key must be a mark from 1, or a protocol with address and port"
-    if not isinstance(key.protocol, Protocol):
-        return f"protocol {shown(key.protocol)} is no Protocol"
-    if family_of(key.address) is not key.family:
-        return f"family {key.family.name} does not fit its address"
-    return _protocol_problem(key.protocol) or _address_problem(key.address)
-
-
-def _address_problem(address: Address, name: str = "address") -> str | None:
-    if type(address) is IPv4Address:
-        return None
-    if type(address) is not IPv6Address:  # IPv4Interface is an IPv4Address too, but equals none
-        return f"{name} {shown(address)} is no IPv4Address or IPv6Address"
-    if address.scope_id is not None:
-        return f"address {address} has a scope, which the kernel cannot keep"
-    return None
-
-
-def _virtual_server_problem(virtual_server: VirtualServer) -> str | None:
-    key, prefix = virtual_server.key, virtual_server.persistence_prefix
-    if key.protocol is not None and key.protocol not in _BALANCED:
-        return f"protocol {int(key.protocol)} is none that IPVS balances"
-    if key.mark == 0 and key.port == 0 and virtual_server.persistence is None:
-        return "port 0 (every port) needs persistence"
-    if virtual_server.persistence is not None and virtual_server.persistence < 1:
-        return f"persistence {shown(virtual_server.persistence)} is not 1 second or more"
-    if prefix is not None:
-        low, high = (0, 32) if key.family is _IPV4 else (1, 128)
-        if not low <= prefix <= high:
-            return f"persistence_prefix {shown(prefix)} is not in {low}..{high}"
-    if virtual_server.scheduler_flags is _NO_SCHEDULER_FLAGS and virtual_server.one_packet is False:
-        return None  # as nearly always
-    return _flags_problem(virtual_server)
-
-
-def _flags_problem(virtual_server: VirtualServer) -> str | None:
-    if not isinstance(virtual_server.scheduler_flags, int):
-        return f"scheduler_flags {shown(virtual_server.scheduler_flags)} is no SchedulerFlag"
-    if int(virtual_server.scheduler_flags) & _NO_FLAGS:
-        return f"scheduler_flags {int(virtual_server.scheduler_flags):#x} has unknown bits"
-    if virtual_server.one_packet not in (False, True):
-        return f"one_packet {shown(virtual_server.one_packet)} is no bool"
-    if virtual_server.one_packet and virtual_server.key.protocol in (Protocol.TCP, Protocol.SCTP):
-        return "one_packet works with UDP only"
-    return None
-
-
 SERVICE: Final = Layout(
     kind="virtual server",
     prefix="IPVS_SVC_ATTR_",
     make=VirtualServer,
-    problem=_virtual_server_problem,
+    problem=virtual_server_problem,
     rows=(
         Row(number=1, kernel="AF", name="family", form=wire.U16, key=True),
         Row(number=2, kernel="PROTOCOL", name="protocol", form=wire.U16, key=True, optional=True),
         Row(number=3, kernel="ADDR", name="address", form=wire.OCTETS_16, key=True, optional=True,
-            take=lambda key: _packed(key.address), note="IPv4 in the first 4"),
+            path="address.packed", take=lambda key: _packed(key.address), note="IPv4 in the first 4"),
         Row(number=4, kernel="PORT", name="port", form=wire.BE16, key=True, optional=True,
-            take=lambda key: None if key.protocol is None else key.port),
+            path="port", take=lambda key: None if key.protocol is None else key.port),
         Row(number=5, kernel="FWMARK", name="mark", form=wire.U32, key=True, optional=True,
-            take=lambda key: key.mark or None, note="instead of protocol, address and port"),
+            path="mark", take=lambda key: key.mark or None, note="instead of protocol, address and port"),
         Row(number=6, kernel="SCHED_NAME", name="scheduler", form=wire.NAME),
         Row(number=7, kernel="FLAGS", name="flags", form=wire.FLAGS, take=_flags,
             note="1 persistent, 4 one packet, 8 16 32 the scheduler's"),
@@ -361,23 +266,12 @@ def _tunnel_flags(number: int) -> TunnelFlag:
     return TunnelFlag(number) if known is None else known
 
 
-def _real_server_problem(real_server: RealServer) -> str | None:
-    key = real_server.key
-    if not isinstance(key, RealServerKey):  # another thing may have an address and a port too
-        return f"it is no RealServerKey but {shown(key)}"
-    if (problem := _address_problem(key.address)) is not None:
-        return problem
-    if real_server.tunnel_type == Tunnel.GUE and real_server.tunnel_port == 0:
-        return "tunnel_type 1 (gue) needs a tunnel_port"
-    return None
-
-
 # A kernel before 5.3 has ipip only, and sends none of the tunnel's three attributes; one before 3.18 sends no family.
 DESTINATION: Final = Layout(
     kind="real server",
     prefix="IPVS_DEST_ATTR_",
     make=RealServer,
-    problem=_real_server_problem,
+    problem=real_server_problem,
     rows=(
         Row(number=11, kernel="ADDR_FAMILY", name="family", form=wire.U16, key=True, allowed=tuple(Family)),
         Row(number=1, kernel="ADDR", name="address", form=wire.OCTETS_16, key=True, path="packed",
@@ -388,10 +282,10 @@ DESTINATION: Final = Layout(
         Row(number=4, kernel="WEIGHT", name="weight", form=wire.U32, high=MAX_WEIGHT),
         Row(number=5, kernel="U_THRESH", name="upper_threshold", form=wire.U32, high=MAX_CONNECTIONS, usual=0),
         Row(number=6, kernel="L_THRESH", name="lower_threshold", form=wire.U32, high=MAX_CONNECTIONS, usual=0),
-        Row(number=13, kernel="TUN_TYPE", name="tunnel_type", form=wire.U8, high=max(Tunnel), usual=0, absent=0,
-            note="0 ipip, 1 gue, 2 gre"),
+        Row(number=13, kernel="TUN_TYPE", name="tunnel_type", form=wire.U8, high=max(Tunnel), usual=Tunnel.IPIP,
+            absent=0, note="0 ipip, 1 gue, 2 gre"),
         Row(number=14, kernel="TUN_PORT", name="tunnel_port", form=wire.BE16, usual=0, absent=0),
-        Row(number=15, kernel="TUN_FLAGS", name="tunnel_flags", form=wire.U16, usual=0, absent=0,
+        Row(number=15, kernel="TUN_FLAGS", name="tunnel_flags", form=wire.U16, usual=TunnelFlag.NONE, absent=0,
             high=TunnelFlag.CHECKSUM | TunnelFlag.REMOTE_CHECKSUM, note="1 checksum, 2 remote checksum"),
     ),
     fields=(
@@ -420,29 +314,11 @@ def _sync_group(octets4: bytes | None, octets6: bytes | None) -> Address:
     return IPv4Address("224.0.0.81")  # a kernel before 4.3 knows no other
 
 
-def _sync_daemon_problem(daemon: SyncDaemon) -> str | None:
-    if not isinstance(daemon.role, SyncRole):
-        return f"role {shown(daemon.role)} is no SyncRole"
-    if (problem := _address_problem(daemon.group, "group")) is not None:
-        return problem
-    overhead = 28 if daemon.group.version == 4 else 48  # IP and UDP headers
-    low, high = 1024 if daemon.role is SyncRole.BACKUP else 1, 65535 - overhead  # else the kernel silently clamps
-    if daemon.max_length is not None and not low <= daemon.max_length <= high:
-        return f"max_length {shown(daemon.max_length)} is not in {low}..{high}"
-    if not daemon.group.is_multicast:
-        return f"group {daemon.group} is no multicast address"
-    if not 1 <= daemon.port <= 65535:
-        return f"port {shown(daemon.port)} is not in 1..65535"
-    if not 1 <= daemon.ttl <= 255:
-        return f"ttl {shown(daemon.ttl)} is not in 1..255"
-    return None
-
-
 DAEMON: Final = Layout(
     kind="synchronisation daemon",
     prefix="IPVS_DAEMON_ATTR_",
     make=SyncDaemon,
-    problem=_sync_daemon_problem,
+    problem=sync_daemon_problem,
     rows=(
         Row(number=1, kernel="STATE", name="role", form=wire.U32, allowed=tuple(SyncRole), note="1 master, 2 backup"),
         Row(number=2, kernel="MCAST_IFN", name="interface", form=wire.INTERFACE),
@@ -470,19 +346,11 @@ def _unknown_role(number: int) -> SyncRole:
 # ---- what is not nested: timeouts, and what the kernel says of itself
 
 
-def _timeouts_problem(timeouts: Timeouts) -> str | None:
-    for name in ("tcp", "tcp_fin", "udp"):
-        seconds = getattr(timeouts, name)
-        if not isinstance(seconds, int) or seconds < 1:
-            return f"{name} {shown(seconds)} is not 1 second or more"
-    return None
-
-
 TIMEOUTS: Final = Layout(
     kind="timeouts",
     prefix="IPVS_CMD_ATTR_TIMEOUT_",
     make=Timeouts,
-    problem=_timeouts_problem,
+    problem=timeouts_problem,
     rows=(
         Row(number=4, kernel="TCP", name="tcp", form=wire.U32, high=MAX_TIMEOUT, absent=0, note="seconds"),
         Row(number=5, kernel="TCP_FIN", name="tcp_fin", form=wire.U32, high=MAX_TIMEOUT, absent=0, note="seconds"),
