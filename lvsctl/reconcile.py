@@ -107,6 +107,7 @@ class Reconciler:
         self._store = store
         self._clock = clock
         self._ledger: Ledger | None = None
+        self._decision: Decision | None = None  # the last one
         self._unsaved = False  # the ledger on disk is older than the one in memory
         self.refusals: Refusals = {}
 
@@ -124,7 +125,9 @@ class Reconciler:
             own_addresses=local,
             templates_expire=bool(self._setting("expire_quiescent_template")),
             now=self._clock(),
+            before=self._decision,
         )
+        self._decision = decision
         moves = None
         if config.vip is not None:
             name = config.vip.interface

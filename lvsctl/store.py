@@ -81,6 +81,7 @@ class Store:
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / LEDGER
+        self._encoded: dict[VirtualServerKey, tuple[LedgerEntry, str]] = {}  # of the ledger saved last
 
     def load(self, *, set_aside_damage: bool) -> Ledger:
         """Return the ledger, empty when there is none yet.
@@ -111,7 +112,7 @@ class Store:
         try:
             _have_directory(self._path.parent)
             with draft.open("w", encoding="utf-8") as file:
-                file.write(_encode(ledger))
+                file.write(self._encode(ledger))
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())
@@ -122,20 +123,26 @@ class Store:
             remedy = "make daemon.state_directory writable; until then nothing new is written to the kernel"
             raise StateError(f"{self._path}: {_why(error)}; {remedy}") from error
 
+    def _encode(self, ledger: Ledger) -> str:
+        """Return the file's text; most entries are the same objects as the last time, and so is their text."""
+        before, self._encoded = self._encoded, {}
+        for key, entry in ledger.items():
+            known = before.get(key)
+            same = known is not None and known[0] is entry
+            self._encoded[key] = known if known is not None and same else (entry, _encode_one(key, entry))
+        body = f"[{','.join(text for _, text in self._encoded.values())}]"
+        return json.dumps({"version": VERSION, "sha256": _checksum(body), "virtual_servers": body}) + "\n"
 
-def _encode(ledger: Ledger) -> str:
-    entries = [
-        {
-            "key": _converter.unstructure(key),
-            "name": entry.name,
-            "drain_timeout": entry.drain_timeout,
-            "written": _encode_entry(entry.written) if entry.written else None,
-            "draining": [[str(server.address), server.port, since] for server, since in entry.draining.items()],
-        }
-        for key, entry in ledger.items()
-    ]
-    body = json.dumps(entries, separators=(",", ":"))
-    return json.dumps({"version": VERSION, "sha256": _checksum(body), "virtual_servers": body}) + "\n"
+
+def _encode_one(key: VirtualServerKey, entry: LedgerEntry) -> str:
+    encoded = {
+        "key": _converter.unstructure(key),
+        "name": entry.name,
+        "drain_timeout": entry.drain_timeout,
+        "written": _encode_entry(entry.written) if entry.written else None,
+        "draining": [[str(server.address), server.port, since] for server, since in entry.draining.items()],
+    }
+    return json.dumps(encoded, separators=(",", ":"))
 
 
 def _encode_entry(entry: TableEntry) -> dict[str, Any]:

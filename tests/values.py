@@ -148,19 +148,31 @@ class Cycles:
     own_addresses: frozenset[Address] = OWN
     templates_expire: bool = False
     on_decision: Callable[[Decision, Ledger, Observed], None] | None = None
+    last: Decision | None = None
+
+    def decide(self, observed: Observed) -> Decision:
+        """Return what is decided now; that it is remembered from the last time changes nothing."""
+        afresh, decision = (
+            decide(
+                self.config,
+                self.answers,
+                observed,
+                self.ledger,
+                own_addresses=self.own_addresses,
+                templates_expire=self.templates_expire,
+                now=self.now,
+                before=before,
+            )
+            for before in (None, self.last)
+        )
+        assert decision == afresh
+        self.last = decision
+        return decision
 
     def once(self, steps: int | None = None) -> Decision:
         """Decide and carry out all steps, or die after so many of them."""
         observed = self.kernel.observe()
-        decision = decide(
-            self.config,
-            self.answers,
-            observed,
-            self.ledger,
-            own_addresses=self.own_addresses,
-            templates_expire=self.templates_expire,
-            now=self.now,
-        )
+        decision = self.decide(observed)
         if self.on_decision:
             self.on_decision(decision, self.ledger, observed)
         self.ledger = ledger_ahead(decision, self.ledger, observed)

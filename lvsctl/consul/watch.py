@@ -131,9 +131,9 @@ class Watches:
         if failing_since is not None:
             log.info("consul_back", consul_service=query.service, after=f"{time.time() - failing_since:.1f}s")
         self._contacts[query] = Contact(last=time.time())
-        self._answers[query] = answer
         news = before is None or (before.instances, before.malformed) != (answer.instances, answer.malformed)
-        if news:
+        if news:  # else the same object stays: what was made of it is known to hold
+            self._answers[query] = answer
             log.debug("consul_answered", consul_service=query.service, instances=len(answer.instances))
             self._wake()
         return news

@@ -11,7 +11,7 @@ import attrs
 
 from lvsctl.config import Config
 from lvsctl.core import guard
-from lvsctl.core.admission import Excluded, Reason
+from lvsctl.core.admission import Excluded, Limits, Reason
 from lvsctl.core.cause import (
     Cause,
     cause_of_addition,
@@ -67,6 +67,7 @@ class VirtualServerDecision:
     steps: tuple[Step, ...] = ()
     drain_timeout: float = 0.0
     undrained: frozenset[RealServerKey] = frozenset()  # not drained when they leave
+    remembered: LedgerEntry | None = attrs.field(default=None, eq=False, repr=False)  # what the ledger had of it
 
     @property
     def draining(self) -> Mapping[RealServerKey, Draining]:
@@ -84,11 +85,14 @@ class Decision:
     disowned: frozenset[VirtualServerKey]  # in the ledger, but what stands there now is somebody else's
     addresses: frozenset[Address]  # virtual addresses that virtual servers in the kernel will need
     look_again: float | None  # Unix seconds by which to decide again although nothing changed
+    limits: Limits = attrs.field(eq=False, repr=False)  # by which instances were judged
+    templates_expire: bool = attrs.field(eq=False, repr=False)
 
     @property
     def steps(self) -> Sequence[Step]:
         """Return all steps, virtual server by virtual server: those that bring come before those that only remove."""
-        ordered = sorted(self.virtual_servers.values(), key=lambda each: (each.intended is None, each.key))
+        changing = [each for each in self.virtual_servers.values() if each.steps]
+        ordered = sorted(changing, key=lambda each: (each.intended is None, each.key))
         return [step for each in ordered for step in each.steps]
 
 
@@ -101,17 +105,25 @@ def decide(
     own_addresses: AbstractSet[Address],
     templates_expire: bool,
     now: float,
+    before: Decision | None = None,
 ) -> Decision:
     """Return what to do about every virtual server.
 
     `own_addresses` are the director's, `now` is Unix seconds. `templates_expire` is the kernel's setting
-    `expire_quiescent_template`: whether clients with persistence leave a quiesced real server.
+    `expire_quiescent_template`: whether clients with persistence leave a quiesced real server. `before` is an earlier
+    decision: it spares work where nothing has changed since, and changes nothing.
     """
-    wanted = desired(config, answers, limits_of(config, own_addresses))
-    decisions = {
-        each.config.key: _decide_configured(each, observed, ledger, templates_expire=templates_expire, now=now)
-        for each in wanted.values()
-    }
+    limits = limits_of(config, own_addresses)
+    if before is not None and (before.limits, before.templates_expire) != (limits, templates_expire):
+        before = None
+    known = before.virtual_servers if before else {}
+    limits = before.limits if before else limits
+    wanted = desired(config, answers, limits, {key: each.wanted for key, each in known.items() if each.wanted})
+    decisions = {}
+    for each in wanted.values():
+        key = each.config.key
+        same = _same_as_before(known.get(key), each, observed.table.get(key), ledger.get(key))
+        decisions[key] = same or _decide_configured(each, observed, ledger, templates_expire=templates_expire, now=now)
     waiting = frozenset(config.virtual_servers.keys() - wanted.keys())
     configured = {virtual_server.key for virtual_server in config.virtual_servers.values()}
     left = {key: ledger[key] for key in ledger.keys() & observed.table.keys() - configured}
@@ -127,7 +139,18 @@ def decide(
         disowned=disowned,
         addresses=_addresses(decisions, observed, _left_alone(config, waiting, ledger) - disowned),
         look_again=now + DRAIN_POLL if any(each.draining for each in decisions.values()) else None,
+        limits=limits,
+        templates_expire=templates_expire,
     )
+
+
+def _same_as_before(
+    before: VirtualServerDecision | None, wanted: Wanted, observed: TableEntry | None, entry: LedgerEntry | None
+) -> VirtualServerDecision | None:
+    """Return `before` where it was made of the same; what leaves is decided by the clock and by connections too."""
+    if before is None or before.leaving or before.wanted is not wanted or before.remembered is not entry:
+        return None
+    return before if before.observed == observed else None
 
 
 def _decide_configured(
@@ -138,7 +161,13 @@ def _decide_configured(
     owner = owner_of(wanted.entry, current, ledger)
     if owner is Owner.FOREIGN:
         return VirtualServerDecision(
-            name=wanted.config.name, key=key, wanted=wanted, owner=owner, intended=current, observed=current
+            name=wanted.config.name,
+            key=key,
+            wanted=wanted,
+            owner=owner,
+            intended=current,
+            observed=current,
+            remembered=ledger.get(key),
         )
     there = current.real_servers if current else {}
     entry = ledger.get(key)
@@ -151,6 +180,7 @@ def _decide_configured(
             owner=owner,
             observed=current,
             held=held,
+            remembered=entry,
             drain_timeout=wanted.config.drain_timeout,
             undrained=frozenset() if templates_expire else _undrainable(wanted),
         ),

@@ -13,7 +13,16 @@ import attrs
 from lvsctl.config import Config, VirtualServerConfig
 from lvsctl.core.admission import Admitted, Excluded, Limits, Reason, Rejected, Verdict, admit
 from lvsctl.core.instance import Answer, Answers, Instance, Malformed, Query
-from netlink.types import Address, Family, RealServer, RealServerKey, RealServers, TableEntry, VirtualServer
+from netlink.types import (
+    Address,
+    Family,
+    RealServer,
+    RealServerKey,
+    RealServers,
+    TableEntry,
+    VirtualServer,
+    VirtualServerKey,
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -42,6 +51,9 @@ class Wanted:
     entry: TableEntry
     members: tuple[Member, ...]
     by_key: Mapping[RealServerKey, Member]  # the member behind each real server, the one nearest to serving
+    # Of what it was made: where all three are the same objects again, it is the same again.
+    answer: Answer | None = attrs.field(default=None, eq=False, repr=False)
+    limits: Limits | None = attrs.field(default=None, eq=False, repr=False)
 
 
 def query_of(virtual_server: VirtualServerConfig) -> Query:
@@ -74,13 +86,25 @@ def limits_of(config: Config, own_addresses: AbstractSet[Address]) -> Limits:
     )
 
 
-def desired(config: Config, answers: Answers, limits: Limits) -> Mapping[str, Wanted]:
-    """Return what is wanted by name, without the virtual servers whose query was never answered."""
-    return {
-        name: _wanted(virtual_server, answers[query_of(virtual_server)], limits)
-        for name, virtual_server in config.virtual_servers.items()
-        if query_of(virtual_server) in answers
-    }
+def desired(
+    config: Config, answers: Answers, limits: Limits, before: Mapping[VirtualServerKey, Wanted] | None = None
+) -> Mapping[str, Wanted]:
+    """Return what is wanted by name, without the virtual servers whose query was never answered.
+
+    To judge instances is most of the work of a cycle, so what is made of the same as in `before` is taken from there.
+    """
+    before = before or {}
+    wanted = {}
+    for name, virtual_server in config.virtual_servers.items():
+        answer = answers.get(query_of(virtual_server))
+        if answer is None:
+            continue
+        known = before.get(virtual_server.key)
+        if known and known.config is virtual_server and known.answer is answer and known.limits is limits:
+            wanted[name] = known
+        else:
+            wanted[name] = _wanted(virtual_server, answer, limits)
+    return wanted
 
 
 def virtual_server_of(config: VirtualServerConfig) -> VirtualServer:
@@ -108,6 +132,8 @@ def _wanted(config: VirtualServerConfig, answer: Answer, limits: Limits) -> Want
         entry=TableEntry(virtual_server=virtual_server_of(config), real_servers=_real_servers(config, members)),
         members=members + unreadable,
         by_key=_by_key(members),
+        answer=answer,
+        limits=limits,
     )
 
 

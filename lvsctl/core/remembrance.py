@@ -30,6 +30,9 @@ def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledg
         if each.owner is Owner.FOREIGN:
             continue
         before = ledger.get(key)
+        if before is not None and _says_it_all(before, each):
+            kept[key] = before
+            continue
         kept[key] = LedgerEntry(
             name=each.name,
             drain_timeout=each.drain_timeout,
@@ -37,6 +40,12 @@ def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledg
             draining={server: state.since for server, state in each.leaving.items()},
         )
     return kept
+
+
+def _says_it_all(entry: LedgerEntry, each: VirtualServerDecision) -> bool:
+    """Tell whether `entry` is what there is to remember of a virtual server that stays as it is."""
+    quiet = not each.steps and not each.leaving and not entry.draining and entry.written is not None
+    return quiet and entry.name == each.name and entry.drain_timeout == each.drain_timeout
 
 
 def _written_ahead(each: VirtualServerDecision, written: TableEntry | None) -> TableEntry | None:
@@ -81,5 +90,7 @@ def ledger_settled(decision: Decision, ledger: Ledger, failed: AbstractSet[Virtu
 
 
 def _settled(entry: LedgerEntry, intended: TableEntry) -> LedgerEntry:
+    if entry.written == intended and not entry.draining:
+        return entry
     draining = {key: since for key, since in entry.draining.items() if key in intended.real_servers}
     return attrs.evolve(entry, written=intended, draining=draining)

@@ -4,6 +4,10 @@
 table and ledger that know nothing of each other.
 """
 
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Any
+
 import attrs
 import pytest
 from hypothesis import assume, given
@@ -71,6 +75,50 @@ def deciding(world: Cycles) -> tuple[Decision, Observed]:
 
 def ours_of(found: Table, ledger: Ledger) -> Table:
     return {key: each for key, each in found.items() if key in ledger}
+
+
+@given(data=st.data(), world=worlds())
+def test_a_decision_owes_nothing_to_the_one_before(data: st.DataObject, world: Cycles) -> None:
+    for _ in range(data.draw(st.integers(1, 4), "cycles")):
+        world.once()
+        for change in data.draw(st.sets(st.sampled_from(CHANGES), max_size=2), "changes"):
+            change(data.draw, world)
+    world.once()
+
+
+def another_answer(draw: Callable[..., Any], world: Cycles) -> None:
+    world.answers = {**world.answers, **draw(answers_for(world.config))}
+
+
+def another_configuration(draw: Callable[..., Any], world: Cycles) -> None:
+    other: Config = draw(configs())
+    world.config = attrs.evolve(other, virtual_servers={**other.virtual_servers, **world.config.virtual_servers})
+
+
+def another_table(draw: Callable[..., Any], world: Cycles) -> None:
+    world.kernel = kernel_with(draw(tables()))
+
+
+def another_ledger(draw: Callable[..., Any], world: Cycles) -> None:
+    world.ledger = draw(ledgers(world.kernel.observe().table))
+
+
+def other_own_addresses(draw: Callable[..., Any], world: Cycles) -> None:
+    world.own_addresses = draw(st.sampled_from((OWN, frozenset(), frozenset({ip_address("10.0.0.1")}))))
+
+
+def another_setting(draw: Callable[..., Any], world: Cycles) -> None:
+    world.templates_expire = draw(st.booleans())
+
+
+CHANGES = (
+    another_answer,
+    another_configuration,
+    another_table,
+    another_ledger,
+    other_own_addresses,
+    another_setting,
+)
 
 
 # --- what must never happen -----------------------------------------------------------------------------------------
