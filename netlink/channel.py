@@ -16,6 +16,7 @@ from netlink import framing
 from netlink.errors import Malformed, NetlinkError, Refused, Unavailable
 
 BATCH: Final = 512  # messages in one sendmsg at most; beyond a hundred, more gains little
+_SEND_BUFFER: Final = 512 * BATCH  # bytes; a message has fewer than 300
 _RECEIVE_BUFFER: Final = 2 * 1024 * BATCH  # bytes; a queued acknowledgement costs up to 896
 DATAGRAM: Final = 65_536  # bytes; the kernel makes dump datagrams as long as it has seen us receive, up to 32 KiB
 
@@ -23,9 +24,12 @@ DATAGRAM: Final = 65_536  # bytes; the kernel makes dump datagrams as long as it
 _NETLINK_GENERIC: Final = 16
 _SOL_NETLINK: Final = 270
 _NETLINK_CAP_ACK: Final = 10
+_SO_SNDBUFFORCE: Final = 32
 _SO_RCVBUFFORCE: Final = 33
 
 _ACKNOWLEDGEMENT: Final = struct.Struct("=IHHIIi")  # netlink's header and the errno
+
+CLOSED: Final = "this client is closed"
 
 Take = Callable[[bytes, int], int]
 """Reads the message at an offset of a datagram, and those after it that it can; returns where it stopped."""
@@ -46,12 +50,14 @@ class Channel:
     def __init__(self, open_socket: Callable[[], socket.socket], *, datagram: int = DATAGRAM) -> None:
         self._open_socket = open_socket
         self._sequence = 1
+        self._closed = False
         self._end = b""  # the datagram that ended the last dump, and will end the next
         self._buffer = memoryview(bytearray(datagram))
         self._socket = self._open()
 
     def close(self) -> None:
         """Close the socket; a second call does nothing."""
+        self._closed = True
         self._socket.close()
 
     def reserve(self, count: int) -> int:
@@ -140,7 +146,7 @@ class Channel:
         try:
             self._socket.send(packed)
         except OSError as error:
-            raise NetlinkError("send", _words(what), f"sending: {error.strerror or error}") from error
+            raise NetlinkError("send", _words(what), self._why_unsent(error)) from error
         errors: dict[int, int] = {}
         answered: set[int] = set()
         lost = False
@@ -183,10 +189,14 @@ class Channel:
         try:
             opened.bind((0, 0))
             opened.connect((0, 0))  # from now on nobody but the kernel, whose port is 0, can send us anything
-            try:
-                opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
-            except PermissionError:
-                opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+            for force, plain, size in (
+                (_SO_RCVBUFFORCE, socket.SO_RCVBUF, _RECEIVE_BUFFER),
+                (_SO_SNDBUFFORCE, socket.SO_SNDBUF, _SEND_BUFFER),
+            ):
+                try:
+                    opened.setsockopt(socket.SOL_SOCKET, force, size)
+                except PermissionError:
+                    opened.setsockopt(socket.SOL_SOCKET, plain, size)
             with contextlib.suppress(OSError):  # errors come back without the request, so more of them fit
                 opened.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
         except OSError as error:
@@ -196,14 +206,18 @@ class Channel:
 
     def _reopen(self) -> None:
         self._socket.close()
-        self._socket = self._open()
+        if not self._closed:
+            self._socket = self._open()
         self._end = b""
 
     def _send(self, operation: str, target: object, packed: bytes) -> None:
         try:
             self._socket.send(packed)
         except OSError as error:
-            raise NetlinkError(operation, str(target), f"sending: {error.strerror or error}") from error
+            raise NetlinkError(operation, str(target), self._why_unsent(error)) from error
+
+    def _why_unsent(self, error: OSError) -> str:
+        return CLOSED if self._closed else f"sending: {error.strerror or error}"
 
     def _answer(self, operation: str, target: object) -> bytes:
         """Return the next datagram of the kernel."""

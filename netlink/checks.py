@@ -63,12 +63,8 @@ def type_problem(value: object, cls: type[Any]) -> str | None:
 def key_problem(key: VirtualServerKey) -> str | None:
     """Return what is wrong with the identity of a virtual server, None when nothing is."""
     if type(key.address) is IPv4Address and key.family is _IPV4 and type(key.protocol) is Protocol and key.mark == 0:
-        return _protocol_problem(key.protocol)  # as nearly always
+        return None  # as nearly always
     return _unusual_key_problem(key)
-
-
-def _protocol_problem(protocol: Protocol) -> str | None:
-    return None if protocol else f"protocol {shown(protocol)} is no Protocol from 1"
 
 
 def _unusual_key_problem(key: VirtualServerKey) -> str | None:
@@ -84,7 +80,7 @@ def _unusual_key_problem(key: VirtualServerKey) -> str | None:
         return f"protocol {shown(key.protocol)} is no Protocol"
     if family_of(key.address) is not key.family:
         return f"family {key.family.name} does not fit its address"
-    return _protocol_problem(key.protocol) or _address_problem(key.address)
+    return _address_problem(key.address)
 
 
 def _address_problem(address: Address, name: str = "address") -> str | None:

@@ -4,7 +4,8 @@ One contract suite, tests/netlink/test_contract.py, runs over both.
 """
 
 from collections.abc import Generator, Iterable, Sequence
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 from netlink.errors import Refused
 from netlink.glance import Glance
@@ -25,8 +26,8 @@ class Client(Protocol):
     def glance(self) -> Glance:
         """Return what the table looks like, cheaply, to be compared with another glance.
 
-        Equal: unchanged but for thresholds, tunnels, persistence engines and the scheduler's flags, where the glance
-        shows the whole table: a kernel may leave something out (see `Glance`).
+        Equal: unchanged but for thresholds, tunnels, persistence engines, the scheduler's flags and the family of a
+        mark, where the glance shows the whole table: a kernel may leave something out (see `Glance`).
         """
         ...
 
@@ -66,4 +67,14 @@ class Client(Protocol):
 
     def close(self) -> None:
         """Give up the connection; a second call does nothing."""
+        ...
+
+    def __enter__(self) -> Self:
+        """Return the client."""
+        ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
         ...

@@ -8,7 +8,7 @@ nothing this package would write; they never make the rest unreadable. Source: i
 
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
-from typing import Any, Final, NamedTuple, assert_never
+from typing import Any, Final, NamedTuple
 
 from netlink import framing, wire
 from netlink.bulk import Counters, Decoder
@@ -98,6 +98,14 @@ def encode_key(key: VirtualServerKey) -> bytes:
     raise ValueError(f"{SERVICE.kind} {_text(lambda: key)}: {problem}")
 
 
+def encode_question(key: VirtualServerKey) -> bytes:
+    """Return the attribute that asks for a virtual server; Invalid where no kernel should be asked."""
+    try:
+        return encode_key(key)
+    except ValueError as error:
+        raise Invalid("read", "virtual server", str(error)) from error
+
+
 def _service(virtual_server: VirtualServer, packed_key: bytes = b"") -> bytes:
     """Return the attribute that is a whole virtual server; `packed_key` is what `encode_key` returns for its key."""
     if not isinstance(virtual_server, VirtualServer):
@@ -151,7 +159,7 @@ def _encode_other(request: OtherRequest) -> tuple[int, bytes]:
         case Flush():
             return FLUSH, b""
         case _:
-            assert_never(request)
+            raise ValueError(f"{type(request).__name__} is no request")
 
 
 # For a real server there is a function that packs a whole message: netlink's header in four parts, then the virtual
@@ -255,7 +263,7 @@ def unsent(request: Request) -> Invalid | None:
     try:
         encode_request(request)
     except ValueError as error:
-        return Invalid(request.operation, _text(lambda: request.target), str(error))
+        return Invalid(getattr(request, "operation", "send"), _text(lambda: request.target), str(error))
     return None
 
 

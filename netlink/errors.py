@@ -10,16 +10,26 @@ NetlinkError
 
 import errno as errno_module
 import os
+from collections.abc import Sequence
+from typing import Any
 
 
 class NetlinkError(Exception):
-    """An operation on the kernel did not succeed; nothing is known to have changed."""
+    """An operation on the kernel did not succeed.
+
+    Of `apply`, which could not go on, `results` has those of the requests that were answered, in their order.
+    """
 
     def __init__(self, operation: str, target: str, reason: str) -> None:
         super().__init__(f"{operation} {target}: {reason}" if target else f"{operation}: {reason}")
         self.operation = operation
         self.target = target
         self.reason = reason
+        self.results: Sequence[Refused | None] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how to make it again: what is above goes to other processes, too."""
+        return _again, (type(self), self.args, self.__dict__)
 
 
 class Refused(NetlinkError):
@@ -44,8 +54,14 @@ class Unavailable(NetlinkError):
 
 
 class Interrupted(NetlinkError):
-    """A dump was cut or raced by another writer, every time it was tried."""
+    """A dump was raced by other writers, every time it was tried."""
 
 
 class Malformed(NetlinkError):
     """An answer is not what the IPVS interface defines."""
+
+
+def _again(cls: type[NetlinkError], args: tuple[Any, ...], state: dict[str, Any]) -> NetlinkError:
+    made = cls.__new__(cls, *args)
+    made.__dict__.update(state)
+    return made

@@ -147,7 +147,7 @@ class FakeIPVS:
             raise self._observe_failures.pop(0)
         asked = tuple(self._virtual_servers if only is None else only)
         for key in asked:
-            codec.encode_key(key)  # ValueError where no kernel should be asked
+            codec.encode_question(key)
         keys = [key for key in asked if key in self._virtual_servers]
         return Observed(
             table={

@@ -1,8 +1,9 @@
 """The table as /proc/net/ip_vs prints it: enough to see that nothing has changed, for a fraction of a dump's cost.
 
 Pure but for `read`. The file shows every virtual server (protocol, address, port or mark, scheduler, persistence) and
-every real server (address, port, forwarding, weight). It shows neither thresholds, tunnels, persistence engines nor
-the scheduler's flags: a reader who must see an edit of those takes a full dump now and then.
+every real server (address, port, forwarding, weight). It shows neither thresholds, tunnels, persistence engines, the
+scheduler's flags, the family of a firewall mark nor a prefix without persistence: a reader
+who must see an edit of those takes a full dump now and then.
 
 It may show less than the table has. Seen on 5.10, 6.1 and 6.12, not on 7.2: while other network namespaces of the same
 kernel have virtual servers too, a table that fills more than a page (some 80 virtual servers) lacks some, for the

@@ -15,10 +15,10 @@ from types import TracebackType
 from typing import Final, Self
 
 from netlink import codec, connections, framing, glance, probe
-from netlink.channel import BATCH, DATAGRAM, Channel, netlink_socket
+from netlink.channel import BATCH, CLOSED, DATAGRAM, Channel, netlink_socket
 from netlink.errors import NetlinkError, Refused, Unavailable
 from netlink.glance import Glance
-from netlink.namespace import Namespace, entered
+from netlink.namespace import Namespace, Pinned
 from netlink.reader import SECOND_DATAGRAM, Reader
 from netlink.requests import NOTHING_KNOWN, AddVirtualServer, Request, SetVirtualServer, StopSyncDaemon, refusal
 from netlink.types import Connection, Info, Lacking, Observed, SyncDaemon, Timeouts, VirtualServerKey
@@ -31,18 +31,21 @@ class IPVS:
 
     The constructor opens the sockets, finds the family (loading ip_vs once where it is missing) and asks for the
     version, so that a missing module or permission is Unavailable here and not later. Nothing ever waits for the
-    kernel: it has answered when it returns from a call. `open_socket` is for who gets sockets otherwise, say from a
-    process that has the permission; it is called again whenever an answer was lost.
+    kernel: it has answered when it returns from a call. It stays in the network namespace in which it was opened,
+    whatever becomes of that one's name, and keeps it there. `open_socket` makes the sockets, for who wants to see what
+    goes through them; it is called again whenever an answer was lost.
     """
 
     def __init__(
         self, namespace: Namespace | None = None, *, open_socket: Callable[[], socket.socket] = netlink_socket
     ) -> None:
-        self._namespace = namespace
         self._make_socket = open_socket
         self._file: int | None = None
+        self._closed = False
         self._channels = contextlib.ExitStack()
         try:
+            self._namespace = Pinned(namespace)
+            self._channels.callback(self._namespace.close)
             self._channel = self._open(DATAGRAM)
             self._family = self._find_family()
             self._encoder = codec.Encoder(self._family)
@@ -53,7 +56,8 @@ class IPVS:
             raise
 
     def close(self) -> None:
-        """Close the sockets; a second call does nothing."""
+        """Close the sockets; a second call does nothing, any other raises NetlinkError."""
+        self._closed = True
         self._channels.close()
         if self._file is not None:
             os.close(self._file)
@@ -97,9 +101,9 @@ class IPVS:
     def glance(self) -> Glance:
         """Return what /proc/net/ip_vs shows, to be compared with another: equal means unchanged in all it shows.
 
-        That is everything but thresholds, tunnels, persistence engines and the scheduler's flags. It may leave out
-        virtual servers while other network namespaces have some: see `Glance`. NetlinkError where the kernel does not
-        show it.
+        That is everything but thresholds, tunnels, persistence engines, the scheduler's flags and the family of a mark.
+        It may leave out virtual servers while other network namespaces have some: see `Glance`. NetlinkError where the
+        kernel does not show it.
         """
         try:
             if self._file is None:
@@ -136,7 +140,8 @@ class IPVS:
 
         A refused request does not stop those after it, and neither does one that no kernel should get: that is Invalid
         and not sent. Nothing is retried. ENOBUFS as a result means that the answer was lost and the request may have
-        taken effect. Raises NetlinkError when a batch could not be sent: then observe again.
+        taken effect. Raises NetlinkError when a batch could not be sent: then observe again. Its `results` are those of
+        the batches before.
         """
         results: list[Refused | None] = [None] * len(requests)
         lacking: Callable[[str, str | None], Lacking] | None = None
@@ -144,7 +149,11 @@ class IPVS:
         while start < len(requests):
             first = self._channel.reserve(BATCH)
             packed, last, end, invalid = self._encoder.encode(requests, start, BATCH, first)
-            errors = self._channel.batch(packed, first, last, requests[start:end]) if packed else {}
+            try:
+                errors = self._channel.batch(packed, first, last, requests[start:end]) if packed else {}
+            except NetlinkError as error:
+                error.results = results[:start]
+                raise
             if errors:
                 lacking = lacking or functools.cache(self._lacking)
                 for sequence, number in errors.items():
@@ -192,11 +201,13 @@ class IPVS:
         return channel
 
     def _open_socket(self) -> socket.socket:
-        with entered(self._namespace):
+        with self._namespace.entered():
             return self._make_socket()
 
     def _open_file(self, path: str) -> int:
-        with entered(self._namespace):
+        if self._closed:
+            raise NetlinkError("read", path, CLOSED)
+        with self._namespace.entered():
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def _find_family(self) -> int:

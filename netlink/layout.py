@@ -85,8 +85,8 @@ class Row:
         return None if problem is None else f"{self.name} {shown(plain)} {problem}"
 
     def _plain_problem(self, plain: wire.Plain) -> str | None:
-        if isinstance(plain, int) and self.high is not None and not 0 <= plain <= self.high:
-            return f"is not in 0..{self.high}"
+        if self.high is not None and not (isinstance(plain, int) and 0 <= plain <= self.high):
+            return f"is not in 0..{self.high}" if isinstance(plain, int) else "is no integer"
         if self.allowed and plain not in self.allowed:
             return "cannot be asked for"
         return self.form.problem(plain)
@@ -162,8 +162,6 @@ def _virtual_server_key(
         return VirtualServerKey.by_mark(mark, of)
     if protocol is None or octets is None or port is None:
         raise Malformed("read", kind, "it has neither a mark nor protocol, address and port")
-    if not 0 < protocol < 256:
-        raise Malformed("read", kind, f"its protocol is {protocol}")
     return VirtualServerKey.by_address(Protocol(protocol), _address(of, octets), port)
 
 
@@ -192,6 +190,8 @@ _IPV4: Final = Family.IPV4  # to look up a member of an enumeration takes longer
 
 def _netmask(virtual_server: VirtualServer) -> bytes:
     prefix = virtual_server.persistence_prefix
+    if prefix == IRREGULAR_MASK:
+        return b""  # no prefix has it; it cannot be sent
     if prefix is None:
         return _WHOLE_IPV4 if virtual_server.key.family is _IPV4 else _WHOLE_IPV6
     if virtual_server.key.family is Family.IPV6:
@@ -236,7 +236,13 @@ SERVICE: Final = Layout(
 
 # ---- real servers
 
-_FORWARDINGS: Final = (Forwarding.MASQUERADE, Forwarding.TUNNEL, Forwarding.DIRECT_ROUTE)
+_FORWARDINGS: Final = (
+    Forwarding.MASQUERADE,
+    Forwarding.TUNNEL,
+    Forwarding.DIRECT_ROUTE,
+    Forwarding.LOCAL,
+    Forwarding.BYPASS,
+)
 
 
 def _real_server_key(family: int, octets: bytes, port: int) -> RealServerKey:

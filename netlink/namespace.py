@@ -30,29 +30,55 @@ def path_of(namespace: Namespace) -> Path:
     return Path(namespace) if "/" in str(namespace) else _NAMED / namespace
 
 
-@contextlib.contextmanager
-def entered(namespace: Namespace | None) -> Iterator[None]:
-    """Be in `namespace` while the context lasts, with this thread alone; None is to stay.
+class Pinned:
+    """One network namespace, the same one whatever becomes of its name, its process or the thread that asked.
 
-    What is opened there stays there: a socket, a file below /proc/thread-self/net. Raises Unavailable. Do not await or
-    start threads inside.
+    Holds a descriptor, and with that the namespace, until it is closed. None is the one that the thread is in now.
+    Raises Unavailable.
     """
-    if namespace is None:
-        yield
-        return
-    with contextlib.ExitStack() as opened:
-        try:
-            own = os.open(_OWN, _READ_ONLY)
-            opened.callback(os.close, own)
-            other = os.open(path_of(namespace), _READ_ONLY)
-            opened.callback(os.close, other)
-            _call("setns", other, _CLONE_NEWNET)
-        except (OSError, ValueError) as error:
-            raise Unavailable("enter", f"network namespace {namespace}", _reason(namespace, error)) from error
+
+    def __init__(self, namespace: Namespace | None = None) -> None:
+        self._namespace = namespace
+        with self._explained():
+            self._descriptor = os.open(_OWN if namespace is None else path_of(namespace), _READ_ONLY)
+
+    def close(self) -> None:
+        """Let go of it; a second call does nothing."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """Be in it while the context lasts, with this thread alone; nothing is done where the thread is there already.
+
+        What is opened there stays there: a socket, a file below /proc/thread-self/net. Do not await or start threads
+        inside.
+        """
+        with contextlib.ExitStack() as opened:
+            with self._explained():
+                own = os.open(_OWN, _READ_ONLY)
+                opened.callback(os.close, own)
+                there = os.path.sameopenfile(own, self._descriptor)
+                if not there:
+                    _call("setns", self._descriptor, _CLONE_NEWNET)
+            try:
+                yield
+            finally:
+                if not there:
+                    _call("setns", own, _CLONE_NEWNET)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
         try:
             yield
-        finally:
-            _call("setns", own, _CLONE_NEWNET)
+        except (OSError, ValueError) as error:
+            if self._namespace is None:
+                reason = f"{_OWN}: {_words(error)}; IPVS needs Linux with network namespaces and /proc"
+                raise Unavailable("open", "IPVS", reason) from error
+            raise Unavailable(
+                "enter", f"network namespace {self._namespace}", _reason(self._namespace, error)
+            ) from error
 
 
 def _call(name: str, *arguments: int) -> None:

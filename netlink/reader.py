@@ -25,7 +25,7 @@ import attrs
 from netlink import codec
 from netlink.bulk import Decoder, Piece
 from netlink.channel import Channel, Disturbed, dump_request
-from netlink.errors import Interrupted, Refused
+from netlink.errors import Interrupted, NetlinkError, Refused, Unavailable
 from netlink.types import (
     Observed,
     RealServer,
@@ -102,13 +102,18 @@ class Reader:
         return tuple(self._daemon.value(settings) for settings, _ in pieces)
 
     def _retried(self, read: Callable[[], T], what: str = "the IPVS table") -> T:
-        reason = ""
+        """Return what `read` does; a dump that was raced, cut or lost is taken again."""
+        last: Exception | None = None
         for _ in range(_ATTEMPTS):
             try:
                 return read()
-            except Disturbed as disturbed:
-                reason = str(disturbed)
-        raise Interrupted("read", what, f"others kept changing it in {_ATTEMPTS} attempts: {reason}")
+            except (Refused, Unavailable):
+                raise  # the kernel's answer
+            except (Disturbed, NetlinkError) as error:
+                last = error
+        if isinstance(last, NetlinkError):
+            raise last
+        raise Interrupted("read", what, f"others kept changing it in {_ATTEMPTS} attempts: {last}")
 
     def _observe_all(self) -> Observed:
         self._before = self._dump_services(self._channel, self._before)
@@ -151,14 +156,10 @@ class Reader:
         """Return those of `keys` that are there."""
         pieces: list[Piece] = []
         for key in keys:
+            packed = codec.encode_question(key)
             try:
                 answer = self._channel.ask(
-                    "read virtual server",
-                    self._family,
-                    codec.GET_SERVICE,
-                    codec.VERSION,
-                    codec.encode_key(key),
-                    target=str(key),
+                    "read virtual server", self._family, codec.GET_SERVICE, codec.VERSION, packed, target=str(key)
                 )
             except Refused as refused:
                 if refused.errno != errno.ESRCH:
@@ -189,9 +190,9 @@ class Reader:
                 "read real servers of", key, last.request, self._destination, known=last.datagrams
             )
             if datagrams != last.datagrams:
-                # two dumps agree when their settings do: this one and the last, of now or of an earlier time
+                # two dumps agree when they list the same: this one and the last, of now or of an earlier time
                 before, last = last, self._destinations_of(last, datagrams, pieces)
-                if len(datagrams) > 1 and last.settings != before.settings:
+                if len(datagrams) > 1 and [*last.entry.real_servers] != [*before.entry.real_servers]:
                     continue
             if len(last.entry.real_servers) < len(last.real_servers):
                 continue  # one was listed twice

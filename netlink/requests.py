@@ -207,11 +207,13 @@ _ANY_REQUEST: Final[Mapping[int, str]] = {
 }
 NOTHING_KNOWN: Final = Lacking()
 _NO_VIRTUAL_SERVER: Final = "there is no such virtual server"
-_THRESHOLDS: Final = "the lower threshold is above the upper one, or the weight is out of range"
+_THRESHOLDS: Final = "the lower threshold is above the upper one"
 _ADDRESS: Final = (
-    "the address cannot be a real server (multicast, broadcast, unspecified or link-local; none can where no interface "
-    "is up), or its family differs from the virtual server's, which only tunnel forwarding allows, "
-    "and only while no synchronisation daemon runs"
+    "the address cannot be a real server: it is multicast, broadcast, unspecified or link-local, or no interface is up"
+)
+_FAMILIES: Final = (
+    "the address is not of the virtual server's family, which only tunnel forwarding allows, and only while no "
+    "synchronisation daemon runs"
 )
 
 
@@ -243,18 +245,18 @@ def _meanings(request: Request, lacking: Lacking) -> Mapping[int, str]:
             }
         case DeleteVirtualServer():
             return {errno.ESRCH: _NO_VIRTUAL_SERVER}
-        case AddRealServer():
+        case AddRealServer(virtual_server=key, real_server=real_server):
             return {
                 errno.ESRCH: _NO_VIRTUAL_SERVER,
                 errno.EEXIST: "this real server exists already in that virtual server",
-                errno.EINVAL: _ADDRESS,
+                errno.EINVAL: _ADDRESS if real_server.key.family == key.family else _FAMILIES,
                 errno.ERANGE: _THRESHOLDS,
             }
-        case SetRealServer():
+        case SetRealServer(virtual_server=key, real_server=real_server):
             return {
                 errno.ESRCH: _NO_VIRTUAL_SERVER,
                 errno.ENOENT: "there is no such real server in that virtual server",
-                errno.EINVAL: _ADDRESS,
+                errno.EINVAL: _ADDRESS if real_server.key.family == key.family else _FAMILIES,
                 errno.ERANGE: _THRESHOLDS,
             }
         case DeleteRealServer():
@@ -305,7 +307,8 @@ def fill(virtual_server: VirtualServer, real_servers: Iterable[RealServer]) -> t
 
     Maglev hashing (`mh`) builds its whole table anew for every real server. So one of those has no scheduler while it
     is filled, which refuses new connections no longer than it takes to make the others. The scheduler is named first
-    too, for a kernel without it then refuses the first request, and with it all.
+    too, for a kernel without it then refuses the first request, and with it all. It is for a virtual server that is
+    not there yet: of one that is, the first request is refused and the others change what they find.
     """
     key = virtual_server.key
     additions = [AddRealServer(virtual_server=key, real_server=real_server) for real_server in real_servers]

@@ -47,7 +47,7 @@ def _unnamed(cls: type[EnumInt], number: object, high: int) -> EnumInt | None:
 
 
 class Protocol(enum.IntEnum):
-    """Transport protocol of a virtual server (IPPROTO_*). The kernel lets others create any number: PROTOCOL_50."""
+    """Transport protocol of a virtual server (IPPROTO_*). The kernel lets others create any of 16 bits: PROTOCOL_50."""
 
     TCP = 6
     UDP = 17
@@ -55,13 +55,14 @@ class Protocol(enum.IntEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> "Protocol | None":
-        return _unnamed(cls, value, 255)
+        return _unnamed(cls, value, 65535)
 
 
 class Forwarding(enum.IntEnum):
     """How a packet gets from the director to the real server (IP_VS_CONN_F_FWD_MASK).
 
-    LOCAL is never asked for: the kernel shows it for a real server whose address is the director's own.
+    LOCAL gives it to the director itself and BYPASS sends it on to where it was addressed; the kernel never chooses
+    either by itself, and ipvsadm cannot ask for them.
     """
 
     MASQUERADE = 0
@@ -92,7 +93,7 @@ class TunnelFlag(enum.IntFlag):
 
     NONE = 0
     CHECKSUM = 1
-    REMOTE_CHECKSUM = 2  # gue only: checksum offload of the inner packet
+    REMOTE_CHECKSUM = 2  # checksum offload of the inner packet; means nothing but with gue
 
 
 class SchedulerFlag(enum.IntFlag):
@@ -216,7 +217,7 @@ Table = Mapping[VirtualServerKey, TableEntry]
 
 
 class Traffic(NamedTuple):
-    """Counters since creation (or zero) and rates per second, up to two seconds old (IPVS_STATS_ATTR_*, from 1).
+    """Counters since creation (or zero) and rates per second, both up to two seconds old (IPVS_STATS_ATTR_*, from 1).
 
     A tuple, as `RealServerUsage` is, for a dump makes one of each for every real server.
     """

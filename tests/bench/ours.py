@@ -4,16 +4,38 @@ A peer's table is read back with `check`, outside the measured time, so that nob
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Final
 
 import attrs
 
 import netlink
-from netlink import IPVS, AddRealServer, AddVirtualServer, RealServer, Request, SetRealServer, VirtualServer
+from netlink import (
+    IPVS,
+    AddRealServer,
+    AddVirtualServer,
+    RealServer,
+    RealServerKey,
+    RealServerUsage,
+    Request,
+    SetRealServer,
+    SetVirtualServer,
+    VirtualServer,
+    VirtualServerKey,
+)
 from tests.bench import namespace
 from tests.bench.shapes import Shape
 from tests.bench.timing import timed
+
+_VIRTUAL_SERVERS: Final = "10.64.0.0/10"
+_REAL_SERVERS: Final = "10.128.0.0/9"
+_GATHERED: Final = 2.2  # seconds; the kernel gathers counters every 2
+
+Usages = Mapping[VirtualServerKey, Mapping[RealServerKey, RealServerUsage]]
 
 _runs = itertools.count(1)
 
@@ -63,6 +85,44 @@ def apply(ipvs: IPVS, requests: Sequence[Request]) -> float:
 def dump(ipvs: IPVS) -> Sequence[float]:
     """Return the ms of reading everything."""
     return (timed(ipvs.observe)[0],)
+
+
+def take_turns(ipvs: IPVS, shape: Shape, run: int) -> None:
+    """Have every real server of the table get as many connections, and the way there be open."""
+    turns = [VirtualServer(key=key, scheduler="rr") for key in shape.keys(run)]
+    apply(ipvs, [SetVirtualServer(virtual_server=each) for each in turns])
+    lines = (
+        "link add wire type dummy",
+        "link set wire up",
+        "address add 10.0.0.1/32 dev wire",
+        f"route add {_REAL_SERVERS} dev wire",
+        f"route add local {_VIRTUAL_SERVERS} dev lo",
+    )
+    subprocess.run(["ip", "-batch", "-"], input="\n".join(lines).encode(), check=True)
+
+
+def connect(shape: Shape, run: int) -> None:
+    """Have every real server be sent the first packet of a connection, and the kernel gather its counters since."""
+    for key in shape.keys(run):
+        for _ in range(shape.real_servers):
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as made:
+                made.settimeout(0.0)
+                made.connect_ex((str(key.address), key.port))
+    time.sleep(_GATHERED)
+
+
+def check_moved(before: Usages, after: Usages) -> None:
+    """Raise WrongTable unless nearly every real server has counted something in between.
+
+    A few are passed over: a client's port that was used a moment ago leads to the real server of that time.
+    """
+    moved = [
+        each.in_packets > before[key][server].in_packets
+        for key, usage in after.items()
+        for server, each in usage.items()
+    ]
+    if sum(moved) < 0.9 * len(moved):
+        raise WrongTable(f"{sum(moved)} of {len(moved)} real servers counted a packet")
 
 
 def first_dump() -> Sequence[float]:

@@ -72,6 +72,12 @@ def dump(effort: Effort) -> Iterator[Result]:
             yield compared("full dump", shape, "ipvsadm -Ln --stats", samples, Sense.FASTER, target=5)
             (samples,) = in_turn(effort.rounds, partial(_changed_dump, ipvs, shape, run, itertools.count(1)), c)
             yield compared("dump, every weight new", shape, "C", samples, Sense.ITS_TIME)
+            ours.take_turns(ipvs, shape, run)
+            moved = partial(_moved_dump, ipvs, shape, run)
+            (samples,) = in_turn(effort.slow_rounds, moved, c)
+            yield compared("dump, every counter new", shape, "C", samples, Sense.ITS_TIME, target=1.3)
+            (samples,) = in_turn(effort.slow_rounds, moved, partial(_ipvsadm_list, "--stats"))
+            yield compared("dump, every counter new", shape, "ipvsadm -Ln --stats", samples, Sense.FASTER, target=5)
         (samples,) = in_turn(effort.rounds, ours.first_dump, partial(peers.c_dumps, shape, 1))
         yield compared("dump, the client's first", shape, "C, its first", samples, Sense.ITS_TIME)
 
@@ -115,6 +121,14 @@ def emulated(effort: Effort) -> Iterator[Result]:
 def _changed_dump(ipvs: IPVS, shape: Shape, run: int, shifts: Iterator[int]) -> Sequence[float]:
     ours.apply(ipvs, shape.changes(run, next(shifts)))
     return ours.dump(ipvs)
+
+
+def _moved_dump(ipvs: IPVS, shape: Shape, run: int) -> Sequence[float]:
+    before = ipvs.observe().usage
+    ours.connect(shape, run)
+    moved = ours.dump(ipvs)
+    ours.check_moved(before, ipvs.observe().usage)
+    return moved
 
 
 def _c_load(shape: Shape) -> Sequence[float]:

@@ -65,7 +65,7 @@ def real_servers(draw: st.DrawFn, addresses: st.SearchStrategy[Address] = addres
     tunnel_type = draw(st.sampled_from(Tunnel))
     return RealServer(
         key=RealServerKey(address=draw(addresses), port=draw(st.integers(0, 65535))),
-        forwarding=draw(st.sampled_from((Forwarding.MASQUERADE, Forwarding.TUNNEL, Forwarding.DIRECT_ROUTE))),
+        forwarding=draw(st.sampled_from(Forwarding)),
         weight=draw(st.integers(0, MAX_WEIGHT)),
         upper_threshold=upper,
         lower_threshold=draw(st.integers(0, upper)),

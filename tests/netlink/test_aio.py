@@ -11,7 +11,7 @@ import pytest
 
 from netlink.aio import AsyncIPVS
 from netlink.client import Client
-from netlink.errors import Malformed, NetlinkError, Refused, Unavailable
+from netlink.errors import Invalid, Malformed, NetlinkError, Refused, Unavailable
 from netlink.fake import FakeIPVS
 from netlink.ipvs import IPVS
 from netlink.requests import AddVirtualServer, DeleteVirtualServer, Request, SetTimeouts, StartSyncDaemon
@@ -85,7 +85,7 @@ async def test_errors_come_through(slow: Slow) -> None:
         with pytest.raises(Malformed, match="a test said so"):
             await ipvs.observe()
         assert (await ipvs.observe()).table == {}
-        with pytest.raises(ValueError, match="virtual server"):
+        with pytest.raises(Invalid, match="virtual server"):
             await ipvs.observe([VirtualServerKey.by_mark(0)])
 
 

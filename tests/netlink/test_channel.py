@@ -350,7 +350,7 @@ class Plain(Replay):
 
     def setsockopt(self, *given: object) -> None:
         self.options = [*getattr(self, "options", []), given[1]]
-        if given[1] == 33:  # SO_RCVBUFFORCE
+        if given[1] in (32, 33):  # SO_SNDBUFFORCE, SO_RCVBUFFORCE
             raise PermissionError(errno.EPERM, "Operation not permitted")
         if given[0] == 270:  # an old kernel
             raise OSError(errno.ENOPROTOOPT, "Protocol not available")
@@ -382,7 +382,7 @@ def test_what_may_not_be_forced_is_asked_for(exits: ExitStack) -> None:
     made = Plain(lambda packed: [found(sequence_of(packed))])
     plain = Channel(lambda: made)
     exits.callback(plain.close)
-    assert made.options == [33, socket.SO_RCVBUF, 10]
+    assert made.options == [33, socket.SO_RCVBUF, 32, socket.SO_SNDBUF, 10]
     assert ask(plain).kind == FAMILY
 
 

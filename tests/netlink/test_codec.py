@@ -465,16 +465,15 @@ GARBAGE_REAL_SERVERS = {
     "weight 2147483648 is not in 0..2147483647": {"weight": 2**31},
     "upper_threshold 2147483648 is not in": {"upper_threshold": 2**31},
     "lower_threshold -1 is not in": {"lower_threshold": -1},
-    "forwarding LOCAL cannot be asked for": {"forwarding": Forwarding.LOCAL},
+    "forwarding FORWARDING_5 cannot be asked for": {"forwarding": Forwarding(5)},
     "tunnel_type 3 is not in 0..2": {"tunnel_type": 3},
     "tunnel_type -1 is not in 0..2": {"tunnel_type": -1},
     "tunnel_type 1 (gue) needs a tunnel_port": {"tunnel_type": 1},
     "tunnel_port 65536 is not in 0..65535": {"tunnel_port": 65536},
     "tunnel_flags 4 is not in 0..3": {"tunnel_flags": 4},
-    "forwarding BYPASS cannot be asked for": {"forwarding": Forwarding.BYPASS},
     "address fe80::1%eth0 has a scope": {"key": RealServerKey(address=IPv6Address("fe80::1%eth0"), port=80)},
-    "weight '5' is not in": {"weight": "5"},
-    "weight 1.5 is not in": {"weight": 1.5},
+    "weight '5' is no integer": {"weight": "5"},
+    "weight 1.5 is no integer": {"weight": 1.5},
     "port -1 is not in 0..65535": {"key": RealServerKey(address=IPv4Address("10.0.0.1"), port=-1)},
 }
 
@@ -491,3 +490,12 @@ def test_a_garbage_real_server_is_not_sent(says: str, fields: dict[str, object])
 @given(keys)
 def test_every_key_that_can_be_read_can_be_asked_for(key: VirtualServerKey) -> None:
     assert codec.encode_key(key)
+
+
+def test_an_irregular_mask_differs_from_every_prefix() -> None:
+    irregular = VirtualServer(key=TCP, persistence=1, persistence_prefix=IRREGULAR_MASK)
+    for prefix in (None, 0, 24, 31):
+        assert codec.differences(irregular, attrs.evolve(irregular, persistence_prefix=prefix)) == (
+            "persistence_prefix",
+        )
+    assert codec.differences(irregular, irregular) == ()

@@ -237,7 +237,7 @@ def test_a_virtual_server_goes_with_its_real_servers(client: Client) -> None:
 
 
 @pytest.mark.parametrize("key", KEYS, ids=str)
-@pytest.mark.parametrize("forwarding", [Forwarding.MASQUERADE, Forwarding.DIRECT_ROUTE, Forwarding.TUNNEL])
+@pytest.mark.parametrize("forwarding", Forwarding)
 def test_a_real_server_keeps_its_port_and_forwarding(
     client: Client, key: VirtualServerKey, forwarding: Forwarding
 ) -> None:
@@ -250,7 +250,7 @@ def test_a_real_server_keeps_its_port_and_forwarding(
     assert holds(client, entry(whole.virtual_server, servers[0], servers[2]))
 
 
-@pytest.mark.parametrize("forwarding", [Forwarding.MASQUERADE, Forwarding.DIRECT_ROUTE, Forwarding.TUNNEL])
+@pytest.mark.parametrize("forwarding", Forwarding)
 def test_an_own_address_keeps_its_forwarding(client: Client, forwarding: Forwarding) -> None:
     four = entry(VirtualServer(key=TCP), real("127.0.0.1", 8080, forwarding=forwarding))
     six = entry(VirtualServer(key=UDP6), real("::1", 8080, forwarding=forwarding))

@@ -296,7 +296,7 @@ def test_a_part_is_as_fresh_as_the_whole(client: Client) -> None:
 
 
 def test_a_key_that_no_kernel_should_get_is_not_asked_for(client: Client) -> None:
-    with pytest.raises(ValueError, match="virtual server"):
+    with pytest.raises(Invalid, match="virtual server mark 0: key must be a mark from 1"):
         client.observe(only=[VirtualServerKey.by_mark(0)])
 
 

@@ -1,6 +1,7 @@
 """Clients of other network namespaces: each sees its own table, and the thread that opens one comes back."""
 
 import os
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from netlink.errors import Unavailable
 from netlink.ipvs import IPVS
-from netlink.namespace import Namespace, entered, path_of
+from netlink.namespace import Namespace, Pinned, path_of
 from netlink.requests import AddVirtualServer, Flush
 from netlink.types import VirtualServer, VirtualServerKey
 from tests.lab.hosts import Host, Lab
@@ -44,8 +45,11 @@ def test_a_namespace_is_a_name_a_path_or_a_process(namespace: Namespace, path: s
 
 def test_to_stay_is_no_change() -> None:
     before = own(), descriptors()
-    with entered(None):
+    here = Pinned()
+    with here.entered():
         assert own() == before[0]
+    here.close()
+    here.close()
     assert (own(), descriptors()) == before
 
 
@@ -65,8 +69,8 @@ def test_a_namespace_that_is_not_there_is_unavailable(namespace: Namespace, says
     with pytest.raises(Unavailable) as caught:
         IPVS(namespace)
     assert says in str(caught.value)
-    with pytest.raises(Unavailable), entered(namespace):
-        raise AssertionError
+    with pytest.raises(Unavailable):
+        Pinned(namespace)
     assert (own(), descriptors()) == before
 
 
@@ -151,10 +155,13 @@ def test_the_thread_comes_back_and_nothing_stays_open(hosts: tuple[Host, Host]) 
             list(ipvs.connections())
             assert own() == before[0]
         ipvs.close()
-    with pytest.raises(ZeroDivisionError), entered(hosts[0].namespace):
+    one, two = Pinned(hosts[0].namespace), Pinned(hosts[1].namespace)
+    with pytest.raises(ZeroDivisionError), one.entered():
         raise ZeroDivisionError
-    with entered(hosts[0].namespace), entered(hosts[1].namespace):
+    with one.entered(), two.entered():
         assert own() != before[0]
+    one.close()
+    two.close()
     assert (own(), descriptors()) == before
 
 
@@ -169,11 +176,12 @@ def test_a_file_that_is_no_network_namespace_is_unavailable(wrong: str) -> None:
 
 @pytest.mark.kernel
 def test_without_permission_it_says_what_is_missing(hosts: tuple[Host, Host]) -> None:
+    process = hosts[1].start(["sleep", "60"])
     before = own(), descriptors()
     found: list[str] = []
 
     def try_it() -> None:
-        for namespace in (hosts[0].namespace, os.getpid()):
+        for namespace in (hosts[0].namespace, process.pid):
             try:
                 IPVS(namespace)
             except Unavailable as error:
@@ -187,3 +195,35 @@ def test_without_permission_it_says_what_is_missing(hosts: tuple[Host, Host]) ->
     assert len(found) == 2
     assert all("takes CAP_SYS_ADMIN" in each for each in found), found
     assert (own(), descriptors()) == before
+
+
+@pytest.mark.kernel
+def test_a_client_stays_in_its_namespace_when_its_name_or_process_is_gone(hosts: tuple[Host, Host]) -> None:
+    subprocess.run(["ip", "netns", "add", "passing"], check=True)
+    process = hosts[1].start(["sleep", "60"])
+    try:
+        with IPVS("passing") as named, IPVS(process.pid) as ipvs:
+            add(named, TCP)
+            add(ipvs, UDP6)
+            subprocess.run(["ip", "netns", "delete", "passing"], check=True)
+            subprocess.run(["ip", "netns", "add", "passing"], check=True)
+            process.kill()
+            for client, key in ((named, TCP), (ipvs, UDP6)):
+                client._channel._reopen()  # noqa: SLF001 -- as after a lost answer
+                assert list(client.observe().table) == [key]
+                assert client.glance().virtual_servers == 1
+                assert list(client.connections()) == []
+                done(client, Flush())
+    finally:
+        subprocess.run(["ip", "netns", "delete", "passing"], check=True)
+
+
+@pytest.mark.kernel
+def test_a_client_stays_where_its_thread_was_when_it_was_opened(kernel: IPVS, hosts: tuple[Host, Host]) -> None:
+    add(kernel, TCP)
+    with hosts[0].inside():
+        kernel._channel._reopen()  # noqa: SLF001 -- as after a lost answer
+        assert list(kernel.observe().table) == [TCP]
+        assert kernel.glance().virtual_servers == 1
+        with IPVS() as there:
+            assert there.observe().table == {}

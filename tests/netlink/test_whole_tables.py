@@ -104,7 +104,13 @@ def virtual_server_line(virtual_server: VirtualServer) -> str:
 
 def real_server_line(key: VirtualServerKey, real_server: RealServer) -> str:
     """Return the line of ipvsadm -Sn, which leaves out thresholds, and the tunnel where another way is used."""
-    way = {Forwarding.MASQUERADE: "-m", Forwarding.TUNNEL: "-i", Forwarding.DIRECT_ROUTE: "-g"}
+    way = {
+        Forwarding.MASQUERADE: "-m",
+        Forwarding.TUNNEL: "-i",
+        Forwarding.DIRECT_ROUTE: "-g",
+        Forwarding.LOCAL: "-g",  # what it has no option for, it prints as it can
+        Forwarding.BYPASS: "(null)",
+    }
     where = place(real_server.key.address, real_server.key.port)
     words = [f"-a {option(key)} -r {where} {way[real_server.forwarding]} -w {real_server.weight}"]
     if real_server.forwarding is Forwarding.TUNNEL:
