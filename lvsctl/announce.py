@@ -96,7 +96,9 @@ def _troubles(cycle: Cycle) -> dict[tuple[str, str], str]:
                 if len(each.held) == 1
                 else f"{len(each.held)} real servers that serve are"
             )
-            troubles["hold", each.name] = f"no instance in Consul may serve; {kept} kept"
+            doubt = each.wanted.doubt if each.wanted else ""
+            why = f"Consul's answer is in doubt: {doubt}" if doubt else "no instance in Consul may serve"
+            troubles["hold", each.name] = f"{why}; {kept} kept"
         if each.owner is Owner.FOREIGN:
             remedy = f"delete it ({ipvsadm_delete(each)}) or take {each.name!r} out of the configuration"
             troubles["foreign_in_the_way", each.name] = f"{each.key} exists, is not ours, is not as wanted; {remedy}"

@@ -156,11 +156,12 @@ class Client:
         """Raise ConsulError now for a token or certificate file that cannot be used."""
         self._transport.check()
 
-    async def instances(self, query: Query, *, index: int = 0, wait: float = WAIT) -> Answer:
+    async def instances(self, query: Query, *, index: int = 0, wait: float = WAIT, consistent: bool = False) -> Answer:
         """Return the instances of a Consul service, failing ones included.
 
         With `index` above 0 Consul holds the answer back until something newer is there, at most `wait` seconds and
-        a sixteenth. The answer's index is 0 when Consul sent none that could be used.
+        a sixteenth. The answer's index is 0 when Consul sent none that could be used. With `consistent` the leader asks
+        its followers first whether it still is the leader.
         Raises ConsulRefused for every status but 200, ConsulError when there is no complete answer.
         """
         params = [("dc", query.datacenter), ("near", query.near)]
@@ -171,7 +172,7 @@ class Client:
         answer: Answer = await self._api.http.get(
             _answer,
             f"/v1/health/service/{query.service}",  # quoted by the transport, as all paths of python-consul2
-            [(name, value) for name, value in params if value],
+            [(name, value) for name, value in params if value] + ([("consistent", "")] if consistent else []),
             timeout=timeout,
         )
         return answer
@@ -181,10 +182,16 @@ def _answer(response: Response) -> Answer:
     if response.status != 200:
         text = response.body[:MAX_REFUSAL].decode("utf-8", "replace").strip() or "no text"
         raise ConsulRefused(response.status, text + _advice(response.status))
-    return decode_answer(response.body, index=_index(response.headers.get("X-Consul-Index", "")))
+    header = response.headers.get
+    return attrs.evolve(
+        decode_answer(response.body, index=_number(header("X-Consul-Index", ""))),
+        filtered=header("X-Consul-Results-Filtered-By-ACLs", "").lower() == "true",
+        leader=header("X-Consul-KnownLeader", "").lower() != "false",
+        last_contact=_number(header("X-Consul-LastContact", "")) / 1000,
+    )
 
 
-def _index(text: str) -> int:
+def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
 
 

@@ -6,7 +6,8 @@ The rules of a blocking query, in the order they are applied to an answer (Consu
    with our index back although it has news; it also says at once that Consul is back;
 2. no usable index: ask the next time without blocking, and not at once;
 3. the index went back (a restored or rebuilt Consul): start over from 0;
-4. the same content: no news, nobody is woken; and when Consul answered at once, do not ask again at once.
+4. the same content: no news, nobody is woken; and when Consul answered at once, do not ask again at once;
+5. so few instances that it may be a lie: ask once more, of a leader that makes sure it still is one (`doubt`).
 A failure is never emptiness: a query without a good answer is absent from `answers`.
 """
 
@@ -21,8 +22,9 @@ import attrs
 import structlog
 
 from lvsctl.consul.client import Client
+from lvsctl.consul.doubt import Belief, Doubt, believe
 from lvsctl.core.instance import Answer, Answers, Query
-from lvsctl.errors import ConsulError
+from lvsctl.errors import ConsulError, ConsulRefused
 
 FIRST_BACK_OFF: Final = 0.25  # seconds
 LONGEST_BACK_OFF: Final = 2.5  # seconds; with 2 s to the next SYN of a lost connection, work resumes within 5 s
@@ -50,7 +52,7 @@ class Watches:
     def __init__(self, client: Client, wake: Callable[[], None]) -> None:
         self._client = client
         self._wake = wake
-        self._answers: dict[Query, Answer] = {}
+        self._beliefs: dict[Query, Belief] = {}
         self._contacts: dict[Query, Contact] = {}
         self._tasks: dict[Query, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
@@ -59,8 +61,8 @@ class Watches:
 
     @property
     def answers(self) -> Answers:
-        """Return the last complete answers."""
-        return dict(self._answers)
+        """Return the last complete answers, each with why it is in doubt."""
+        return {query: belief.answer for query, belief in self._beliefs.items()}
 
     @property
     def contacts(self) -> Mapping[Query, Contact]:
@@ -70,7 +72,7 @@ class Watches:
     @property
     def complete(self) -> bool:
         """Tell whether every query was answered at least once."""
-        return self._wanted <= self._answers.keys()
+        return self._wanted <= self._beliefs.keys()
 
     def watch(self, queries: Iterable[Query]) -> None:
         """Watch exactly `queries`; the answers of those that stay are kept."""
@@ -78,8 +80,13 @@ class Watches:
         self._changed.set()
 
     def use(self, client: Client, replaced: Client) -> None:
-        """Ask `client` from now on and close `replaced`; the last answers stay until there are newer ones."""
+        """Ask `client` from now on and close `replaced`; the last answers stay until there are newer ones.
+
+        It may be another Consul, so an index of the old one says nothing about those of the new one.
+        """
         self._client = client
+        for query, belief in self._beliefs.items():
+            self._beliefs[query] = attrs.evolve(belief, answer=attrs.evolve(belief.answer, index=0))
         self._retired.append(replaced)
         self._changed.set()
 
@@ -91,7 +98,7 @@ class Watches:
                 await self._retire()
                 for query in self._tasks.keys() - self._wanted:
                     self._tasks.pop(query).cancel()
-                    self._answers.pop(query, None)
+                    self._beliefs.pop(query, None)
                     self._contacts.pop(query, None)
                 for query in sorted(self._wanted - self._tasks.keys()):
                     self._contacts.setdefault(query, Contact())
@@ -108,32 +115,49 @@ class Watches:
             await self._retired.pop().close()
 
     async def _watch(self, query: Query) -> None:
-        index, failures = 0, 0
+        index, failures, refused = 0, 0, False
         while True:
             asked = time.monotonic()
             try:
                 answer = await self._client.instances(query, index=index)
+                belief = believe(self._beliefs.get(query), answer, time.time(), refused=refused)
+                if belief.doubt is Doubt.UNCONFIRMED:
+                    belief = await self._confirmed(query, belief)
             except ConsulError as error:
                 index, failures = 0, failures + 1
+                refused = refused or (isinstance(error, ConsulRefused) and error.status == 403)
                 self._failed(query, str(error))
                 await asyncio.sleep(back_off(failures))
                 continue
-            failures = 0
-            news = self._answered(query, answer)
-            index = next_index(index, answer.index)
+            failures, refused = 0, False
+            news = self._believed(query, belief)
+            index = next_index(index, belief.answer.index)
             rest = (SHORTEST_POLL if news and index else IDLE_POLL) - (time.monotonic() - asked)
             await asyncio.sleep(max(0.0, rest))
 
-    def _answered(self, query: Query, answer: Answer) -> bool:
-        """Keep `answer`; return whether it says anything new."""
-        before = self._answers.get(query)
+    async def _confirmed(self, query: Query, belief: Belief) -> Belief:
+        """Return what to believe after a second answer; `belief` counts meanwhile where Consul does not give one."""
+        try:
+            answer = await self._client.instances(query, consistent=True)
+        except ConsulError:
+            self._believed(query, belief)
+            raise
+        return believe(belief, answer, time.time(), consistent=True)
+
+    def _believed(self, query: Query, belief: Belief) -> bool:
+        """Keep `belief`; return whether it says anything new."""
+        before = self._beliefs.get(query)
         failing_since = self._contacts[query].failing_since
         if failing_since is not None:
             log.info("consul_back", consul_service=query.service, after=f"{time.time() - failing_since:.1f}s")
         self._contacts[query] = Contact(last=time.time())
-        news = before is None or (before.instances, before.malformed) != (answer.instances, answer.malformed)
-        if news:  # else the same object stays: what was made of it is known to hold
-            self._answers[query] = answer
+        answer = belief.answer
+        news = before is None or _content(before.answer) != _content(answer)
+        if before is not None and not news:  # the same object stays: what was made of it is known to hold
+            answer = before.answer
+        self._beliefs[query] = attrs.evolve(belief, answer=answer)
+        _log_doubt(query, before, belief)
+        if news:
             log.debug("consul_answered", consul_service=query.service, instances=len(answer.instances))
             self._wake()
         return news
@@ -145,9 +169,27 @@ class Watches:
                 "consul_failed",
                 consul_service=query.service,
                 error=error,
-                kept="the last answer" if query in self._answers else "nothing, it never answered",
+                kept="the last answer" if query in self._beliefs else "nothing, it never answered",
             )
         self._contacts[query] = attrs.evolve(contact, failing_since=contact.failing_since or time.time(), error=error)
+
+
+def _content(answer: Answer) -> tuple[object, ...]:
+    """Return what of an answer is news when it changes."""
+    return answer.instances, answer.malformed, answer.doubt
+
+
+def _log_doubt(query: Query, before: Belief | None, belief: Belief) -> None:
+    doubted = before.answer.doubt if before else ""
+    if belief.answer.doubt and belief.answer.doubt != doubted:
+        log.warning(
+            "consul_doubted",
+            consul_service=query.service,
+            why=belief.answer.doubt,
+            kept="what serves and is not listed",
+        )
+    elif before is not None and doubted and not belief.answer.doubt:
+        log.info("consul_believed", consul_service=query.service, after=f"{time.time() - before.since:.1f}s")
 
 
 def next_index(sent: int, received: int) -> int:
@@ -176,7 +218,7 @@ async def ask_once(client: Client, queries: Iterable[Query]) -> Answers:
 
 async def _ask(client: Client, query: Query) -> Answer:
     try:
-        return await client.instances(query)
+        return believe(None, await client.instances(query), time.time()).answer
     except ConsulError as error:
         place = f" in datacenter {query.datacenter!r}" if query.datacenter else ""
         raise ConsulError(f"Consul service {query.service!r}{place}: {error}") from error

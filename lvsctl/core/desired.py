@@ -51,6 +51,7 @@ class Wanted:
     entry: TableEntry
     members: tuple[Member, ...]
     by_key: Mapping[RealServerKey, Member]  # the member behind each real server, the one nearest to serving
+    doubt: str = ""  # why Consul may have more instances than it says; empty when it is believed
     # Of what it was made: where all three are the same objects again, it is the same again.
     answer: Answer | None = attrs.field(default=None, eq=False, repr=False)
     limits: Limits | None = attrs.field(default=None, eq=False, repr=False)
@@ -132,6 +133,7 @@ def _wanted(config: VirtualServerConfig, answer: Answer, limits: Limits) -> Want
         entry=TableEntry(virtual_server=virtual_server_of(config), real_servers=_real_servers(config, members)),
         members=members + unreadable,
         by_key=_by_key(members),
+        doubt=answer.doubt,
         answer=answer,
         limits=limits,
     )

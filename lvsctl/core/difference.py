@@ -15,6 +15,7 @@ from lvsctl.core.admission import Rejected
 from lvsctl.core.cause import Cause, Kind, cause_of_absence, changes, name_of
 from lvsctl.core.decision import Decision, Step, VirtualServerDecision
 from lvsctl.core.drain import Draining
+from lvsctl.core.guard import why_held
 from lvsctl.core.ownership import Owner
 from lvsctl.core.words import real_server_words, virtual_server_words
 from netlink.requests import (
@@ -82,7 +83,8 @@ def _lines(each: VirtualServerDecision) -> Iterator[Line]:
     for key, real_server in sorted(each.held.items(), key=lambda pair: pair[0]):
         member = each.wanted.by_key.get(key) if each.wanted else None
         why = cause_of_absence(member).text if member else "no longer registered in Consul"
-        cause = Cause(kind=Kind.HELD, text=f"held, for nothing else would serve: {why}")
+        reason = why_held(each.wanted) if each.wanted else ""
+        cause = Cause(kind=Kind.HELD, text=f"held, for {reason}: {why}")
         yield _note(each, Sign.REMOVE, str(key), f"stays with weight {real_server.weight}", cause, differs=True)
     for member in each.wanted.members if each.wanted else ():
         if isinstance(member.verdict, Rejected):

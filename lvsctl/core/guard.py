@@ -6,6 +6,8 @@ would leave nothing that serves, those that serve now stay, and this is shown as
 Consul has one instance that passes; to empty a virtual server on purpose, remove it from the configuration.
 Instances that are registered but failing are kept rather than ones that are gone. What admission rejected is never
 kept: an address that must not be in the table is worse than an empty one.
+
+While Consul's answer is in doubt (`consul.doubt`), every one that serves and is not registered any more stays too.
 """
 
 from collections.abc import Set as AbstractSet
@@ -22,14 +24,21 @@ def held(wanted: Wanted, observed: RealServers, written: RealServers) -> RealSer
     deleted since; of the deleted ones only those that Consul still has, for an old ledger may remember addresses
     that are somebody else's by now.
     """
-    if any(serves(real_server) for real_server in wanted.entry.real_servers.values()):
+    if not wanted.doubt and any(serves(real_server) for real_server in wanted.entry.real_servers.values()):
         return {}
     ours = {key: real_server for key, real_server in written.items() if serves(real_server)}
     there = {key: ours.get(key, each) for key, each in observed.items() if serves(each) or key in ours}
+    gone = {key: each for key, each in there.items() if key not in wanted.by_key}
+    if wanted.doubt and (gone or any(serves(real_server) for real_server in wanted.entry.real_servers.values())):
+        return gone
     registered = wanted.by_key.keys() - _rejected(wanted)
     failing = {key: each for key, each in (ours | there).items() if key in registered}
-    gone = {key: each for key, each in there.items() if key not in wanted.by_key}
     return failing or gone
+
+
+def why_held(wanted: Wanted) -> str:
+    """Return why real servers are held, in words."""
+    return f"Consul's answer is in doubt ({wanted.doubt})" if wanted.doubt else "nothing else would serve"
 
 
 def may_remove(intended: RealServers, observed: RealServers, refused: AbstractSet[RealServerKey]) -> bool:

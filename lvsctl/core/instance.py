@@ -93,7 +93,11 @@ class Answer:
 
     instances: tuple[Instance, ...] = ()
     malformed: tuple[Malformed, ...] = ()
-    index: int = 0  # X-Consul-Index, for reading the journal of causes
+    index: int = 0  # X-Consul-Index
+    filtered: bool = False  # Consul left out what the token may not read; says so from 1.11 on
+    leader: bool = True  # the server that answered knows a leader, or does not say
+    last_contact: float = 0.0  # seconds since it heard its leader; 0 where it does not say
+    doubt: str = ""  # why it may list too few instances, in words; empty when it is believed
 
 
 Answers = Mapping[Query, Answer]

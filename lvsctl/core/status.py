@@ -15,7 +15,7 @@ from lvsctl.core.admission import Admitted, Rejected
 from lvsctl.core.decision import NO_USAGE, Decision, VirtualServerDecision
 from lvsctl.core.desired import Member
 from lvsctl.core.difference import ipvsadm_delete
-from lvsctl.core.guard import serves
+from lvsctl.core.guard import serves, why_held
 from lvsctl.core.instance import Health, Instance
 from lvsctl.core.ownership import Owner
 from lvsctl.core.words import virtual_server_words, word
@@ -238,7 +238,7 @@ def _state(each: VirtualServerDecision, *, serving: int, wanted: int, refused: b
 def _note(each: VirtualServerDecision, state: State, local: AbstractSet[Address]) -> str:
     notes = []
     if state is State.HELD:
-        notes.append(f"{_nobody(each)}; the last serving real servers stay")
+        notes.append(_why_held(each))
     if state is State.LEAVING:
         notes.append("no longer in the configuration")
     if state is State.EMPTY:
@@ -246,6 +246,12 @@ def _note(each: VirtualServerDecision, state: State, local: AbstractSet[Address]
     if each.key.address is not None and each.key.address not in local:
         notes.append(f"{each.key.address} is on no interface of this machine")
     return "; ".join(notes)
+
+
+def _why_held(each: VirtualServerDecision) -> str:
+    if each.wanted and each.wanted.doubt:
+        return f"{len(each.held)} kept, for {why_held(each.wanted)}"
+    return f"{_nobody(each)}; the last serving real servers stay"
 
 
 def _nobody(each: VirtualServerDecision) -> str:
@@ -284,7 +290,7 @@ def _real_servers(each: VirtualServerDecision, observed: Observed) -> tuple[Real
 def _place(each: VirtualServerDecision, key: RealServerKey, member: Member | None) -> tuple[Place, str]:
     if key in each.held:
         why = _absent(member)[1] if member else "no longer registered in Consul"
-        return Place.HELD, f"kept, for nothing else would serve: {why}"
+        return Place.HELD, f"kept, for {why_held(each.wanted)}: {why}" if each.wanted else why
     if key in each.leaving:
         why = each.leaving_causes[key].text if member is None else _absent(member)[1]
         return Place.DRAINING, why

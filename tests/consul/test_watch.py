@@ -215,6 +215,81 @@ async def test_a_flood_of_news_is_asked_for_a_bounded_number_of_times() -> None:
         assert loop.time() - began > 19 * 0.015
 
 
+# --- answers in doubt -----------------------------------------------------------------------------------------------
+
+
+async def test_so_few_instances_are_believed_when_a_leader_confirms_it_and_nobody_is_woken_before() -> None:
+    blocking = Blocking((instance(1), instance(2), instance(3)))
+    async with consul(blocking) as server, watching(server, RECO) as all_of_it:
+        await server.came(2)
+        woken = all_of_it.woken.count
+        await blocking.change(instance(3))
+        await all_of_it.woken.until(lambda: names(all_of_it.watches.answers[RECO]) == ["reco-3"])
+        assert ["consistent" in request.query for request in server.requests] == [False, False, True]
+        assert all_of_it.watches.answers[RECO].doubt == ""
+        assert all_of_it.woken.count == woken + 1
+
+
+async def test_so_few_instances_are_in_doubt_until_a_leader_confirms_it() -> None:
+    blocking = Blocking((instance(1), instance(2), instance(3)))
+    confirming = asyncio.Event()
+
+    async def leaderless(request: web.Request) -> web.StreamResponse:
+        if "consistent" in request.query and not confirming.is_set():
+            return web.Response(status=500, text="No cluster leader")
+        return await blocking(request)
+
+    async with consul(leaderless) as server, watching(server, RECO) as all_of_it:
+        watches = all_of_it.watches
+        await server.came(2)
+        await blocking.change()
+        await all_of_it.woken.until(lambda: bool(watches.answers[RECO].doubt))
+        assert names(watches.answers[RECO]) == []
+        assert "lists 0 of 3 instances" in watches.answers[RECO].doubt
+        assert "No cluster leader" in watches.contacts[RECO].error
+        confirming.set()
+        await all_of_it.woken.until(lambda: not watches.answers[RECO].doubt)
+        assert watches.contacts[RECO].failing_since is None
+
+
+async def test_an_empty_answer_after_a_refused_token_is_in_doubt() -> None:
+    blocking = Blocking((instance(1),))
+    async with consul(blocking) as server, watching(server, RECO) as all_of_it:
+        await server.came(2)
+        server.answering = refusing(403, "ACL not found")
+        await blocking.change(instance(1))
+        await server.came(4)
+        server.answering = Blocking((), index=20)
+        await all_of_it.woken.until(lambda: "refused the token" in all_of_it.watches.answers[RECO].doubt)
+
+
+async def test_what_consul_says_of_its_leader_and_of_permissions_is_heard() -> None:
+    headers = {
+        "X-Consul-Index": "7",
+        "X-Consul-KnownLeader": "false",
+        "X-Consul-LastContact": "12500",
+        "X-Consul-Results-Filtered-By-ACLs": "true",
+    }
+
+    async def said(_request: web.Request) -> web.StreamResponse:
+        return web.json_response([], headers=headers)
+
+    async with consul(said) as server, Client(ConsulConfig(address=server.address)) as client:
+        found = await client.instances(RECO)
+        assert (found.leader, found.last_contact, found.filtered) == (False, 12.5, True)
+        server.answering = always()
+        found = await client.instances(RECO)
+        assert (found.leader, found.last_contact, found.filtered) == (True, 0.0, False)
+
+
+async def test_asking_once_tells_what_is_in_doubt() -> None:
+    async def filtered(_request: web.Request) -> web.StreamResponse:
+        return web.json_response([], headers={"X-Consul-Results-Filtered-By-ACLs": "true"})
+
+    async with consul(filtered) as server, Client(ConsulConfig(address=server.address)) as client:
+        assert "node:read" in (await ask_once(client, [RECO]))[RECO].doubt
+
+
 # --- what is watched ------------------------------------------------------------------------------------------------
 
 

@@ -2,21 +2,23 @@
 
 from ipaddress import ip_network
 
+import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lvsctl.config import SafetyConfig
 from lvsctl.core.desired import Wanted, desired
-from lvsctl.core.guard import held
+from lvsctl.core.guard import held, why_held
 from lvsctl.core.instance import Health, Instance
 from netlink.types import Forwarding, RealServer, RealServerKey, TableEntry
 from tests import strategies
 from tests.values import answers_of, config_of, configured, entry, failing, instance, limits, real, real_key
 
 
-def wanted(*instances: Instance, tags: tuple[str, ...] = ()) -> Wanted:
+def wanted(*instances: Instance, tags: tuple[str, ...] = (), doubt: str = "") -> Wanted:
     config = config_of(configured(tags=tags))
-    return desired(config, answers_of(config, *instances), limits(config))["reco"]
+    answers = {query: attrs.evolve(answer, doubt=doubt) for query, answer in answers_of(config, *instances).items()}
+    return desired(config, answers, limits(config))["reco"]
 
 
 def stays(found: Wanted, *real_servers: RealServer) -> set[RealServerKey]:
@@ -29,6 +31,19 @@ def test_nothing_is_held_while_one_passes() -> None:
 
 def test_an_empty_answer_leaves_all_that_serve() -> None:
     assert stays(wanted(), real(1), real(2, 0), real(3, 5)) == {real_key(1), real_key(3)}
+
+
+def test_while_an_answer_is_in_doubt_what_is_gone_stays_and_what_fails_does_not() -> None:
+    found = wanted(instance(1), failing(2), doubt="the index went back")
+    assert stays(found, real(1), real(2), real(3), real(4, 0)) == {real_key(3)}
+    assert why_held(found) == "Consul's answer is in doubt (the index went back)"
+    assert stays(wanted(instance(1), failing(2)), real(1), real(2), real(3)) == set()
+
+
+def test_while_an_answer_is_in_doubt_the_last_that_serves_stays_too() -> None:
+    assert stays(wanted(failing(1), doubt="x"), real(1)) == {real_key(1)}
+    assert stays(wanted(failing(1), doubt="x"), real(1), real(2)) == {real_key(2)}
+    assert stays(wanted(doubt="x"), real(1), real(2)) == {real_key(1), real_key(2)}
 
 
 def test_registered_ones_are_kept_rather_than_ones_that_are_gone() -> None:

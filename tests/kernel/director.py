@@ -80,14 +80,14 @@ class Director:
         """Tell whether the daemon runs."""
         return self.process is not None and self.process.running
 
-    def write(self, text: str, *, vip: str = "", head: str = "", daemon: str = AUDITED) -> None:
+    def write(self, text: str, *, vip: str = "", head: str = "", daemon: str = AUDITED, consul: str = "") -> None:
         """Write the file: `text` has the virtual servers and [defaults]; the rest is this scene's.
 
-        `vip` is the interface of [vip], none when empty; `head` takes more tables, such as [safety], and `daemon` more
-        lines of [daemon].
+        `vip` is the interface of [vip], none when empty; `head` takes more tables, such as [safety], `daemon` and
+        `consul` more lines of those.
         """
         tables = [
-            f'[consul]\naddress = "{self.scene.consul.url}"',
+            f'[consul]\naddress = "{self.scene.consul.url}"\n{consul}',
             f'[daemon]\nstate_directory = "{self.state}"\ncontrol_socket = "{self.socket}"\n{daemon}',
             f'[vip]\ninterface = "{vip}"' if vip else "",
         ]

@@ -163,13 +163,16 @@ class ConsulAgent:
         self.stop()
         self.start()
 
-    def reload(self) -> None:
-        """Have it read its files again; it has when this returns.
+    def reload(self, *, wait: bool = True) -> None:
+        """Have it read its files again; it has when this returns, unless `wait` is False (SIGHUP).
 
-        SIGHUP would not tell when it has. Meanwhile the agent knows no instance, and a deregistration is refused
-        ("Unknown service") for one that comes back from its own file a moment later.
+        Meanwhile the agent knows no instance, and a deregistration is refused ("Unknown service") for one that comes
+        back from its own file a moment later.
         """
-        self.put("/v1/agent/reload")
+        if wait:
+            self.put("/v1/agent/reload")
+        else:
+            self._running().signal(signal.SIGHUP)
 
     def _running(self) -> Process:
         assert self.process is not None, f"the Consul agent on {self.host.name} was not started"
@@ -177,11 +180,11 @@ class ConsulAgent:
 
     # Registration by file
 
-    def write(self, registration: Registration) -> None:
-        """Put the instance's file in place and reload."""
+    def write(self, registration: Registration, *, wait: bool = True) -> None:
+        """Put the instance's file in place and reload; without `wait` an agent that cannot answer is told, too."""
         path = self.files / f"{registration.id}.json"
         path.write_text(json.dumps({"service": registration.definition()}), encoding="utf-8")
-        self.reload()
+        self.reload(wait=wait)
 
     def remove(self, instance: str) -> None:
         """Remove the file of the instance with this id and reload."""

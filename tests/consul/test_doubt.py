@@ -1,0 +1,147 @@
+"""Which answers are believed: what they add always, that something is gone only when nothing speaks against it."""
+
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lvsctl.consul.doubt import HOLD, STALE, Belief, Doubt, believe
+from lvsctl.core.instance import Answer, Malformed
+from tests.values import NOW, failing, instance
+
+
+def answer(*numbers: int, index: int = 10, **changes: Any) -> Answer:  # noqa: ANN401 - whatever it takes
+    return Answer(instances=tuple(instance(number) for number in numbers), index=index, **changes)
+
+
+def believed(*numbers: int, index: int = 10, **changes: Any) -> Belief:  # noqa: ANN401 - whatever it takes
+    belief = believe(None, answer(*numbers, index=index, **changes), NOW)
+    assert belief.doubt is None
+    return belief
+
+
+numbers = st.lists(st.integers(1, 6), max_size=6, unique=True)
+answers = st.builds(
+    lambda numbers, index, filtered, leader, age: answer(
+        *numbers, index=index, filtered=filtered, leader=leader, last_contact=age
+    ),
+    numbers,
+    st.integers(0, 12),
+    st.booleans(),
+    st.sampled_from((True, True, False)),
+    st.sampled_from((0.0, 0.0, STALE, STALE + 1)),
+)
+readings = st.lists(st.tuples(answers, st.sampled_from((0.0, 1.0, HOLD)), st.booleans(), st.booleans()), max_size=8)
+
+
+@given(readings=readings)
+def test_whatever_comes_the_content_is_consuls_and_a_doubt_has_words(
+    readings: list[tuple[Answer, float, bool, bool]],
+) -> None:
+    belief, now = None, NOW
+    for read, pause, refused, consistent in readings:
+        now += pause
+        belief = believe(belief, read, now, refused=refused, consistent=consistent)
+        assert attrs.evolve(belief.answer, doubt="") == read
+        assert bool(belief.answer.doubt) == (belief.doubt is not None)
+        assert {each.identity for each in read.instances} <= belief.known
+
+
+@given(readings=readings, numbers=numbers)
+def test_a_doubt_ends_with_all_that_was_known_or_with_time(
+    readings: list[tuple[Answer, float, bool, bool]], numbers: list[int]
+) -> None:
+    belief = None
+    for read, _, refused, consistent in readings:
+        belief = believe(belief, read, NOW, refused=refused, consistent=consistent)
+    everything = answer(1, 2, 3, 4, 5, 6, index=13)
+    assert believe(belief, everything, NOW).doubt is None
+    assert believe(belief, answer(*numbers, index=13), NOW + HOLD, consistent=True).doubt is None
+
+
+@given(before=numbers, now=numbers)
+def test_the_loss_of_half_is_believed_at_once_and_of_more_when_a_leader_confirms_it(
+    before: list[int], now: list[int]
+) -> None:
+    lost = set(before) - set(now)
+    read = answer(*now, index=11)
+    belief = believe(believed(*before), read, NOW)
+    if lost and (len(lost) * 2 > len(before) or not now):
+        assert belief.doubt is Doubt.UNCONFIRMED
+        assert f"lists {len(now)} of {len(before)} instances" in belief.answer.doubt
+        assert believe(belief, read, NOW, consistent=True).doubt is None
+    else:
+        assert belief.doubt is None
+
+
+def test_a_failing_instance_is_not_gone() -> None:
+    read = attrs.evolve(answer(index=3), instances=(failing(1), failing(2)))
+    assert believe(believed(1, 2), read, NOW).doubt is None
+
+
+def test_an_unreadable_instance_is_not_gone() -> None:
+    one = instance(1)
+    broken = Malformed(node=one.node, instance_id=one.instance_id, reason="Port is 'x'")
+    assert believe(believed(1), Answer(malformed=(broken,), index=3), NOW).doubt is None
+
+
+def test_after_a_loss_of_data_nothing_is_gone_until_all_are_back_or_the_hold_is_over() -> None:
+    belief = believe(believed(1, 2, 3, 4, index=81), answer(1, 2, 3, index=8), NOW)
+    assert belief.doubt is Doubt.CONTRADICTED
+    assert "index went back from 81 to 8" in belief.answer.doubt
+    belief = believe(belief, answer(index=9), NOW + 20, consistent=True)
+    assert belief.doubt is Doubt.CONTRADICTED, "a leader that lost its data confirms that it has none"
+    belief = believe(belief, answer(1, 2, 5, index=12), NOW + 90)
+    assert belief.doubt is Doubt.CONTRADICTED
+    assert belief.since == NOW
+    assert believe(belief, answer(1, 2, 3, 4, 5, index=13), NOW + 91).doubt is None
+    late = believe(belief, answer(1, 2, 5, index=13), NOW + HOLD)
+    assert late.doubt is Doubt.UNCONFIRMED
+    assert believe(late, answer(1, 2, 5, index=13), NOW + HOLD, consistent=True).doubt is None
+
+
+def test_what_goes_under_an_unchanged_index_is_not_gone() -> None:
+    belief = believe(believed(1, 2, 3), answer(1, 2), NOW)
+    assert belief.doubt is Doubt.CONTRADICTED
+    assert "stayed at 10" in belief.answer.doubt
+    assert believe(belief, answer(1, 2), NOW + 30, consistent=True).doubt is Doubt.CONTRADICTED
+
+
+def test_most_of_them_missing_after_a_refused_token_are_not_gone() -> None:
+    belief = believe(believed(1, 2, 3), answer(1, index=11), NOW, refused=True)
+    assert belief.doubt is Doubt.CONTRADICTED
+    assert "refused the token" in belief.answer.doubt
+    assert believe(belief, answer(1, index=12), NOW, consistent=True).doubt is Doubt.CONTRADICTED
+    assert believe(believed(1, 2, 3), answer(1, 2, index=11), NOW, refused=True).doubt is None
+
+
+def test_a_permission_that_is_lost_is_doubted_for_as_long_as_it_is() -> None:
+    belief = believe(believed(1, 2, 3), answer(1, index=11, filtered=True), NOW)
+    for pause in (1.0, HOLD, 10 * HOLD):
+        belief = believe(belief, answer(1, index=11, filtered=True), NOW + pause, consistent=True)
+        assert belief.doubt is Doubt.FILTERED
+        assert "node:read and service:read" in belief.answer.doubt
+    assert believe(belief, answer(1, 2, 3, index=12), NOW + 1).doubt is None
+
+
+def test_a_token_that_never_could_read_it_all_is_doubted_at_the_start_only() -> None:
+    belief = believe(None, answer(1, 2, index=11, filtered=True), NOW)
+    assert belief.doubt is Doubt.FILTERED
+    assert believe(belief, answer(1, 2, index=11, filtered=True), NOW + HOLD - 1).doubt is Doubt.FILTERED
+    belief = believe(belief, answer(1, 2, index=11, filtered=True), NOW + HOLD)
+    assert belief.doubt is None
+    assert believe(belief, answer(1, index=12, filtered=True), NOW + HOLD).doubt is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"leader": False}, "knows no leader"), ({"last_contact": STALE + 1}, "heard its leader 11 s ago")],
+)
+def test_a_server_without_a_leader_is_doubted_while_it_has_none(changes: dict[str, Any], words: str) -> None:
+    belief = believe(believed(1, 2), answer(1, **changes), NOW)
+    assert belief.doubt is Doubt.STALE
+    assert words in belief.answer.doubt
+    assert believe(belief, answer(1, **changes), NOW + 10 * HOLD, consistent=True).doubt is Doubt.STALE
+    assert believe(belief, answer(1, 2, index=11), NOW + 1).doubt is None
