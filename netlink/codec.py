@@ -6,12 +6,12 @@ Values that only another tool can have put into the table, such as an unknown fl
 nothing this package would write; they never make the rest unreadable. Source: include/uapi/linux/ip_vs.h.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address
 from typing import Any, Final, NamedTuple
 
 from netlink import framing, wire
-from netlink.bulk import Counters, Decoder
+from netlink.bulk import Decoder, Piece
 from netlink.checks import key_problem, type_problem
 from netlink.compiler import REFUSED, packer, problem_of
 from netlink.errors import Invalid, Malformed
@@ -285,14 +285,14 @@ def daemon_decoder() -> Decoder:
     return Decoder(DAEMON, _CMD_DAEMON)
 
 
-def traffic(counters: Counters) -> Traffic:
-    """Return the counters of a virtual server."""
-    return _new(Traffic, counters)
+def traffic(pieces: Iterable[Piece]) -> list[Traffic]:
+    """Return the counters of virtual servers."""
+    return [_new(Traffic, counters) for _, counters in pieces]
 
 
-def usage(counters: Counters) -> RealServerUsage:
-    """Return the counters of a real server."""
-    return _new(RealServerUsage, counters)
+def usage(pieces: Iterable[Piece]) -> list[RealServerUsage]:
+    """Return the counters of real servers."""
+    return [_new(RealServerUsage, counters) for _, counters in pieces]
 
 
 _information: Final = Decoder(INFORMATION, 0)

@@ -176,7 +176,7 @@ class Reader:
             datagrams,
             settings,
             [known[each] if each in known else self._service.value(each) for each in settings],
-            [codec.traffic(counters) for _, counters in pieces],
+            codec.traffic(pieces),
         )
 
     def _read_real_servers(self, virtual_server: VirtualServer) -> _Destinations:
@@ -211,10 +211,8 @@ class Reader:
             real_servers = [known[each] if each in known else self._destination.value(each) for each in settings]
             by_key = {real_server.key: real_server for real_server in real_servers}
             entry = TableEntry(virtual_server=entry.virtual_server, real_servers=by_key)
-        usage = [codec.usage(counters) for _, counters in pieces]
-        return _Destinations(
-            last.request, datagrams, settings, real_servers, entry, dict(zip(entry.real_servers, usage, strict=False))
-        )
+        usage = dict(zip(entry.real_servers, codec.usage(pieces), strict=False))
+        return _Destinations(last.request, datagrams, settings, real_servers, entry, usage)
 
     def _dump(
         self,

@@ -65,13 +65,13 @@ def real_server_answer(real_server: RealServer) -> framing.Message:
 def read_virtual_server(message: framing.Message) -> tuple[VirtualServer, Traffic]:
     decoder = codec.service_decoder()
     settings, counters = decoder.piece(message)
-    return decoder.value(settings), codec.traffic(counters)
+    return decoder.value(settings), codec.traffic([(settings, counters)])[0]
 
 
 def read_real_server(message: framing.Message) -> tuple[RealServer, RealServerUsage]:
     decoder = codec.destination_decoder()
     settings, counters = decoder.piece(message)
-    return decoder.value(settings), codec.usage(counters)
+    return decoder.value(settings), codec.usage([(settings, counters)])[0]
 
 
 def octets(text: str) -> bytes:
@@ -232,7 +232,7 @@ def test_counters_are_those_of_their_own_message() -> None:
         messages.append(bytes(changed))
     pieces, end = codec.destination_decoder().split(b"".join(messages))
     assert end == len(DUMPED_REAL_SERVER) * 29
-    found = [codec.usage(counters) for _, counters in pieces]
+    found = codec.usage(pieces)
     assert [(usage.active, usage.out_byte_rate) for usage in found] == [(n, n << 33) for n in range(1, 30)]
 
 
