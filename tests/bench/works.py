@@ -30,7 +30,7 @@ class Effort:
     slow_rounds: int  # of what takes seconds
 
 
-FULL: Final = Effort(rounds=9, slow_rounds=3)
+FULL: Final = Effort(rounds=25, slow_rounds=3)
 QUICK: Final = Effort(rounds=3, slow_rounds=1)
 
 
