@@ -130,8 +130,20 @@ def real_server_problem(real_server: RealServer) -> str | None:
         return f"it is no RealServerKey but {shown(key)}"
     if (problem := _address_problem(key.address)) is not None:
         return problem
-    if real_server.tunnel_type == Tunnel.GUE and real_server.tunnel_port == 0:
-        return "tunnel_type 1 (gue) needs a tunnel_port"
+    return _tunnel_problem(real_server)
+
+
+def _tunnel_problem(real_server: RealServer) -> str | None:
+    """Return what the kernel would keep of a tunnel and never look at, or cannot do without."""
+    kind, flags = real_server.tunnel_type, int(real_server.tunnel_flags)
+    if kind == Tunnel.GUE:
+        return "tunnel_type 1 (gue) needs a tunnel_port" if real_server.tunnel_port == 0 else None
+    if real_server.tunnel_port != 0:
+        return f"tunnel_port {shown(real_server.tunnel_port)} means nothing but with gue"
+    if kind == Tunnel.IPIP and flags & (TunnelFlag.CHECKSUM | TunnelFlag.REMOTE_CHECKSUM):
+        return f"tunnel_flags {flags} mean nothing with ipip"
+    if kind == Tunnel.GRE and flags & TunnelFlag.REMOTE_CHECKSUM:
+        return f"tunnel_flags {flags} ask for the remote checksum, which only gue has"
     return None
 
 

@@ -58,6 +58,9 @@ def virtual_servers(draw: st.DrawFn, keys: st.SearchStrategy[VirtualServerKey] =
     )
 
 
+TUNNEL_FLAGS = {Tunnel.IPIP: 0, Tunnel.GRE: 1, Tunnel.GUE: 3}  # the highest that mean something
+
+
 @st.composite
 def real_servers(draw: st.DrawFn, addresses: st.SearchStrategy[Address] = addresses) -> RealServer:
     """Draw a real server."""
@@ -70,8 +73,8 @@ def real_servers(draw: st.DrawFn, addresses: st.SearchStrategy[Address] = addres
         upper_threshold=upper,
         lower_threshold=draw(st.integers(0, upper)),
         tunnel_type=tunnel_type,
-        tunnel_port=draw(st.integers(1 if tunnel_type is Tunnel.GUE else 0, 65535)),
-        tunnel_flags=TunnelFlag(draw(st.integers(0, 3))),
+        tunnel_port=draw(st.integers(1, 65535)) if tunnel_type is Tunnel.GUE else 0,
+        tunnel_flags=TunnelFlag(draw(st.integers(0, TUNNEL_FLAGS[tunnel_type]))),
     )
 
 
