@@ -8,6 +8,9 @@ Walking the attributes of every message costs more than the kernel's own work. B
 laid out alike, on whatever kernel and architecture. So the first is walked, and of what the walk found a struct is
 made that takes the others apart in one call, with a mask of all bytes that must not differ: the headers of the
 attributes. A message whose masked bytes differ is walked like the first. Both ways give the same, in different times.
+
+Where a datagram differs in nothing but counters from one that was read before, as with any table that has traffic, only
+those are taken from it (`again`).
 """
 
 import struct
@@ -58,6 +61,13 @@ class _Shape:
         mask, pattern = self._numbers[count]
         return int.from_bytes(messages, "little") & mask == pattern
 
+    def agree(self, messages: bytes, others: bytes, count: int) -> bool:
+        """Tell whether `count` messages, at most _CHUNK, are the same as `others` in every byte that is fixed."""
+        if count not in self._numbers:
+            self.fits(messages, count)
+        differing = int.from_bytes(messages, "little") ^ int.from_bytes(others, "little")
+        return differing & self._numbers[count][0] == 0
+
 
 @attrs.frozen
 class _Split:
@@ -67,6 +77,8 @@ class _Split:
     items: struct.Struct
     settings_of: Pick
     counters_of: Pick
+    still: _Shape  # all that does not move: neither counters nor what nobody reads
+    counters: struct.Struct | None  # what takes the counters alone; None where one is missing or out of order
 
 
 @attrs.frozen
@@ -107,6 +119,22 @@ class Decoder:
             found += pieces
             offset += len(pieces) * length
         return found, offset
+
+    def again(self, datagram: bytes, before: bytes) -> list[Counters] | None:
+        """Return the counters of each message of `datagram`; None unless it is `before`, but for counters.
+
+        `before` was split, from its beginning to its end.
+        """
+        (length,) = _LENGTH.unpack_from(datagram)
+        if len(before) != len(datagram) or length < _HEAD or len(datagram) % length:
+            return None
+        head = datagram[:_HEAD]
+        if not all(datagram.startswith(head, offset) for offset in range(0, len(datagram), length)):
+            return None
+        for split in self._splits.get(length, ()):
+            if split.counters is not None and _only_counters_differ(split, length, datagram, before):
+                return list(split.counters.iter_unpack(datagram))
+        return None
 
     def piece(self, message: framing.Message) -> Piece:
         """Return settings and counters of one message that came alone."""
@@ -215,7 +243,10 @@ class Decoder:
         if split is None:
             return None
         shape, items = split
-        return _Split(shape, items, _pick(sorted(set(settings))), _pick_or_zero(counters))
+        alone = drawn.only(counters) if -1 not in counters and counters == sorted(set(counters)) else None
+        return _Split(
+            shape, items, _pick(sorted(set(settings))), _pick_or_zero(counters), still=drawn.still(), counters=alone
+        )
 
     # ---- settings
 
@@ -240,6 +271,7 @@ class _Drawing:
     def __init__(self, sample: bytes, *, head: int = 0) -> None:
         self._sample = sample
         self._fixed = bytearray(len(sample))
+        self._still = bytearray(b"\1" * len(sample))
         self._codes = [f"{head}s"] if head else []
         self._items = len(self._codes)
         self._odd = False
@@ -253,6 +285,7 @@ class _Drawing:
     def skip(self, place: framing.Place) -> None:
         """Draw an attribute that nobody reads."""
         self.fix(place.start, place.payload)
+        self._move(place)
         self._codes.append(f"{padded(place.end - place.payload)}x")
 
     def whole(self, place: framing.Place) -> int:
@@ -278,12 +311,32 @@ class _Drawing:
         size = place.end - place.payload
         if size not in (4, 8):  # one that is not the last of its number, so nobody has looked at it
             self._odd = True
+        self._move(place)
         return self.item(place, "Q" if size == 8 else "I")
+
+    def _move(self, place: framing.Place) -> None:
+        """Draw a payload that may be another in a message with the same settings."""
+        self._still[place.payload : place.end] = bytes(place.end - place.payload)
 
     def _item(self, code: str) -> int:
         self._codes.append(code)
         self._items += 1
         return self._items - 1
+
+    def only(self, items: Sequence[int]) -> struct.Struct:
+        """Return the struct that takes nothing but `items`, which are in order."""
+        codes, item = [], 0
+        for code in self._codes:
+            if code.removesuffix("x").isdigit():  # bytes that are no item
+                codes.append(code)
+            else:
+                codes.append(code if item in items else f"{struct.calcsize(f'={code}')}x")
+                item += 1
+        return struct.Struct("=" + "".join(codes))
+
+    def still(self) -> _Shape:
+        """Return what does not move between two messages with the same settings."""
+        return _Shape(self._sample, bytes(self._still))
 
     def done(self) -> tuple[_Shape, struct.Struct] | None:
         """Return shape and struct; None where the attributes do not fill the sample exactly."""
@@ -291,6 +344,19 @@ class _Drawing:
         if self._odd or items.size != len(self._sample):
             return None
         return _Shape(self._sample, bytes(self._fixed)), items
+
+
+def _only_counters_differ(split: _Split, length: int, datagram: bytes, before: bytes) -> bool:
+    """Tell whether two datagrams with messages of this length are laid out so, and differ in counters alone."""
+    step = _CHUNK * length
+    for start in range(0, len(datagram), step):
+        messages = datagram[start : start + step]
+        count = len(messages) // length
+        if not split.shape.fits(messages, count):
+            return False
+        if not split.still.agree(messages, before[start : start + step], count):
+            return False
+    return True
 
 
 def _learned(by_length: dict[int, list[T]], length: int) -> list[T]:

@@ -31,8 +31,11 @@ _ACKNOWLEDGEMENT: Final = struct.Struct("=IHHIIi")  # netlink's header and the e
 
 CLOSED: Final = "this client is closed"
 
-Take = Callable[[bytes, int], int]
-"""Reads the message at an offset of a datagram, and those after it that it can; returns where it stopped."""
+Take = Callable[[bytes, int, bytes], int]
+"""Reads the message at an offset of a datagram, and those after it that it can; returns where it stopped.
+
+The third is the datagram in the same place of an earlier dump, empty where there is none, or not at the beginning.
+"""
 
 _DUMPS: Final = 0  # the sequence number of every dump: two dumps of an unchanged table are the same bytes
 
@@ -103,7 +106,8 @@ class Channel:
                 elif datagram == self._end:
                     return datagrams
                 else:
-                    read, ended = self._read(operation, target, datagram, take)
+                    before = known[place] if place < len(known) else b""
+                    read, ended = self._read(operation, target, datagram, before, take)
                     if read:
                         datagrams.append(datagram[:read])
                     elif ended:
@@ -114,7 +118,7 @@ class Channel:
             self._reopen()  # the rest of this dump would block the next one with EBUSY
             raise
 
-    def _read(self, operation: str, target: object, datagram: bytes, take: Take) -> tuple[int, bool]:
+    def _read(self, operation: str, target: object, datagram: bytes, before: bytes, take: Take) -> tuple[int, bool]:
         """Have `take` read the messages of a datagram; return how far that was, and whether the dump ended there.
 
         As IPVS dumps, the end has a datagram of its own, but no rule says so. Answers to other requests are not read.
@@ -133,7 +137,7 @@ class Channel:
                 number = framing.errno_of(framing.Message(header.kind, header.flags, _DUMPS, payload))
                 raise_errno(operation, str(target), number)
                 return offset, True
-            offset = take(datagram, offset)
+            offset = take(datagram, offset, b"" if offset else before)
         return offset, False
 
     def batch(self, packed: bytes, first: int, last: int, what: Sequence[object]) -> dict[int, int]:

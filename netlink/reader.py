@@ -18,6 +18,7 @@ meant is known and the same values are given again. Where only counters differ, 
 
 import errno
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Final, TypeVar
 
 import attrs
@@ -145,7 +146,7 @@ class Reader:
     def _dump_services(self, channel: Channel, last: _Services) -> _Services:
         """Return all virtual servers; `last` where they are the same, counters and all."""
         datagrams, pieces = self._dump(
-            "read virtual servers", "", self._request, self._service, known=last.datagrams, channel=channel
+            "read virtual servers", "", self._request, self._service, known=last, channel=channel
         )
         if datagrams == last.datagrams:
             return last
@@ -186,9 +187,7 @@ class Reader:
             request = dump_request(self._family, codec.GET_DEST, codec.VERSION, codec.encode_key(key))
             last = _Destinations(request, [], [], [], TableEntry(virtual_server=virtual_server, real_servers={}), {})
         for _ in range(_ATTEMPTS):
-            datagrams, pieces = self._dump(
-                "read real servers of", key, last.request, self._destination, known=last.datagrams
-            )
+            datagrams, pieces = self._dump("read real servers of", key, last.request, self._destination, known=last)
             if datagrams != last.datagrams:
                 # two dumps agree when they list the same: this one and the last, of now or of an earlier time
                 before, last = last, self._destinations_of(last, datagrams, pieces)
@@ -221,27 +220,36 @@ class Reader:
         request: bytes,
         decoder: Decoder,
         *,
-        known: Sequence[bytes] = (),
+        known: "_Services | _Destinations | None" = None,
         channel: Channel | None = None,
     ) -> tuple[list[bytes], list[Piece]]:
         """Return the datagrams of a dump, and their pieces where they are not the same as those `known`."""
+        old, settings = (known.datagrams, known.settings) if known else ((), ())
         pieces: list[Piece] = []
         taken = 0
+        in_step = True  # the settings taken are those that were known, one for one
 
-        def take(datagram: bytes, offset: int) -> int:
-            nonlocal taken
+        def take(datagram: bytes, offset: int, before: bytes) -> int:
+            nonlocal taken, in_step
             taken += offset == 0
+            counters = decoder.again(datagram, before) if before and in_step else None
+            if counters is not None:
+                first = len(pieces)
+                pieces.extend(zip(settings[first : first + len(counters)], counters, strict=True))
+                return len(datagram)
+            in_step = False
             some, end = decoder.split(datagram, offset)
             pieces.extend(some)
             return end
 
-        datagrams = (channel or self._channel).dump(operation, target, request, take, known)
-        if taken < len(datagrams) and datagrams != known:
+        datagrams = (channel or self._channel).dump(operation, target, request, take, old)
+        if taken < len(datagrams) and datagrams != old:
             pieces.clear()  # some were as before, and not taken
-            for datagram in datagrams:
-                offset = 0
+            in_step = True
+            for datagram, before in zip_longest(datagrams, old[: len(datagrams)], fillvalue=b""):
+                offset = take(datagram, 0, before)
                 while offset < len(datagram):
-                    offset = take(datagram, offset)
+                    offset = take(datagram, offset, b"")
         return datagrams, pieces
 
 

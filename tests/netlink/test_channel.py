@@ -130,7 +130,7 @@ def dump(made: Channel, known: Sequence[bytes] = ()) -> tuple[list[bytes], list[
     """Return the datagrams of a dump, and the kinds of its messages."""
     kinds: list[int] = []
 
-    def take(datagram: bytes, offset: int) -> int:
+    def take(datagram: bytes, offset: int, _before: bytes) -> int:
         header = framing.header(datagram, offset)
         kinds.append(header.kind)
         return offset + header.padded_length
@@ -247,7 +247,7 @@ def test_a_dump_that_is_cut_or_lies_is_an_error_and_leaves_nothing_behind(
 def test_what_cannot_be_read_is_an_error_of_the_reader(exits: ExitStack) -> None:
     made, kernel = channel(exits, lambda _: [found(0), finish()])
 
-    def take(_datagram: bytes, _offset: int) -> int:
+    def take(_datagram: bytes, _offset: int, _before: bytes) -> int:
         raise Malformed("read", "thing", "a test said so")
 
     with pytest.raises(Malformed, match="a test said so"):

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from netlink import codec, framing
-from netlink.bulk import Counters, Decoder
+from netlink.bulk import Counters, Decoder, Piece
 from netlink.errors import Malformed
 from netlink.requests import (
     AddRealServer,
@@ -211,6 +211,42 @@ def test_reading_many_at_once_gives_what_reading_one_at_a_time_does(
             split(learned, datagram)
     else:
         assert split(learned, datagram) == expected
+
+
+def pieces_of(decoder: Decoder, datagram: bytes) -> list[Piece]:
+    found, offset = [], 0
+    while offset < len(datagram):
+        pieces, offset = decoder.split(datagram, offset)
+        found += pieces
+    return found
+
+
+@given(st.data(), st.sampled_from((DUMPED_VIRTUAL_SERVER, DUMPED_REAL_SERVER)), st.integers(1, 40))
+def test_counters_that_are_taken_alone_are_those_of_the_whole(data: st.DataObject, message: bytes, count: int) -> None:
+    decoder = codec.service_decoder() if message is DUMPED_VIRTUAL_SERVER else codec.destination_decoder()
+    before = message * count
+    settings = [each for each, _ in pieces_of(decoder, before)]
+    datagram = data.draw(mutated(before))
+    counters = decoder.again(datagram, before) if len(datagram) >= 4 else None
+    if counters is not None:
+        assert list(zip(settings, counters, strict=True)) == pieces_of(decoder, datagram)
+
+
+@little_endian
+def test_counters_are_taken_alone_where_nothing_else_differs() -> None:
+    decoder = codec.destination_decoder()
+    before = DUMPED_REAL_SERVER * 40
+    pieces_of(decoder, before)
+    changed = bytearray(before)
+    changed[112:116] = (7).to_bytes(4, "little")  # active connections
+    changed[-8:] = (1 << 40).to_bytes(8, "little")  # the last of the wide counters
+    counters = decoder.again(bytes(changed), before)
+    assert counters is not None
+    assert (counters[0][0], counters[1][0], counters[39][-1]) == (7, 0, 1 << 40)
+    changed[-len(DUMPED_REAL_SERVER) + 60] ^= 1
+    assert decoder.again(bytes(changed), before) is None
+    assert decoder.again(before[: len(DUMPED_REAL_SERVER)], before) is None
+    assert codec.destination_decoder().again(before, before) is None, "it has learned nothing yet"
 
 
 @given(st.lists(virtual_servers(), min_size=1, max_size=30))

@@ -3,11 +3,14 @@
 import errno
 import socket
 import struct
+import sys
 from collections.abc import Callable
 from ipaddress import IPv4Address
 
 import attrs
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from netlink import codec, framing
 from netlink.channel import DATAGRAM, Channel
@@ -27,7 +30,8 @@ class Kernel:
         self.table: dict[VirtualServerKey, TableEntry] = {}
         self.writer: Callable[[int], None] = lambda _: None
         self.datagrams = 0
-        self.active = 0  # connections of every real server
+        self.active = 0  # connections of every real server, and each of its other counters
+        self.own: dict[RealServerKey, int] = {}  # those of real servers that have their own
         self._keys: dict[bytes, VirtualServerKey] = {}
 
     def rows(self, command: int, body: bytes) -> list[tuple[int, bytes]]:
@@ -41,12 +45,18 @@ class Kernel:
             key = self._keys.get(body)
         if key is None:
             return []
-        active = framing.attribute(7, self.active.to_bytes(4, "little"))
         rows = []
         for each in self.table[key].real_servers.values():
             _, whole = codec.encode_request(AddRealServer(virtual_server=key, real_server=each))
-            rows.append((codec.NEW_DEST, framing.attribute(2, framing.attributes(whole)[2] + active, nested=True)))
+            settings = framing.attributes(whole)[2]
+            inside = settings + self._counters(self.own.get(each.key, self.active))
+            rows.append((codec.NEW_DEST, framing.attribute(2, inside, nested=True)))
         return rows
+
+    def _counters(self, number: int) -> bytes:
+        own = [framing.attribute(each, number.to_bytes(4, sys.byteorder)) for each in (7, 8, 9)]
+        wide = [framing.attribute(each, number.to_bytes(8, sys.byteorder)) for each in range(1, 11)]
+        return b"".join(own) + framing.attribute(12, b"".join(wide), nested=True)
 
     def open(self) -> socket.socket:
         """Return a socket that dumps the table."""
@@ -109,9 +119,13 @@ def kernel() -> Kernel:
     return made
 
 
+def reader_of(kernel: Kernel) -> Reader:
+    return Reader(Channel(kernel.open, datagram=DATAGRAM), Channel(kernel.open, datagram=SECOND_DATAGRAM), FAMILY)
+
+
 @pytest.fixture
 def reader(kernel: Kernel) -> Reader:
-    return Reader(Channel(kernel.open, datagram=DATAGRAM), Channel(kernel.open, datagram=SECOND_DATAGRAM), FAMILY)
+    return reader_of(kernel)
 
 
 def test_an_unchanged_table_is_the_same_answer(kernel: Kernel, reader: Reader) -> None:
@@ -139,6 +153,44 @@ def test_counters_change_alone(kernel: Kernel, reader: Reader) -> None:
     assert {usage.active for usages in second.usage.values() for usage in usages.values()} == {7}
     assert {usage.active for usages in first.usage.values() for usage in usages.values()} == {0}
     assert all(second.table[key] is first.table[key] for key in kernel.table)
+
+
+CHANGES = st.lists(
+    st.tuples(st.sampled_from(("counter", "counters", "weight", "delete", "add")), st.integers(0, 399)), max_size=6
+)
+
+
+@given(st.lists(CHANGES, max_size=5))
+@settings(deadline=None, max_examples=40)
+def test_what_is_remembered_of_the_last_dump_changes_nothing(histories: list[list[tuple[str, int]]]) -> None:
+    kernel = Kernel()
+    put(kernel, entry(1, *range(1000, 1150)), entry(2, 8080))
+    key = next(iter(kernel.table))
+    remembering = Reader(
+        Channel(kernel.open, datagram=DATAGRAM), Channel(kernel.open, datagram=SECOND_DATAGRAM), FAMILY
+    )
+    for changes in ([], *histories):
+        for change, number in changes:
+            servers = dict(kernel.table[key].real_servers)
+            there = list(servers)[number % len(servers)]
+            match change:
+                case "counter":
+                    kernel.own[there] = number
+                case "counters":
+                    kernel.active = number
+                case "weight":
+                    servers[there] = attrs.evolve(servers[there], weight=number)
+                case "delete":
+                    del servers[there]
+                case "add":
+                    (added,) = entry(1, 2000 + number).real_servers.values()
+                    servers[added.key] = added
+            put(kernel, attrs.evolve(kernel.table[key], real_servers=servers))
+        seen = remembering.observe()
+        assert seen == reader_of(kernel).observe()
+        assert seen.table == kernel.table
+        counted = {server: usage.active for server, usage in seen.usage[key].items()}
+        assert counted == {server: kernel.own.get(server, kernel.active) for server in kernel.table[key].real_servers}
 
 
 def test_a_virtual_server_that_changes_keeps_its_real_servers(kernel: Kernel, reader: Reader) -> None:
