@@ -53,7 +53,7 @@ class HttpServer:
         self.host.lab.wait_for(self._stop(within), within + 5)
 
     async def _stop(self, within: float) -> None:
-        self._close_listeners()
+        await self._close_listeners()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within
         for connection in tuple(self.connections):
@@ -67,14 +67,21 @@ class HttpServer:
         self.host.lab.wait_for(self._kill())
 
     async def _kill(self) -> None:
-        self._close_listeners()
+        await self._close_listeners()
         for connection in tuple(self.connections):
             connection.transport.abort()
 
-    def _close_listeners(self) -> None:
-        for server in self._listening:
+    async def _close_listeners(self) -> None:
+        """Accept nothing more, then close: asyncio loses a connection that it accepts while the server closes."""
+        loop = asyncio.get_running_loop()
+        closing, self._listening = self._listening, []
+        for server in closing:
+            for each in server.sockets:
+                loop.remove_reader(each.fileno())
+        for _ in range(3):  # turns of the loop in which what was accepted gets its transport
+            await asyncio.sleep(0)
+        for server in closing:
             server.close()
-        self._listening.clear()
 
 
 class _HttpConnection(asyncio.Protocol):
