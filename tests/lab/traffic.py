@@ -6,16 +6,22 @@ servers and the kernel between them. Counts are by the name the server answered 
 
 import asyncio
 import contextlib
+import itertools
 import os
 import socket
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Self
+from typing import Final, Self
 
 import attrs
 
 from tests.lab.hosts import Host
+
+FIRST_PORT: Final = 10_000  # of UDP clients, below those that the kernel draws
+PORTS: Final = 20_000
+
+_ports = itertools.count()
 
 
 @attrs.frozen(kw_only=True)
@@ -270,6 +276,8 @@ async def _ask_udp(host: Host, address: str, port: int, path: str) -> str:
     loop = asyncio.get_running_loop()
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with contextlib.closing(host.socket(family, socket.SOCK_DGRAM)) as made:
+        # Not one that the kernel draws: IPVS sends a port that was used a moment ago to the real server of that time.
+        made.bind(("", FIRST_PORT + next(_ports) % PORTS))
         await loop.sock_connect(made, (address, port))
         await loop.sock_sendall(made, path.encode())
         return (await loop.sock_recv(made, 2048)).decode()
