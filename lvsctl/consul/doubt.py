@@ -39,7 +39,7 @@ class Belief:
     known: AbstractSet[Identity]  # the instances of the last answer that was, and those that came since
     filtered: bool  # whether the token never could read it all
     doubt: Doubt | None = None
-    since: float = 0.0  # Unix seconds when the doubt began
+    since: float = 0.0  # Unix seconds when this doubt began; another one begins anew
 
 
 def believe(
@@ -52,12 +52,13 @@ def believe(
     """
     found = _identities(answer)
     known = before.known if before else frozenset()
-    since = before.since if before and before.doubt else now
+    held = now - before.since if before and before.doubt else 0.0
     filtered = before.filtered if before else answer.filtered
-    doubt, text = _doubt(before, answer, held=now - since, refused=refused, consistent=consistent)
+    doubt, text = _doubt(before, answer, held=held, refused=refused, consistent=consistent)
     if doubt is None:
         return Belief(answer=answer, known=found, filtered=answer.filtered)
     answer = attrs.evolve(answer, doubt=text)
+    since = before.since if before and before.doubt is doubt else now
     return Belief(answer=answer, known=known | found, filtered=filtered, doubt=doubt, since=since)
 
 
@@ -74,7 +75,7 @@ def _doubt(
     if before is None or not lost:
         return None, ""
     few = 2 * len(lost) > len(before.known) or not found
-    if held < HOLD:
+    if before.doubt is not Doubt.CONTRADICTED or held < HOLD:
         text = _contradiction(before.answer, answer, refused=refused and few)
         if text or before.doubt is Doubt.CONTRADICTED:
             return Doubt.CONTRADICTED, text or before.answer.doubt

@@ -145,3 +145,13 @@ def test_a_server_without_a_leader_is_doubted_while_it_has_none(changes: dict[st
     assert words in belief.answer.doubt
     assert believe(belief, answer(1, **changes), NOW + 10 * HOLD, consistent=True).doubt is Doubt.STALE
     assert believe(belief, answer(1, 2, index=11), NOW + 1).doubt is None
+
+
+def test_a_loss_of_data_is_held_in_full_after_a_long_doubt_of_another_kind() -> None:
+    belief = believe(believed(1, 2, 3), answer(index=11), NOW)
+    assert belief.doubt is Doubt.UNCONFIRMED, "and no leader answers for long"
+    late = NOW + 10 * HOLD
+    belief = believe(belief, answer(index=3), late, consistent=True)
+    assert belief.doubt is Doubt.CONTRADICTED
+    assert believe(belief, answer(index=4), late + HOLD - 1, consistent=True).doubt is Doubt.CONTRADICTED
+    assert believe(belief, answer(index=4), late + HOLD, consistent=True).doubt is None
