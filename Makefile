@@ -32,7 +32,7 @@ unit: install ## the tests that need no special kernel
 	$(PYTHON) -m pytest -m 'not kernel' $(ARGS)
 
 kernel: install ## the tests that need IPVS, in the lab's kernel
-	$(LAB) --timeout 1400 -- python -m pytest -m kernel -p no:cacheprovider $(ARGS)
+	$(LAB) --timeout 1200 -- python -m pytest -m kernel -p no:cacheprovider $(ARGS)
 
 test-kernels: install ## the kernel tests of netlink in Linux 5.10, 6.1, 6.12 and 7.2
 	@$(PYTHON) -m tests.lab.every_kernel $(ARGS)
