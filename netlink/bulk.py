@@ -34,6 +34,7 @@ Piece = tuple[bytes, Counters]
 
 TRAFFIC_COUNTERS: Final = 10  # IPVS_STATS_ATTR_CONNS and on, numbered from 1
 _HEAD: Final = 20  # bytes: netlink's header and generic netlink's
+_PORT: Final = slice(12, 16)  # of the head: the number of the socket that asked
 _CHUNK: Final = 16  # messages that are compared with the mask at once
 _MOST_LEARNED: Final = 8  # layouts of one length
 _MOST_LENGTHS: Final = 64  # a kernel has one for real servers, and a few for virtual servers
@@ -77,6 +78,7 @@ class _Split:
     items: struct.Struct
     settings_of: Pick
     counters_of: Pick
+    headed: _Shape  # `shape` and the head, of whichever socket
     still: _Shape  # all that does not move: neither counters nor what nobody reads
     counters: struct.Struct | None  # what takes the counters alone; None where one is missing or out of order
 
@@ -127,9 +129,6 @@ class Decoder:
         """
         (length,) = _LENGTH.unpack_from(datagram)
         if len(before) != len(datagram) or length < _HEAD or len(datagram) % length:
-            return None
-        head = datagram[:_HEAD]
-        if not all(datagram.startswith(head, offset) for offset in range(0, len(datagram), length)):
             return None
         for split in self._splits.get(length, ()):
             if split.counters is not None and _only_counters_differ(split, length, datagram, before):
@@ -245,7 +244,13 @@ class Decoder:
         shape, items = split
         alone = drawn.only(counters) if -1 not in counters and counters == sorted(set(counters)) else None
         return _Split(
-            shape, items, _pick(sorted(set(settings))), _pick_or_zero(counters), still=drawn.still(), counters=alone
+            shape,
+            items,
+            _pick(sorted(set(settings))),
+            _pick_or_zero(counters),
+            headed=drawn.headed(),
+            still=drawn.still(),
+            counters=alone,
         )
 
     # ---- settings
@@ -334,6 +339,13 @@ class _Drawing:
                 item += 1
         return struct.Struct("=" + "".join(codes))
 
+    def headed(self) -> _Shape:
+        """Return what differs between no two messages of one kind and layout, the head of the sample included."""
+        fixed = self._fixed[:]
+        fixed[:_HEAD] = b"\1" * _HEAD
+        fixed[_PORT] = bytes(4)
+        return _Shape(self._sample, bytes(fixed))
+
     def still(self) -> _Shape:
         """Return what does not move between two messages with the same settings."""
         return _Shape(self._sample, bytes(self._still))
@@ -352,7 +364,7 @@ def _only_counters_differ(split: _Split, length: int, datagram: bytes, before: b
     for start in range(0, len(datagram), step):
         messages = datagram[start : start + step]
         count = len(messages) // length
-        if not split.shape.fits(messages, count):
+        if not split.headed.fits(messages, count):
             return False
         if not split.still.agree(messages, before[start : start + step], count):
             return False

@@ -24,10 +24,10 @@ class Client(Protocol):
         ...
 
     def glance(self) -> Glance:
-        """Return what the table looks like, cheaply, to be compared with another glance.
+        """Return what the table looks like, cheaply, to be compared with another glance: equal means unchanged.
 
-        Equal: unchanged but for thresholds, tunnels, persistence engines, the scheduler's flags and the family of a
-        mark, where the glance shows the whole table: a kernel may leave something out (see `Glance`).
+        Counters do not count, and the tunnel options of a real server that no tunnel leads to need not. Raises what
+        `observe` does.
         """
         ...
 

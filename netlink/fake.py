@@ -17,7 +17,7 @@ import attrs
 
 from netlink import codec
 from netlink.errors import NetlinkError, Refused
-from netlink.glance import HEADING, Glance
+from netlink.glance import Glance
 from netlink.requests import (
     AddRealServer,
     AddVirtualServer,
@@ -162,16 +162,11 @@ class FakeIPVS:
         )
 
     def glance(self) -> Glance:
-        """Return what /proc/net/ip_vs would show, in other words."""
-        lines = []
-        for key, virtual_server in self._virtual_servers.items():
-            prefix = virtual_server.persistence_prefix if virtual_server.persistence is not None else None
-            lines.append(f"{key} {virtual_server.scheduler} {virtual_server.persistence} {prefix}\n")
-            lines += [
-                f"  -> {each.key} {each.forwarding.name} {each.weight} 0 0\n"
-                for each in self._real_servers[key].values()
-            ]
-        return Glance(HEADING + "".join(lines).encode())
+        """Return the table as it is, without options of tunnels that are none."""
+        return Glance(
+            tuple(self._virtual_servers.values()),
+            [tuple(map(_without_idle_tunnel, self._real_servers[key].values())) for key in self._virtual_servers],
+        )
 
     def connections(self) -> Generator[Connection, None, None]:
         """Yield the connections that a test set."""
@@ -334,3 +329,15 @@ def _may_be_real_server(address: Address) -> bool:
     if address.version == 4:
         return not refused and int(address) != 2**32 - 1
     return not refused and not address.is_link_local and address.ipv4_mapped is None
+
+
+def _without_idle_tunnel(real_server: RealServer) -> RealServer:
+    if real_server.forwarding is Forwarding.TUNNEL:
+        return real_server
+    return RealServer(
+        key=real_server.key,
+        forwarding=real_server.forwarding,
+        weight=real_server.weight,
+        upper_threshold=real_server.upper_threshold,
+        lower_threshold=real_server.lower_threshold,
+    )

@@ -14,13 +14,14 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from netlink import codec, connections, framing, glance, probe
+from netlink import codec, connections, framing, probe
 from netlink.channel import BATCH, CLOSED, DATAGRAM, Channel, netlink_socket
 from netlink.errors import NetlinkError, Refused, Unavailable
 from netlink.glance import Glance
 from netlink.namespace import Namespace, Pinned
 from netlink.reader import SECOND_DATAGRAM, Reader
 from netlink.requests import NOTHING_KNOWN, AddVirtualServer, Request, SetVirtualServer, StopSyncDaemon, refusal
+from netlink.sockopt import Sockopt
 from netlink.types import Connection, Info, Lacking, Observed, SyncDaemon, Timeouts, VirtualServerKey
 
 _MODPROBE_SECONDS: Final = 30.0
@@ -40,7 +41,6 @@ class IPVS:
         self, namespace: Namespace | None = None, *, open_socket: Callable[[], socket.socket] = netlink_socket
     ) -> None:
         self._make_socket = open_socket
-        self._file: int | None = None
         self._closed = False
         self._channels = contextlib.ExitStack()
         try:
@@ -49,7 +49,9 @@ class IPVS:
             self._channel = self._open(DATAGRAM)
             self._family = self._find_family()
             self._encoder = codec.Encoder(self._family)
-            self._reader = Reader(self._channel, self._open(SECOND_DATAGRAM), self._family)
+            sockopt = Sockopt(self._open_plain_socket)
+            self._channels.callback(sockopt.close)
+            self._reader = Reader(self._channel, self._open(SECOND_DATAGRAM), self._family, sockopt)
             self.info()
         except BaseException:
             self.close()
@@ -59,9 +61,6 @@ class IPVS:
         """Close the sockets; a second call does nothing, any other raises NetlinkError."""
         self._closed = True
         self._channels.close()
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
 
     def __enter__(self) -> Self:
         """Return the client."""
@@ -99,18 +98,12 @@ class IPVS:
         return self._reader.observe_only(tuple(dict.fromkeys(only)))
 
     def glance(self) -> Glance:
-        """Return what /proc/net/ip_vs shows, to be compared with another: equal means unchanged in all it shows.
+        """Return what the table looks like, to be compared with another glance: equal means unchanged but for counters.
 
-        That is everything but thresholds, tunnels, persistence engines, the scheduler's flags and the family of a mark.
-        It may leave out virtual servers while other network namespaces have some: see `Glance`. NetlinkError where the
-        kernel does not show it.
+        With IPv4 the tunnel options of a real server that no tunnel leads to do not count either. It costs a fraction
+        of `observe`: no value is made.
         """
-        try:
-            if self._file is None:
-                self._file = self._open_file(glance.PATH)
-            return glance.read(self._file)
-        except OSError as error:
-            raise NetlinkError("read", "/proc/net/ip_vs", (error.strerror or str(error)).lower()) from error
+        return self._reader.glance()
 
     def connections(self) -> Generator[Connection, None, None]:
         """Yield the connections and templates of the kernel's connection table, as they are read.
@@ -203,6 +196,12 @@ class IPVS:
     def _open_socket(self) -> socket.socket:
         with self._namespace.entered():
             return self._make_socket()
+
+    def _open_plain_socket(self) -> socket.socket:
+        if self._closed:
+            raise NetlinkError("read", "the real servers", CLOSED)
+        with self._namespace.entered():
+            return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 
     def _open_file(self, path: str) -> int:
         if self._closed:

@@ -13,7 +13,10 @@ created again between the two dumps, whose real servers were read in between as 
 absent looks a second time before writing. Source: net/netlink/af_netlink.c, net/netfilter/ipvs/ip_vs_ctl.c.
 
 A table hardly differs from the one that was read before. Where a datagram is the same bytes as the last time, what it
-meant is known and the same values are given again. Where only counters differ, only counters are made anew.
+means is known and the same values are given again. Where only counters differ, only counters are made anew.
+
+A glance at the table takes its virtual servers from a dump as well, and real servers from `sockopt`, which is quicker;
+where that does not show them, from dumps too.
 """
 
 import errno
@@ -27,7 +30,10 @@ from netlink import codec
 from netlink.bulk import Decoder, Piece
 from netlink.channel import Channel, Disturbed, dump_request
 from netlink.errors import Interrupted, NetlinkError, Refused, Unavailable
+from netlink.glance import Glance
+from netlink.sockopt import Hidden, RealServers, Sockopt
 from netlink.types import (
+    Family,
     Observed,
     RealServer,
     RealServerKey,
@@ -68,14 +74,15 @@ class _Destinations:
 
 
 class Reader:
-    """Reads the table of the namespace that the channels are in; `family` is the kernel's number for IPVS.
+    """Reads the table of the namespace that the channels and `sockopt` are in; `family` is IPVS's number there.
 
-    `second` receives into `SECOND_DATAGRAM` bytes.
+    `second` receives into `SECOND_DATAGRAM` bytes. Without `sockopt` glances cost what dumps do.
     """
 
-    def __init__(self, channel: Channel, second: Channel, family: int) -> None:
+    def __init__(self, channel: Channel, second: Channel, family: int, sockopt: Sockopt | None = None) -> None:
         self._channel = channel
         self._second = second
+        self._sockopt = sockopt
         self._family = family
         self._service = codec.service_decoder()
         self._destination = codec.destination_decoder()
@@ -84,6 +91,7 @@ class Reader:
         self._before = self._after = _Services([], [], [], [])
         self._read: dict[VirtualServerKey, _Destinations] = {}
         self._whole: tuple[_Services, Observed] | None = None  # of `_after` and `_read`, the last that agreed
+        self._hidden: dict[VirtualServerKey, _Destinations] = {}  # from `sockopt`, as the last glance read them
 
     def observe(self) -> Observed:
         """Return the whole table with its counters; the same object as the last time where nothing has changed."""
@@ -92,6 +100,10 @@ class Reader:
     def observe_only(self, keys: Sequence[VirtualServerKey]) -> Observed:
         """Return those of `keys` that are in the table."""
         return self._retried(lambda: self._observe_some(keys))
+
+    def glance(self) -> Glance:
+        """Return what tells whether anything but counters has changed since another glance."""
+        return self._retried(self._glance_at_all)
 
     def sync_daemons(self) -> tuple[SyncDaemon, ...]:
         """Return the synchronisation daemons that run."""
@@ -120,7 +132,7 @@ class Reader:
         self._before = self._dump_services(self._channel, self._before)
         read: dict[VirtualServerKey, _Destinations] = {}
         for virtual_server in self._before.virtual_servers:
-            read[virtual_server.key] = self._read_real_servers(virtual_server)
+            read[virtual_server.key] = self._read_real_servers(virtual_server, self._read)
         self._after = self._dump_services(self._second, self._after)
         if read.keys() != {virtual_server.key for virtual_server in self._after.virtual_servers}:
             raise Disturbed("virtual servers came or went")
@@ -137,11 +149,40 @@ class Reader:
 
     def _observe_some(self, keys: Sequence[VirtualServerKey]) -> Observed:
         before = self._ask_services(keys)
-        read = {each.key: self._read_real_servers(each) for each in before.virtual_servers}
+        read = {each.key: self._read_real_servers(each, self._read) for each in before.virtual_servers}
         after = self._ask_services(keys)
         if read.keys() != {virtual_server.key for virtual_server in after.virtual_servers}:
             raise Disturbed("virtual servers came or went")
         return _observed(after, read)
+
+    def _glance_at_all(self) -> Glance:
+        self._before = services = self._dump_services(self._channel, self._before)
+        shown = self._shown_real_servers()
+        hidden = {each.key for each in shown if isinstance(each, Hidden)}
+        read = {
+            each.key: self._read_real_servers(each, self._hidden)
+            for each in services.virtual_servers
+            if self._sockopt is None or each.key.family is not Family.IPV4 or each.key in hidden
+        }
+        if len(shown) - len(hidden) + len(read) != len(services.virtual_servers):
+            raise Disturbed("virtual servers came or went")
+        self._hidden = dict(read)
+        lists = [read.pop(each.key).settings if isinstance(each, Hidden) else each for each in shown]
+        return Glance(services.settings, [*lists, *(each.settings for each in read.values())])
+
+    def _shown_real_servers(self) -> list[RealServers | Hidden]:
+        """Return the real servers of IPv4 that `sockopt` shows, of each virtual server; none where there is no such."""
+        if self._sockopt is None:
+            return []
+        try:
+            return self._sockopt.real_servers()
+        except OSError as error:
+            if error.errno == errno.ESRCH:
+                raise Disturbed("a virtual server went") from error
+            if error.errno != errno.ENOPROTOOPT:
+                raise NetlinkError("read", "the real servers", (error.strerror or str(error)).lower()) from error
+        self._sockopt = None
+        return []
 
     def _dump_services(self, channel: Channel, last: _Services) -> _Services:
         """Return all virtual servers; `last` where they are the same, counters and all."""
@@ -180,9 +221,12 @@ class Reader:
             codec.traffic(pieces),
         )
 
-    def _read_real_servers(self, virtual_server: VirtualServer) -> _Destinations:
+    def _read_real_servers(
+        self, virtual_server: VirtualServer, before: Mapping[VirtualServerKey, _Destinations]
+    ) -> _Destinations:
+        """Return the real servers of one virtual server; what it was `before` where that is the same."""
         key = virtual_server.key
-        last = self._read.get(key)
+        last = before.get(key)
         if last is None:
             request = dump_request(self._family, codec.GET_DEST, codec.VERSION, codec.encode_key(key))
             last = _Destinations(request, [], [], [], TableEntry(virtual_server=virtual_server, real_servers={}), {})
@@ -190,8 +234,8 @@ class Reader:
             datagrams, pieces = self._dump("read real servers of", key, last.request, self._destination, known=last)
             if datagrams != last.datagrams:
                 # two dumps agree when they list the same: this one and the last, of now or of an earlier time
-                before, last = last, self._destinations_of(last, datagrams, pieces)
-                if len(datagrams) > 1 and [*last.entry.real_servers] != [*before.entry.real_servers]:
+                other, last = last, self._destinations_of(last, datagrams, pieces)
+                if len(datagrams) > 1 and [*last.entry.real_servers] != [*other.entry.real_servers]:
                     continue
             if len(last.entry.real_servers) < len(last.real_servers):
                 continue  # one was listed twice

@@ -1,10 +1,9 @@
 """What loading, an audit and a single change cost as the table grows to 10,000 virtual servers.
 
 Linear: the times' log-log slope is at most 1.15 (1 is a line through zero). Independent: at the largest size at most
-1.3 times what it is at the smallest. The kernel's own part is in the notes, for what it does is not ours to change.
+1.3 times what it is at the smallest.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Final
@@ -12,12 +11,11 @@ from typing import Final
 import attrs
 
 from netlink import IPVS
-from netlink.glance import PATH
 from tests.bench import ours
 from tests.bench.fit import fit
 from tests.bench.result import Result, Sense, compared
 from tests.bench.shapes import Shape
-from tests.bench.timing import Samples, median, timed
+from tests.bench.timing import Samples, median
 from tests.bench.works import BLOCK, Effort
 
 SIZES: Final = tuple(Shape(virtual_servers, 5) for virtual_servers in (1_000, 2_500, 5_000, 10_000))
@@ -32,7 +30,6 @@ class Times:
 
     loads: list[float] = attrs.field(factory=list)
     audits: list[float] = attrs.field(factory=list)
-    readings: list[float] = attrs.field(factory=list)  # of /proc/net/ip_vs, which is the audit's without ours
     changes: list[float] = attrs.field(factory=list)
 
 
@@ -44,8 +41,7 @@ def growth(effort: Effort) -> Iterator[Result]:
             _load_and_audit(shape, times)
     _change_in_turn(every, 3 * effort.rounds)
     yield _growing("load, by size", [median(times.loads) for times in every])
-    alone = _listed([median(times.readings) for times in every])
-    yield _growing("audit, by size", [median(times.audits) for times in every], f"; reading the file alone {alone}")
+    yield _growing("audit, by size", [median(times.audits) for times in every])
     yield compared(
         "one change, by size",
         SIZES[-1],
@@ -64,7 +60,6 @@ def _load_and_audit(shape: Shape, times: Times) -> None:
         before = ipvs.glance()
         for _ in range(AUDITS):
             times.audits += ours.audit(ipvs, before)
-            times.readings.append(timed(_read)[0])
 
 
 def _change_in_turn(every: Sequence[Times], rounds: int) -> None:
@@ -79,14 +74,7 @@ def _change_in_turn(every: Sequence[Times], rounds: int) -> None:
                 times.changes += ours.changes(ipvs, shape, run, 1, BLOCK)
 
 
-def _read() -> None:
-    file = os.open(PATH, os.O_RDONLY)
-    while os.read(file, 1 << 20):
-        pass
-    os.close(file)
-
-
-def _growing(work: str, times: Sequence[float], more: str = "") -> Result:
+def _growing(work: str, times: Sequence[float]) -> Result:
     line = fit([shape.virtual_servers for shape in SIZES], times)
     return Result(
         work=work,
@@ -96,7 +84,7 @@ def _growing(work: str, times: Sequence[float], more: str = "") -> Result:
         sense=Sense.SLOPE,
         ratio=line.exponent,
         target=LINEAR,
-        note=f"{_listed(times)} ms at {_sizes()}: {line}{more}",
+        note=f"{_listed(times)} ms at {_sizes()}: {line}",
     )
 
 

@@ -1,12 +1,11 @@
 """The kernel's part of a piece of work: the same calls once more, with nothing between them.
 
 Looking at the clock around every call would not do. In User-Mode Linux that is a system call like those it would time,
-and processor times tell nothing, for nearly all is charged to the process. So a client's calls of its sockets, and its
-reads of /proc/net/ip_vs, are written down in one life and made again in another, from an empty table on.
+and processor times tell nothing, for nearly all is charged to the process. So a client's calls of its sockets are
+written down in one life and made again in another, from an empty table on.
 """
 
 import itertools
-import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,21 +16,19 @@ import attrs
 
 from netlink import IPVS
 from netlink.channel import netlink_socket
-from netlink.glance import PATH
 from tests.bench.timing import timed
 
 SENDS: Final = ("send", "sendto")
 OTHERS: Final = ("recv", "recvfrom", "recvfrom_into", "recvmsg", "recvmsg_into", "sendall", "sendmsg")
-FILES: Final = ("read", "lseek")  # of os, on a descriptor
 SO_RCVBUFFORCE: Final = 33  # asm-generic/socket.h
 ROOM: Final = 1 << 21  # bytes of answers that may wait
 
 
 @attrs.frozen
 class Call:
-    """One system call; `place` is the number of the socket, None for the file."""
+    """One system call; `place` is the number of the socket."""
 
-    place: int | None
+    place: int
     name: str
     arguments: tuple[Any, ...]
 
@@ -60,10 +57,6 @@ def recorded() -> Iterator[tuple[IPVS, list[Call]]]:
     original = socket.socket
     with ExitStack() as stack:
         stack.callback(setattr, socket, "socket", original)
-        for name in FILES:
-            function = getattr(os, name)
-            stack.callback(setattr, os, name, function)
-            setattr(os, name, _recorded_file(calls, name, function))
         socket.socket = RecordedSocket  # type: ignore[assignment, misc]
         ipvs = stack.enter_context(IPVS())
         socket.socket = original  # type: ignore[misc]
@@ -73,16 +66,12 @@ def recorded() -> Iterator[tuple[IPVS, list[Call]]]:
 def replayed(works: Sequence[Sequence[Call]]) -> list[float]:
     """Return the ms that the calls of each work take in this namespace, one work after the other."""
     with ExitStack() as stack:
-        descriptor = os.open(PATH, os.O_RDONLY)
-        stack.callback(os.close, descriptor)
         every = list(itertools.chain.from_iterable(works))
-        sockets = {place: _socket(stack) for place in {call.place for call in every} - {None}}
+        sockets = {place: _socket(stack) for place in {call.place for call in every}}
         sizes = {call.arguments[0] for call in every if call.name == "recv_into"}
         buffers = {size: memoryview(bytearray(size)) for size in sizes}
 
         def bound(call: Call) -> Callable[[], object]:
-            if call.place is None:
-                return partial(getattr(os, call.name), descriptor, *call.arguments)
             function = getattr(sockets[call.place], call.name)
             if call.name == "recv_into":
                 size, flags = call.arguments
@@ -110,14 +99,6 @@ def _recorded_send(calls: list[Call], name: str, function: Callable[..., Any]) -
         return function(self, data, *more)
 
     return send
-
-
-def _recorded_file(calls: list[Call], name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    def call(descriptor: int, *arguments: Any) -> Any:  # noqa: ANN401 - the function's own
-        calls.append(Call(None, name, arguments))
-        return function(descriptor, *arguments)
-
-    return call
 
 
 def _unknown(name: str, *_: object) -> None:

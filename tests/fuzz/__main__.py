@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-NAMES = ("framing", "answers", "bulk", "layouts", "glance", "connections", "talk", "encoder")
+NAMES = ("framing", "answers", "bulk", "layouts", "connections", "talk", "encoder")
 STATE = Path("build/fuzz")
 
 

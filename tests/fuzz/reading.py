@@ -11,10 +11,9 @@ from netlink import codec, connections, framing
 from netlink.bulk import Counters, Decoder
 from netlink.connections import Parser
 from netlink.errors import Malformed
-from netlink.glance import Glance
 from netlink.types import Connection, Family
 from tests.fuzz.draw import Draw
-from tests.fuzz.recorded import connection_lines, glances, single_messages
+from tests.fuzz.recorded import connection_lines, single_messages
 
 Value = tuple[object, Counters]
 
@@ -271,41 +270,6 @@ def _attribute(sample: bytes, place: framing.Place) -> Attribute:
         return Attribute(place.number, payload)
     inner = [_attribute(sample, each) for each in framing.places(sample, place.payload, place.end)]
     return Attribute(place.number, b"", inner)
-
-
-# ---- /proc/net/ip_vs
-
-
-HEADINGS = 3
-
-
-def glance_target(data: bytes) -> None:
-    """Compare two pieces of `data` as glances, then two of a kernel's table in which something was changed."""
-    draw = Draw(data)
-    raw = draw.octets(draw.number(2))
-    _same_or_not(raw, draw.octets(draw.number(2)))
-    before = draw.choice(glances())
-    assert repr(Glance(before)) == "<Glance at 6 virtual servers, 8 real servers>"
-    lines = before.split(b"\n")
-    while draw.more:
-        place = HEADINGS + draw.below(len(lines) - HEADINGS)
-        fields = lines[place].split(b" ")
-        fields[draw.below(len(fields))] = draw.octets(draw.below(12))
-        lines[place] = b" ".join(fields)
-    after = b"\n".join(lines)
-    if _same_or_not(before, after):
-        assert repr(Glance(before)) == repr(Glance(after))
-
-
-def _same_or_not(one: bytes, other: bytes) -> bool:
-    first, second = Glance(one), Glance(other)
-    assert first == Glance(one)
-    assert (first == second) is (second == first)
-    if first == second:
-        assert hash(first) == hash(second)
-    assert repr(first)
-    assert first != one
-    return first == second
 
 
 # ---- /proc/net/ip_vs_conn

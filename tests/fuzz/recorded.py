@@ -32,11 +32,6 @@ def single_messages(name: str) -> list[bytes]:
     return found
 
 
-def glances() -> list[bytes]:
-    """Return what /proc/net/ip_vs showed on each kernel."""
-    return [path.read_bytes() for path in sorted(RECORDED.glob("*-proc-ip-vs.txt"))]
-
-
 def connection_lines() -> list[bytes]:
     """Return what /proc/net/ip_vs_conn showed, line by line."""
     return (RECORDED / "6.1-proc-ip-vs-conn.txt").read_bytes().splitlines()[1:]

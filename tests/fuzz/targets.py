@@ -46,12 +46,6 @@ def _layout_seeds() -> list[bytes]:
     return [bytes([kind, sample]) + changes[sample:] for kind, sample in choices]
 
 
-def _glance_seeds() -> list[bytes]:
-    one, other = recorded.glances()
-    halves = len(one).to_bytes(2, "little") + one + len(other).to_bytes(2, "little") + other
-    return [halves, bytes(5), bytes(4) + bytes(range(60))]
-
-
 def _connection_seeds() -> list[bytes]:
     lines = recorded.connection_lines()
     return [bytes([place, 0, 1]) for place in range(len(lines))] + [
@@ -73,7 +67,6 @@ TARGETS: Final[Mapping[str, Fuzzed]] = MappingProxyType(
         "answers": Fuzzed(reading.answers_target, tuple(_answer_seeds())),
         "bulk": Fuzzed(reading.bulk_target, tuple(_bulk_seeds())),
         "layouts": Fuzzed(reading.layouts_target, tuple(_layout_seeds())),
-        "glance": Fuzzed(reading.glance_target, tuple(_glance_seeds())),
         "connections": Fuzzed(reading.connections_target, tuple(_connection_seeds())),
         "talk": Fuzzed(talking.talk_target, tuple(_talk_seeds())),
         "encoder": Fuzzed(writing.encoder_target, tuple(_encoder_seeds())),

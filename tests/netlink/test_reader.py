@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from netlink import codec, framing
 from netlink.channel import DATAGRAM, Channel
-from netlink.errors import Interrupted
+from netlink.errors import Interrupted, NetlinkError
 from netlink.reader import SECOND_DATAGRAM, Reader
 from netlink.requests import AddRealServer, AddVirtualServer
+from netlink.sockopt import Hidden, RealServers
 from netlink.types import Protocol, RealServer, RealServerKey, TableEntry, VirtualServer, VirtualServerKey
 
 FAMILY = 28
@@ -267,3 +268,81 @@ def test_only_some(kernel: Kernel, reader: Reader) -> None:
     whole = reader.observe()
     assert whole.table.keys() == kernel.table.keys()
     assert whole.traffic.keys() == whole.usage.keys() == whole.table.keys()
+
+
+class OldKernel:
+    """As much of `Sockopt` as a glance needs."""
+
+    def __init__(self, *answers: list[RealServers | Hidden] | OSError) -> None:
+        self._answers = list(answers)
+
+    def real_servers(self) -> list[RealServers | Hidden]:
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+
+def glancing(kernel: Kernel, sockopt: OldKernel | None) -> Reader:
+    channels = Channel(kernel.open, datagram=DATAGRAM), Channel(kernel.open, datagram=SECOND_DATAGRAM)
+    return Reader(*channels, FAMILY, sockopt)  # type: ignore[arg-type] # all that a reader asks of it
+
+
+SHOWN: list[RealServers | Hidden] = [(b"one", b"two")] * 10
+
+
+@pytest.mark.parametrize("sockopt", [None, OldKernel(OSError(errno.ENOPROTOOPT, "Protocol not available"))])
+def test_a_kernel_without_getsockopt_is_glanced_at_by_dumps(kernel: Kernel, sockopt: OldKernel | None) -> None:
+    reader = glancing(kernel, sockopt)
+    before = reader.glance()
+    assert (before.virtual_servers, before.real_servers) == (10, 20)
+    kernel.active = 3
+    assert reader.glance() == before
+    key = next(iter(kernel.table))
+    put(kernel, entry(1, 8080, 8082))
+    assert key in kernel.table
+    assert reader.glance() != before
+
+
+def test_what_getsockopt_does_not_show_comes_from_a_dump(kernel: Kernel) -> None:
+    keys = list(kernel.table)
+    mixed = [*SHOWN[:-1], Hidden(keys[-1])]
+    reader = glancing(kernel, OldKernel(mixed))
+    before = reader.glance()
+    assert before.real_servers == 20
+    kernel.active = 3
+    assert reader.glance() == before
+    put(kernel, entry(1, 9999))
+    assert reader.glance() == before, "of all others the dump knows nothing"
+    put(kernel, entry(10, 9999))
+    assert reader.glance() != before
+
+
+@pytest.mark.parametrize(
+    "raced",
+    [
+        OSError(errno.ESRCH, "No such process"),
+        SHOWN[1:],
+        [*SHOWN, ()],
+        [*SHOWN[1:], Hidden(entry(99).virtual_server.key)],
+    ],
+)
+def test_a_glance_that_was_raced_is_taken_again(kernel: Kernel, raced: list[RealServers | Hidden] | OSError) -> None:
+    assert glancing(kernel, OldKernel(raced, SHOWN)).glance() == glancing(kernel, OldKernel(SHOWN)).glance()
+    with pytest.raises(Interrupted):
+        glancing(kernel, OldKernel(raced)).glance()
+
+
+def test_any_other_refusal_is_an_error(kernel: Kernel) -> None:
+    reader = glancing(kernel, OldKernel(OSError(errno.EPERM, "Operation not permitted")))
+    with pytest.raises(NetlinkError, match="read the real servers: operation not permitted"):
+        reader.glance()
+
+
+def test_a_glance_disturbs_no_dump(kernel: Kernel, reader: Reader) -> None:
+    first = reader.observe()
+    reader.glance()
+    assert reader.observe() is first
+    put(kernel, entry(1, 8080, 8082))
+    reader.glance()
+    assert reader.observe().table == kernel.table
