@@ -165,6 +165,7 @@ class FakeIPVS:
         """Return the table as it is, without options of tunnels that are none."""
         return Glance(
             tuple(self._virtual_servers.values()),
+            tuple(self._virtual_servers),
             [tuple(map(_without_idle_tunnel, self._real_servers[key].values())) for key in self._virtual_servers],
         )
 

@@ -9,14 +9,20 @@ from collections.abc import Hashable, Sequence
 class Glance:
     """What the table looked like. Equal glances: nothing was changed between them; counters do not count.
 
-    `virtual_servers` stand for their configuration, and `real_servers` for that of each one's, whatever they are.
-    Glances that differ are no proof of a change: 7.2 orders its table anew when it grows or shrinks.
+    `virtual_servers` stand for their configuration, and `real_servers` for that of each one's, at its name in `names`.
+    The order of virtual servers does not count, for 7.2 orders its table anew when it grows or shrinks.
     """
 
-    __slots__ = ("_real_servers", "_virtual_servers")
+    __slots__ = ("_names", "_real_servers", "_virtual_servers")
 
-    def __init__(self, virtual_servers: Sequence[Hashable], real_servers: Sequence[Sequence[Hashable]]) -> None:
+    def __init__(
+        self,
+        virtual_servers: Sequence[Hashable],
+        names: Sequence[Hashable],
+        real_servers: Sequence[Sequence[Hashable]],
+    ) -> None:
         self._virtual_servers = tuple(virtual_servers)
+        self._names = tuple(names)
         self._real_servers = tuple(map(tuple, real_servers))
 
     @property
@@ -33,12 +39,18 @@ class Glance:
         """Tell whether `other` is of the same table."""
         if not isinstance(other, Glance):
             return NotImplemented
-        return self._virtual_servers == other._virtual_servers and self._real_servers == other._real_servers
+        return self._in_order() == other._in_order() or self._in_any_order() == other._in_any_order()
 
     def __hash__(self) -> int:
         """Return a hash of the table."""
-        return hash((self._virtual_servers, self._real_servers))
+        return hash(self._in_any_order())
 
     def __repr__(self) -> str:
         """Return how much there was."""
         return f"<Glance at {self.virtual_servers} virtual servers, {self.real_servers} real servers>"
+
+    def _in_order(self) -> tuple[object, ...]:
+        return self._virtual_servers, self._names, self._real_servers
+
+    def _in_any_order(self) -> tuple[frozenset[object], ...]:
+        return frozenset(self._virtual_servers), frozenset(zip(self._names, self._real_servers, strict=True))

@@ -167,8 +167,9 @@ class Reader:
         if len(shown) - len(hidden) + len(read) != len(services.virtual_servers):
             raise Disturbed("virtual servers came or went")
         self._hidden = dict(read)
+        names = self._sockopt.names if self._sockopt is not None else ()
         lists = [read.pop(each.key).settings if isinstance(each, Hidden) else each for each in shown]
-        return Glance(services.settings, [*lists, *(each.settings for each in read.values())])
+        return Glance(services.settings, [*names, *read], [*lists, *(each.settings for each in read.values())])
 
     def _shown_real_servers(self) -> list[RealServers | Hidden]:
         """Return the real servers of IPv4 that `sockopt` shows, of each virtual server; none where there is no such."""

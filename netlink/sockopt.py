@@ -11,7 +11,7 @@ import functools
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -58,6 +58,11 @@ class Sockopt:
         self._buffer = ctypes.create_string_buffer(0)
         self._virtual_servers: list[tuple[int, bytes, int, int, int]] = []  # of the last time
         self._real_servers: list[RealServers | Hidden] = []
+
+    @property
+    def names(self) -> Sequence[Hashable]:
+        """Return what tells the virtual servers of the last `real_servers()` from each other, in its order."""
+        return self._virtual_servers
 
     def close(self) -> None:
         """Close the socket; a second call does nothing, any other raises what `open_socket` does."""

@@ -275,11 +275,17 @@ class OldKernel:
 
     def __init__(self, *answers: list[RealServers | Hidden] | OSError) -> None:
         self._answers = list(answers)
+        self.shown = 0
+
+    @property
+    def names(self) -> range:
+        return range(self.shown)
 
     def real_servers(self) -> list[RealServers | Hidden]:
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         if isinstance(answer, OSError):
             raise answer
+        self.shown = len(answer)
         return answer
 
 
