@@ -101,7 +101,16 @@ class Daemon:
             ),
             foreign=tuple(str(key) for key in sorted(look.decision.foreign)),
             virtual_servers=virtual_servers(
-                self._config, look.decision, look.observed, refused=refused, local=look.local
+                self._config,
+                look.decision,
+                look.observed,
+                refused=refused,
+                local=look.local,
+                ages={
+                    query: time.time() - contact.last
+                    for query, contact in self._watches.contacts.items()
+                    if contact.last is not None
+                },
             ),
         )
 
@@ -110,6 +119,7 @@ class Daemon:
         failing = [contact for contact in contacts if contact.failing_since is not None]
         heard = [contact.last for contact in contacts if contact.last is not None]
         complete = len(heard) == len(contacts) and contacts
+        choice = self._watches.choice
         return ConsulStatus(
             address=self._config.consul.address,
             reachable=len(failing) < len(contacts) or not contacts,
@@ -117,6 +127,9 @@ class Daemon:
             failing_since=min((each.failing_since for each in failing if each.failing_since), default=None),
             failing=len(failing),
             error=failing[0].error if failing else "",
+            transport=choice.way.value if choice else "",
+            transport_why=choice.why if choice else "",
+            transport_remedy=choice.remedy if choice else "",
         )
 
     def _end(self) -> None:

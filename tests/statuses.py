@@ -62,7 +62,13 @@ SHOP = VirtualServerStatus(
         real_server(4, Place.DRAINING, "check 'HTTP' is critical: \x1b[31mno\x1b[0m\r\nanswer", "critical"),
     ),
 )
-CONSUL = ConsulStatus(address="http://127.0.0.1:8500", reachable=True, data_age=2.4)
+CONSUL = ConsulStatus(
+    address="http://127.0.0.1:8500",
+    reachable=True,
+    data_age=2.4,
+    transport="HTTP/1.1",
+    transport_why="2 fit into the 90 that the agent's limit of 200 connections leaves us",
+)
 FULL = Status(
     version="0.1.0",
     host="director1",

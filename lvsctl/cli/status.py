@@ -157,7 +157,7 @@ def exit_code(status: "Status") -> int:
 def render(status: "Status", *, with_real_servers: bool = False, wide: bool = False) -> list[str]:
     """Return the screen, line by line; `wide` adds the foreign virtual servers."""
     rows = status.virtual_servers
-    lines = [*_header(status), "", *_virtual_servers(rows, with_names=status.consul is not None)]
+    lines = [*_header(status, wide=wide), "", *_virtual_servers(rows, with_names=status.consul is not None)]
     for row in rows if with_real_servers else ():
         heading = [visible(f"{row.name}  {row.address}")] if len(rows) > 1 else []
         lines += ["", *heading, *_real_servers(row)]
@@ -166,7 +166,7 @@ def render(status: "Status", *, with_real_servers: bool = False, wide: bool = Fa
     return lines
 
 
-def _header(status: "Status") -> list[str]:
+def _header(status: "Status", *, wide: bool) -> list[str]:
     up = f", up {span(status.time - status.started)}" if status.started else ""
     rows = [["lvsctl", f"{status.version} on {status.host}, {status.role}{up}"]]
     if status.consul is None:
@@ -174,7 +174,12 @@ def _header(status: "Status") -> list[str]:
         if status.config_error:
             rows.append(["config", f"cannot be read: {status.config_error.splitlines()[0]}"])
     else:
-        rows += [["consul", _consul_words(status)], ["kernel", _kernel_words(status)]]
+        rows.append(["consul", _consul_words(status)])
+        if status.consul.transport_remedy:
+            rows.append(["", f"{status.consul.transport_why}; {status.consul.transport_remedy}"])
+        elif wide and status.consul.transport_why:
+            rows.append(["", f"{status.consul.transport}: {status.consul.transport_why}"])
+        rows.append(["kernel", _kernel_words(status)])
         foreign = f"{count(len(status.foreign), 'virtual server')}, never touched" if status.foreign else "none"
         rows.append(["foreign", foreign])
     if status.config_error and status.consul is not None:
@@ -189,7 +194,8 @@ def _consul_words(status: "Status") -> str:
     assert consul is not None  # noqa: S101  # a daemon always says
     age = "not everything answered yet" if consul.data_age is None else f"data {span(consul.data_age)} old"
     if not consul.failing:
-        return f"reachable at {consul.address}, {age}"
+        over = f" over {consul.transport}" if consul.transport else ""
+        return f"reachable at {consul.address}{over}, {age}"
     since = f"for {span(status.time - consul.failing_since)}" if consul.failing_since else ""
     what = "unreachable" if not consul.reachable else f"{count(consul.failing, 'Consul service')} failing"
     return f"{what} {since}, {age}, the table is kept: {consul.error}"

@@ -7,6 +7,8 @@ client certificates, Unix sockets, a deadline and a size cap for every answer, n
 Every error leaves here as ConsulError.
 """
 
+import asyncio
+import json
 import os
 import ssl
 from collections.abc import Callable
@@ -21,14 +23,15 @@ from consul import base
 
 from lvsctl.config import ConsulConfig
 from lvsctl.consul.decode import decode_answer
+from lvsctl.consul.pace import WAIT
 from lvsctl.core.instance import Answer, Query
 from lvsctl.errors import ConsulError, ConsulRefused
 
-WAIT: Final = 25  # seconds; times 17/16 of jitter stays below the 30 s at which Consul 1.22 cuts a request
 CONNECT_TIMEOUT: Final = 5.0
 ANSWER_TIMEOUT: Final = 10.0  # for an answer that does not block, and on top of `wait` for one that does
 MAX_BODY: Final = 64 * 1024 * 1024  # bytes; 10,000 instances take about 15 MB
 MAX_REFUSAL: Final = 300  # characters kept of the text of a refusal
+MOST_READS: Final = 32  # answers that do not block, at one time
 
 
 @attrs.frozen(kw_only=True)
@@ -38,6 +41,14 @@ class Response:
     status: int
     headers: Any  # case-insensitive mapping of str to str
     body: bytes
+
+
+@attrs.frozen(kw_only=True)
+class Capacity:
+    """How many queries Consul may be asked at a time."""
+
+    http2: bool  # queries share connections
+    limit: int | None  # connections from one address, 0 for any number; None where the agent does not tell us
 
 
 class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is untyped
@@ -137,6 +148,7 @@ class Client:
     def __init__(self, config: ConsulConfig) -> None:
         self._transport = Transport(config)
         self._api = _API(self._transport)
+        self._reads = asyncio.Semaphore(MOST_READS)  # who came first is served first, which a connection pool is not
 
     async def __aenter__(self) -> Self:
         """Return the client; nothing is asked yet."""
@@ -165,23 +177,52 @@ class Client:
         Raises ConsulRefused for every status but 200, ConsulError when there is no complete answer.
         """
         params = [("dc", query.datacenter), ("near", query.near)]
-        timeout = ANSWER_TIMEOUT
-        if index > 0:
-            params += [("index", str(index)), ("wait", f"{wait:g}s")]
-            timeout += wait * 17 / 16
-        answer: Answer = await self._api.http.get(
+        answer: Answer = await self._ask(
             _answer,
             f"/v1/health/service/{query.service}",  # quoted by the transport, as all paths of python-consul2
             [(name, value) for name, value in params if value] + ([("consistent", "")] if consistent else []),
-            timeout=timeout,
+            index=index,
+            wait=wait,
         )
         return answer
 
+    async def listing(
+        self, path: str, datacenter: str = "", *, index: int = 0, wait: float = WAIT
+    ) -> tuple[int, bytes]:
+        """Return X-Consul-Index and body of a list of the catalogue, as `instances` does; `path` is below /v1."""
+        params = [("dc", datacenter)] if datacenter else []
+        found: tuple[int, bytes] = await self._ask(_listing, f"/v1/{path}", params, index=index, wait=wait)
+        return found
+
+    async def capacity(self) -> Capacity | None:
+        """Return how much Consul may be asked at a time; None when it does not answer."""
+        try:
+            limit: int | None = await self._ask(_limit, "/v1/agent/self", [])
+        except ConsulRefused:  # that takes agent:read, which is not needed for anything else
+            limit = None
+        except ConsulError:
+            return None
+        return Capacity(http2=False, limit=limit)
+
+    async def _ask(
+        self,
+        callback: Callable[[Response], Any],
+        path: str,
+        params: list[tuple[str, str]],
+        *,
+        index: int = 0,
+        wait: float = WAIT,
+    ) -> Any:
+        """Return `callback(response)`; what does not block waits its turn behind others that do not."""
+        if index <= 0:
+            async with self._reads:
+                return await self._api.http.get(callback, path, params)
+        blocking = [*params, ("index", str(index)), ("wait", f"{wait:g}s")]
+        return await self._api.http.get(callback, path, blocking, timeout=ANSWER_TIMEOUT + wait * 17 / 16)
+
 
 def _answer(response: Response) -> Answer:
-    if response.status != 200:
-        text = response.body[:MAX_REFUSAL].decode("utf-8", "replace").strip() or "no text"
-        raise ConsulRefused(response.status, text + _advice(response.status))
+    _check(response)
     header = response.headers.get
     return attrs.evolve(
         decode_answer(response.body, index=_number(header("X-Consul-Index", ""))),
@@ -189,6 +230,27 @@ def _answer(response: Response) -> Answer:
         leader=header("X-Consul-KnownLeader", "").lower() != "false",
         last_contact=_number(header("X-Consul-LastContact", "")) / 1000,
     )
+
+
+def _listing(response: Response) -> tuple[int, bytes]:
+    _check(response)
+    return _number(response.headers.get("X-Consul-Index", "")), response.body
+
+
+def _limit(response: Response) -> int | None:
+    """Return the limit of connections that `/v1/agent/self` tells; None where it does not, as before Consul 1.6.3."""
+    _check(response)
+    try:
+        limit = json.loads(response.body)["DebugConfig"]["HTTPMaxConnsPerClient"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return limit if isinstance(limit, int) and not isinstance(limit, bool) and limit >= 0 else None
+
+
+def _check(response: Response) -> None:
+    if response.status != 200:
+        text = response.body[:MAX_REFUSAL].decode("utf-8", "replace").strip() or "no text"
+        raise ConsulRefused(response.status, text + _advice(response.status))
 
 
 def _number(text: str) -> int:

@@ -1,46 +1,44 @@
-"""Blocking queries: for every query the last complete answer, renewed as soon as Consul has a newer one.
+"""Watches: for every query the last complete answer, renewed as soon as Consul has a newer one.
 
-The rules of a blocking query, in the order they are applied to an answer (Consul HTTP API, Blocking Queries):
+How news are waited for is chosen by `choice`: a blocking query for each, or signals, after which what may have changed
+is asked for. The rules that are applied to an answer, in this order (Consul HTTP API, Blocking Queries):
 1. not a complete 200: keep the last good answer, ask again after a back-off with full jitter, and without blocking:
    whoever answers next may be another server, or the same one restarted with a lower index, and would hold a request
    with our index back although it has news; it also says at once that Consul is back;
 2. no usable index: ask the next time without blocking, and not at once;
 3. the index went back (a restored or rebuilt Consul): start over from 0;
 4. the same content: no news, nobody is woken; and when Consul answered at once, do not ask again at once;
-5. so few instances that it may be a lie: ask once more, of a leader that makes sure it still is one (`doubt`).
+5. so few instances that it may be a lie: ask once more, of a leader that makes sure it still is one (`doubt`);
+6. every few minutes ask without an index, whatever it says (`pace.SWEEP`).
 A failure is never emptiness: a query without a good answer is absent from `answers`.
 """
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Final
 
 import attrs
 import structlog
 
+from lvsctl.consul.changes import Changes
+from lvsctl.consul.choice import Choice, Way, choose
 from lvsctl.consul.client import Client
+from lvsctl.consul.contact import Contact
 from lvsctl.consul.doubt import Belief, Doubt, believe
+from lvsctl.consul.pace import WAIT, back_off, next_index, until_sweep
+from lvsctl.consul.signals import Signals
 from lvsctl.core.instance import Answer, Answers, Query
 from lvsctl.errors import ConsulError, ConsulRefused
 
-FIRST_BACK_OFF: Final = 0.25  # seconds
-LONGEST_BACK_OFF: Final = 2.5  # seconds; with 2 s to the next SYN of a lost connection, work resumes within 5 s
 SHORTEST_POLL: Final = 0.02  # seconds; a changed answer this quick is Consul catching up
 IDLE_POLL: Final = 1.0  # seconds between answers without news that came at once
+CHOOSE_AGAIN: Final = 300.0  # seconds; an agent's limits may change while it runs
+LONGEST_QUESTION: Final = 2.0  # seconds that the agent may take to tell its limits
 
 log = structlog.get_logger()
-
-
-@attrs.frozen(kw_only=True)
-class Contact:
-    """How one query stands with Consul."""
-
-    last: float | None = None  # Unix seconds of the last complete answer
-    failing_since: float | None = None
-    error: str = ""
 
 
 class Watches:
@@ -55,6 +53,11 @@ class Watches:
         self._beliefs: dict[Query, Belief] = {}
         self._contacts: dict[Query, Contact] = {}
         self._tasks: dict[Query, asyncio.Task[None]] = {}
+        self._stirred: dict[Query, asyncio.Event] = {}  # set when a signal says that something may have changed
+        self._signals: dict[str, Signals] = {}  # of each datacenter
+        self._signal_tasks: dict[str, asyncio.Task[None]] = {}
+        self._choice: Choice | None = None
+        self._sure = False  # the agent was asked what it can
         self._changed = asyncio.Event()
         self._wanted: frozenset[Query] = frozenset()
         self._retired: list[Client] = []
@@ -67,7 +70,16 @@ class Watches:
     @property
     def contacts(self) -> Mapping[Query, Contact]:
         """Return how each query stands."""
-        return dict(self._contacts)
+        signals = {datacenter: each.contact for datacenter, each in self._signals.items()}
+        return {
+            query: contact.beside(signals[query.datacenter]) if query.datacenter in signals else contact
+            for query, contact in self._contacts.items()
+        }
+
+    @property
+    def choice(self) -> Choice | None:
+        """Return how news are waited for; None before that is known."""
+        return self._choice
 
     @property
     def complete(self) -> bool:
@@ -95,29 +107,89 @@ class Watches:
         async with asyncio.TaskGroup() as group:
             while True:
                 self._changed.clear()
-                await self._retire()
+                if self._retired:
+                    self._stop_all()
+                while self._retired:
+                    await self._retired.pop().close()
                 for query in self._tasks.keys() - self._wanted:
                     self._tasks.pop(query).cancel()
                     self._beliefs.pop(query, None)
                     self._contacts.pop(query, None)
+                    self._stirred.pop(query, None)
+                await self._choose()
+                self._listen(group)
                 for query in sorted(self._wanted - self._tasks.keys()):
                     self._contacts.setdefault(query, Contact())
+                    self._stirred[query] = asyncio.Event()
                     self._tasks[query] = group.create_task(self._watch(query), name=f"watch {query.service}")
-                await self._changed.wait()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(CHOOSE_AGAIN):
+                        await self._changed.wait()
 
-    async def _retire(self) -> None:
-        """Stop every watcher of a client that was replaced; they start again with the new one."""
-        if self._retired:
-            for task in self._tasks.values():
-                task.cancel()
-            self._tasks.clear()
-        while self._retired:
-            await self._retired.pop().close()
+    def _stop_all(self) -> None:
+        """Stop every watcher; they start again with the client, and in the way, of that time."""
+        for task in (*self._tasks.values(), *self._signal_tasks.values()):
+            task.cancel()
+        self._tasks.clear()
+        self._signal_tasks.clear()
+        self._signals.clear()
+
+    async def _choose(self) -> None:
+        """Choose how to wait for news, as the agent and the number of queries have it now."""
+        capacity = None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LONGEST_QUESTION):
+                capacity = await self._client.capacity()
+        self._sure = capacity is not None
+        if capacity is None and self._choice is not None and self._choice.way is not Way.POLLS:
+            return  # what it was still holds, as far as we know
+        http2, limit = (capacity.http2, capacity.limit) if capacity else (False, None)
+        before, self._choice = self._choice, choose(queries=len(self._wanted), http2=http2, limit=limit)
+        if before is not None and before.way is self._choice.way:
+            return
+        self._stop_all()
+        if self._choice.remedy:
+            log.warning(
+                "consul_transport", way=self._choice.way.value, why=self._choice.why, remedy=self._choice.remedy
+            )
+        else:
+            log.info("consul_transport", way=self._choice.way.value, why=self._choice.why)
+
+    def _listen(self, group: asyncio.TaskGroup) -> None:
+        """Have signals for every datacenter that is watched, where they are the way."""
+        signalled = self._choice is not None and self._choice.way is Way.SIGNALS
+        wanted = {query.datacenter for query in self._wanted} if signalled else set()
+        for datacenter in self._signals.keys() - wanted:
+            self._signal_tasks.pop(datacenter).cancel()
+            del self._signals[datacenter]
+        for datacenter in sorted(wanted - self._signals.keys()):
+            signals = Signals(self._client, datacenter, partial(self._stir, datacenter))
+            self._signals[datacenter] = signals
+            self._signal_tasks[datacenter] = group.create_task(signals.run(), name=f"signals {datacenter}")
+
+    def _stir(self, datacenter: str, changes: Changes) -> None:
+        """Have every watcher ask whose Consul service `changes` may concern."""
+        for query, event in self._stirred.items():
+            if query.datacenter != datacenter:
+                continue
+            if changes.everything or query.service in changes.services or self._is_on(query, changes.nodes):
+                event.set()
+
+    def _is_on(self, query: Query, nodes: frozenset[str]) -> bool:
+        belief = self._beliefs.get(query)
+        return bool(nodes) and belief is not None and any(node in nodes for node, _ in belief.known)
 
     async def _watch(self, query: Query) -> None:
         index, failures, refused = 0, 0, False
+        sweep = time.monotonic() + until_sweep()
         while True:
+            if query.datacenter in self._signals:
+                index = 0
+                if not failures:
+                    await self._until_stirred(query)
             asked = time.monotonic()
+            if asked >= sweep:
+                index, sweep = 0, asked + until_sweep()
             try:
                 answer = await self._client.instances(query, index=index)
                 belief = believe(self._beliefs.get(query), answer, time.time(), refused=refused)
@@ -133,7 +205,17 @@ class Watches:
             news = self._believed(query, belief)
             index = next_index(index, belief.answer.index)
             rest = (SHORTEST_POLL if news and index else IDLE_POLL) - (time.monotonic() - asked)
-            await asyncio.sleep(max(0.0, rest))
+            if query.datacenter not in self._signals:
+                await asyncio.sleep(max(0.0, rest))
+
+    async def _until_stirred(self, query: Query) -> None:
+        """Wait until a signal says that something may have changed, or until it is time to ask in any case."""
+        belief = self._beliefs.get(query)
+        doubted = belief is not None and belief.doubt is not None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WAIT if doubted else until_sweep()):
+                await self._stirred[query].wait()
+        self._stirred[query].clear()
 
     async def _confirmed(self, query: Query, belief: Belief) -> Belief:
         """Return what to believe after a second answer; `belief` counts meanwhile where Consul does not give one."""
@@ -151,6 +233,9 @@ class Watches:
         if failing_since is not None:
             log.info("consul_back", consul_service=query.service, after=f"{time.time() - failing_since:.1f}s")
         self._contacts[query] = Contact(last=time.time())
+        if not self._sure:  # whoever could not say what it can may now
+            self._sure = True
+            self._changed.set()
         answer = belief.answer
         news = before is None or _content(before.answer) != _content(answer)
         if before is not None and not news:  # the same object stays: what was made of it is known to hold
@@ -171,7 +256,7 @@ class Watches:
                 error=error,
                 kept="the last answer" if query in self._beliefs else "nothing, it never answered",
             )
-        self._contacts[query] = attrs.evolve(contact, failing_since=contact.failing_since or time.time(), error=error)
+        self._contacts[query] = contact.failed(error)
 
 
 def _content(answer: Answer) -> tuple[object, ...]:
@@ -190,17 +275,6 @@ def _log_doubt(query: Query, before: Belief | None, belief: Belief) -> None:
         )
     elif before is not None and doubted and not belief.answer.doubt:
         log.info("consul_believed", consul_service=query.service, after=f"{time.time() - before.since:.1f}s")
-
-
-def next_index(sent: int, received: int) -> int:
-    """Return the index for the next request: 0, which does not block, when it went back or was unusable."""
-    return received if received >= max(sent, 1) else 0
-
-
-def back_off(failures: int) -> float:
-    """Return seconds to wait after so many failures in a row: full jitter under a doubling bound."""
-    bound = min(LONGEST_BACK_OFF, FIRST_BACK_OFF * 2 ** min(failures, 10))
-    return random.uniform(FIRST_BACK_OFF / 2, bound)  # noqa: S311  # jitter, no secret
 
 
 async def ask_once(client: Client, queries: Iterable[Query]) -> Answers:

@@ -13,10 +13,10 @@ import attrs
 from lvsctl.config import Config, VirtualServerConfig
 from lvsctl.core.admission import Admitted, Rejected
 from lvsctl.core.decision import NO_USAGE, Decision, VirtualServerDecision
-from lvsctl.core.desired import Member
+from lvsctl.core.desired import Member, query_of
 from lvsctl.core.difference import ipvsadm_delete
 from lvsctl.core.guard import serves, why_held
-from lvsctl.core.instance import Health, Instance
+from lvsctl.core.instance import Health, Instance, Query
 from lvsctl.core.ownership import Owner
 from lvsctl.core.words import virtual_server_words, word
 from netlink.types import Address, Observed, RealServerKey, Traffic, VirtualServerKey
@@ -83,6 +83,7 @@ class VirtualServerStatus:
     inactive: int
     rate: int  # new connections a second
     real_servers: tuple[RealServerStatus, ...] = ()
+    data_age: float | None = None  # seconds since Consul was last heard about it; None: never, or it is leaving
 
 
 @attrs.frozen(kw_only=True)
@@ -95,6 +96,9 @@ class ConsulStatus:
     failing_since: float | None = None
     failing: int = 0  # queries that fail now
     error: str = ""
+    transport: str = ""  # how news are waited for; empty before that is known
+    transport_why: str = ""
+    transport_remedy: str = ""  # what an operator can do for a better one; empty where it is good
 
 
 @attrs.frozen(kw_only=True)
@@ -131,13 +135,19 @@ def virtual_servers(
     *,
     refused: Mapping[VirtualServerKey, str],
     local: AbstractSet[Address],
+    ages: Mapping[Query, float],
 ) -> tuple[VirtualServerStatus, ...]:
-    """Return a row for every virtual server that is configured or ours; `local` are the director's addresses."""
+    """Return a row for every virtual server that is configured or ours.
+
+    `local` are the director's addresses, `ages` the seconds since each query was last answered.
+    """
     rows = [
         _decided(each, observed, refused=refused.get(each.key, ""), local=local)
         for each in decision.virtual_servers.values()
     ]
     rows += [_waiting(config.virtual_servers[name], observed) for name in decision.waiting]
+    asked = {name: query_of(each) for name, each in config.virtual_servers.items()}
+    rows = [attrs.evolve(row, data_age=ages.get(asked[row.name]) if row.name in asked else None) for row in rows]
     return tuple(sorted(rows, key=lambda row: (row.name, row.address)))
 
 

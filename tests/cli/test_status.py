@@ -31,7 +31,7 @@ def _in_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 HEADER = [
     "lvsctl   0.1.0 on director1, active, up 2 h 5 min",
-    "consul   reachable at http://127.0.0.1:8500, data 2 s old",
+    "consul   reachable at http://127.0.0.1:8500 over HTTP/1.1, data 2 s old",
     "kernel   in sync since 22:10:08 (3 min 12 s)",
     "foreign  2 virtual servers, never touched",
     "",
@@ -60,7 +60,9 @@ def test_the_screen() -> None:
 
 def test_the_wide_screen() -> None:
     assert render(FULL, with_real_servers=True, wide=True) == [
-        *HEADER,
+        *HEADER[:2],
+        "         HTTP/1.1: 2 fit into the 90 that the agent's limit of 200 connections leaves us",
+        *HEADER[2:],
         *TABLE,
         "",
         "reco  tcp 10.9.0.100:80",
@@ -92,6 +94,20 @@ def test_consul_in_trouble() -> None:
     assert header(attrs.evolve(FULL, consul=two))["consul"].startswith(
         "2 Consul services failing for 2 min 5 s, not everything answered yet"
     )
+
+
+def test_how_consul_is_asked() -> None:
+    signals = attrs.evolve(
+        CONSUL,
+        transport="HTTP/1.1 with signals",
+        transport_why="300 do not fit into 90",
+        transport_remedy="raise it",
+    )
+    lines = render(attrs.evolve(FULL, consul=signals))
+    assert lines[1:3] == [
+        "consul   reachable at http://127.0.0.1:8500 over HTTP/1.1 with signals, data 2 s old",
+        "         300 do not fit into 90; raise it",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -37,15 +37,23 @@ def answer(*instances: Instance, index: str | None = "7") -> web.Response:
 
 @attrs.define
 class Consul:
-    """The server; `answering` may be replaced at any time, `requests` has all that came."""
+    """The server; `answering` may be replaced at any time, `requests` has all that came but questions to the agent.
+
+    `limit` is how many connections the agent says that it takes; None: it does not say.
+    """
 
     answering: Answering
     address: str = ""
+    limit: int | None = 200
     requests: list[web.Request] = attrs.field(factory=list)
     _came: asyncio.Condition = attrs.field(factory=asyncio.Condition)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
+        if request.path == "/v1/agent/self":
+            if self.limit is None:
+                return web.Response(status=403, text="Permission denied")
+            return web.json_response({"DebugConfig": {"HTTPMaxConnsPerClient": self.limit}})
         async with self._came:
             self.requests.append(request)
             self._came.notify_all()

@@ -16,13 +16,10 @@ from hypothesis import strategies as st
 
 from lvsctl.config import ConsulConfig
 from lvsctl.consul.client import Client
+from lvsctl.consul.pace import FIRST_BACK_OFF, LONGEST_BACK_OFF, back_off, next_index
 from lvsctl.consul.watch import (
-    FIRST_BACK_OFF,
-    LONGEST_BACK_OFF,
     Watches,
     ask_once,
-    back_off,
-    next_index,
 )
 from lvsctl.core.instance import Answer, Query
 from lvsctl.errors import ConsulError

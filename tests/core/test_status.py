@@ -70,6 +70,7 @@ def rows_of(
         observed,
         refused={KEY: refused} if refused else {},
         local=frozenset({VIP}) if local else frozenset(),
+        ages={},
     )
 
 

@@ -1,0 +1,27 @@
+"""How a query, or whatever else asks Consul again and again, stands with it.
+
+Pure but for the clock. Times are Unix seconds.
+"""
+
+import time
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class Contact:
+    """How one query stands with Consul."""
+
+    last: float | None = None  # when the last complete answer came
+    failing_since: float | None = None
+    error: str = ""
+
+    def failed(self, error: str) -> "Contact":
+        """Return how it stands after a failure now."""
+        return attrs.evolve(self, failing_since=self.failing_since or time.time(), error=error)
+
+    def beside(self, other: "Contact") -> "Contact":
+        """Return how a query stands that rests on another one's word, too: the later answer and the worse failure."""
+        lasts = [each.last for each in (self, other) if each.last is not None]
+        failing = other if self.failing_since is None else self
+        return Contact(last=max(lasts, default=None), failing_since=failing.failing_since, error=failing.error)

@@ -1,0 +1,119 @@
+"""News of any number of Consul services by three blocking queries, where one for each would take too many connections.
+
+Each waits for a list of the catalogue to move and passes on what may have changed (`changes`). At the first answer,
+after a failure and when an index went back nothing is known of the time before: everything may have changed, which is
+passed on no more often than `EVERYTHING_EVERY`.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from lvsctl.consul.changes import EVERYTHING, Changes, Listed, Listing, changes, decode_listing
+from lvsctl.consul.client import Client
+from lvsctl.consul.contact import Contact
+from lvsctl.consul.pace import back_off, next_index
+from lvsctl.errors import ConsulError
+
+AT_MOST_EVERY: Final = 1.0  # seconds between two readings of one list
+EVERYTHING_EVERY: Final = 5.0  # seconds between two changes of everything
+BIG: Final = 1 << 18  # bytes from which on a list is decoded beside the loop
+
+log = structlog.get_logger()
+
+
+class Signals:
+    """The three queries of one datacenter, empty for the agent's own; run `run()` as a task.
+
+    `hear` is told what may have changed.
+    """
+
+    def __init__(self, client: Client, datacenter: str, hear: Callable[[Changes], None]) -> None:
+        self._client = client
+        self._datacenter = datacenter
+        self._hear = hear
+        self._contacts = dict.fromkeys(Listing, Contact())
+        self._everything = asyncio.Event()
+        self._heard_of: set[Listing] = set()  # lists that were answered for, or failed
+        self._heard_all = asyncio.Event()
+
+    @property
+    def contact(self) -> Contact:
+        """Return how the worst of the three stands."""
+        lasts = [each.last for each in self._contacts.values()]
+        known = [last for last in lasts if last is not None]
+        failing = [each for each in self._contacts.values() if each.failing_since is not None]
+        worst = min(failing, key=lambda each: each.failing_since or 0.0, default=Contact())
+        return Contact(
+            last=min(known) if len(known) == len(lasts) else None,
+            failing_since=worst.failing_since,
+            error=worst.error,
+        )
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for listing in Listing:
+                group.create_task(self._follow(listing), name=f"signals {listing.value}")
+            group.create_task(self._pass_on_everything(), name="signals of everything")
+
+    async def _follow(self, listing: Listing) -> None:
+        index, failures = 0, 0
+        listed: Listed | None = None
+        while True:
+            asked = time.monotonic()
+            try:
+                received, body = await self._client.listing(listing.value, self._datacenter, index=index)
+                if listed is None or received != index:
+                    listed = await self._read(listing, listed, body)
+            except ConsulError as error:
+                index, listed, failures = 0, None, failures + 1
+                self._failed(listing, str(error))
+                await asyncio.sleep(back_off(failures))
+                continue
+            failures = 0
+            self._contacts[listing] = Contact(last=time.time())
+            self._note(listing)
+            index = next_index(index, received)
+            listed = listed if index else None
+            await asyncio.sleep(max(0.0, AT_MOST_EVERY - (time.monotonic() - asked)))
+
+    async def _read(self, listing: Listing, before: Listed | None, body: bytes) -> Listed:
+        """Return what `body` lists, and pass on what has changed since `before`."""
+        if len(body) < BIG:
+            now, found = _compared(listing, before, body)
+        else:
+            now, found = await asyncio.to_thread(_compared, listing, before, body)
+        if found.everything:
+            self._everything.set()
+        elif found != Changes():
+            self._hear(found)
+        return now
+
+    async def _pass_on_everything(self) -> None:
+        await self._heard_all.wait()  # what is read before that may miss a change that no list will show
+        while True:
+            await self._everything.wait()
+            self._everything.clear()
+            self._hear(EVERYTHING)
+            await asyncio.sleep(EVERYTHING_EVERY)
+
+    def _failed(self, listing: Listing, error: str) -> None:
+        before = self._contacts[listing]
+        if before.error != error:
+            log.warning("consul_failed", signal=f"/v1/{listing.value}", error=error, kept="the last answers")
+        self._contacts[listing] = before.failed(error)
+        self._note(listing)
+
+    def _note(self, listing: Listing) -> None:
+        self._heard_of.add(listing)
+        if len(self._heard_of) == len(Listing):
+            self._heard_all.set()
+
+
+def _compared(listing: Listing, before: Listed | None, body: bytes) -> tuple[Listed, Changes]:
+    now = decode_listing(listing, body)
+    return now, EVERYTHING if before is None else changes(listing, before, now)

@@ -1,0 +1,82 @@
+"""What three lists of the catalogue say of what has changed."""
+
+import contextlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lvsctl.consul.changes import EVERYTHING, Changes, Listing, changes, decode_listing
+from lvsctl.errors import ConsulError
+
+
+def check(node: str, check_id: str, service: str = "", index: int = 1) -> dict[str, object]:
+    return {"Node": node, "CheckID": check_id, "ServiceName": service, "ModifyIndex": index, "Status": "passing"}
+
+
+CHECKS = [
+    check("a", "serfHealth"),
+    check("a", "reco-1", "reco"),
+    check("b", "reco-2", "reco"),
+    check("b", "shop", "shop"),
+]
+NODES = [{"Node": "a", "Address": "10.0.0.1", "ModifyIndex": 1}, {"Node": "b", "Address": "10.0.0.2", "ModifyIndex": 2}]
+SERVICES = {"consul": [], "reco": ["v1"], "shop": []}
+
+
+def changed(listing: Listing, before: object, now: object) -> Changes:
+    was, is_now = (decode_listing(listing, json.dumps(each).encode()) for each in (before, now))
+    return changes(listing, was, is_now)
+
+
+@pytest.mark.parametrize(
+    ("listing", "before", "now", "services", "nodes"),
+    [
+        (Listing.CHECKS, CHECKS, [*CHECKS[:3], check("b", "shop", "shop", 9)], {"shop"}, set()),
+        (Listing.CHECKS, CHECKS, [check("a", "serfHealth", index=9), *CHECKS[1:]], set(), {"a"}),
+        (Listing.CHECKS, CHECKS, CHECKS[:-1], {"shop"}, set()),
+        (Listing.CHECKS, CHECKS, [*CHECKS, check("c", "mail", "mail")], {"mail"}, set()),
+        (Listing.CHECKS, CHECKS, [*CHECKS[:3], check("b", "shop", "mail")], {"shop", "mail"}, set()),
+        (Listing.CHECKS, CHECKS, [], {"reco", "shop"}, {"a"}),
+        (Listing.CHECKS, CHECKS, CHECKS[::-1], set(), set()),
+        (Listing.SERVICES, SERVICES, {**SERVICES, "reco": ["v2"]}, {"reco"}, set()),
+        (Listing.SERVICES, SERVICES, {**SERVICES, "mail": []}, {"mail"}, set()),
+        (Listing.SERVICES, SERVICES, {"consul": [], "reco": ["v1"]}, {"shop"}, set()),
+        (Listing.NODES, NODES, [NODES[0], {**NODES[1], "ModifyIndex": 3}], set(), {"b"}),
+        (Listing.NODES, NODES, NODES[1:], set(), {"a"}),
+        (Listing.NODES, NODES, NODES, set(), set()),
+    ],
+)
+def test_what_has_changed(listing: Listing, before: object, now: object, services: set[str], nodes: set[str]) -> None:
+    assert changed(listing, before, now) == Changes(frozenset(services), frozenset(nodes))
+
+
+def test_services_that_moved_without_a_difference_are_everything() -> None:
+    """A weight, metadata, or one of several instances: none is listed."""
+    assert changed(Listing.SERVICES, SERVICES, SERVICES) == EVERYTHING
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda each: (
+        st.lists(each, max_size=3)
+        | st.dictionaries(st.sampled_from(["Node", "CheckID", "ServiceName", "ModifyIndex", "x"]), each, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+@given(listing=st.sampled_from(Listing), one=anything, other=anything)
+def test_any_json_is_read_or_refused(listing: Listing, one: object, other: object) -> None:
+    with contextlib.suppress(ConsulError):
+        found = changed(listing, one, one)
+        assert found in (Changes(), EVERYTHING)
+        changed(listing, one, other)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000, b"3"])
+@pytest.mark.parametrize("listing", Listing)
+def test_what_is_no_list_is_an_error(listing: Listing, body: bytes) -> None:
+    with pytest.raises(ConsulError, match=f"/v1/{listing.value} is"):
+        decode_listing(listing, body)

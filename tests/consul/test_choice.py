@@ -1,0 +1,49 @@
+"""How news are waited for: by what the agent can, its limit and the number of queries."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lvsctl.consul.choice import Way, choose
+
+
+@pytest.mark.parametrize(
+    ("queries", "http2", "limit", "way", "most"),
+    [
+        (3, False, 200, Way.POLLS, 90),
+        (90, False, 200, Way.POLLS, 90),
+        (91, False, 200, Way.SIGNALS, 90),
+        (90, False, None, Way.POLLS, 90),
+        (91, False, None, Way.SIGNALS, 90),
+        (5000, False, 0, Way.POLLS, None),
+        (5000, False, 12_000, Way.POLLS, 5400),
+        (5000, True, 200, Way.STREAMS, None),
+        (2, False, 1, Way.SIGNALS, 1),
+    ],
+)
+def test_the_way(queries: int, http2: object, limit: int | None, way: Way, most: int | None) -> None:
+    choice = choose(queries=queries, http2=bool(http2), limit=limit)
+    assert (choice.way, choice.most_polls) == (way, most)
+    assert bool(choice.remedy) == (way is Way.SIGNALS)
+
+
+@given(queries=st.integers(0, 100_000), limit=st.integers(1, 100_000))
+def test_what_the_remedy_says_is_enough(queries: int, limit: int) -> None:
+    choice = choose(queries=queries, http2=False, limit=limit)
+    if choice.way is Way.SIGNALS:
+        needed = int(choice.remedy.split("http_max_conns_per_client = ")[1].split()[0])
+        assert needed > limit
+        assert choose(queries=queries, http2=False, limit=needed).way is Way.POLLS
+        assert choose(queries=queries, http2=False, limit=needed - 3).way is Way.SIGNALS
+
+
+def test_the_words() -> None:
+    assert choose(queries=3, http2=False, limit=200).why == (
+        "3 fit into the 90 that the agent's limit of 200 connections leaves us"
+    )
+    signals = choose(queries=300, http2=False, limit=None)
+    assert signals.why == "300 do not fit into the 90 that Consul's usual limit of 200 leaves us"
+    assert signals.remedy == (
+        "set limits { http_max_conns_per_client = 667 } in the Consul agent's configuration and run `consul reload`, "
+        "or give consul.address as https where the agent has a TLS listener"
+    )

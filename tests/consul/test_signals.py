@@ -1,0 +1,185 @@
+"""Watches by signals: what may have changed is asked for, and nothing else."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+import attrs
+import pytest
+from aiohttp import web
+
+from lvsctl.config import ConsulConfig
+from lvsctl.consul import signals
+from lvsctl.consul.choice import Way
+from lvsctl.consul.client import Client
+from lvsctl.consul.watch import Watches
+from lvsctl.core.instance import Instance, Query
+from tests.consul.server import DEADLINE, Consul, answer, consul
+from tests.values import instance
+
+NAMES = [f"service-{number}" for number in range(20)]
+QUERIES = [Query(service=name) for name in NAMES]
+
+
+@attrs.define
+class Catalogue:
+    """As much of a catalogue as signals need, each list with its index. Every Consul service has one instance."""
+
+    instances: dict[str, Instance] = attrs.field(factory=lambda: {name: instance(1) for name in NAMES})
+    checks: dict[str, int] = attrs.field(factory=lambda: dict.fromkeys(NAMES, 1))
+    nodes: dict[str, int] = attrs.field(factory=lambda: {"app1": 1})
+    indexes: dict[str, int] = attrs.field(
+        factory=lambda: {"health/state/any": 5, "catalog/services": 5, "catalog/nodes": 5}
+    )
+    broken: bool = False
+    asked: list[str] = attrs.field(factory=list)  # Consul services
+    _changed: asyncio.Condition = attrs.field(factory=asyncio.Condition)
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request."""
+        if self.broken:
+            return web.Response(status=500, text="No cluster leader")
+        path = request.path.removeprefix("/v1/")
+        if path.startswith("health/service/"):
+            name = path.removeprefix("health/service/")
+            assert "index" not in request.query
+            self.asked.append(name)
+            return answer(self.instances[name], index="5")
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: self.broken or int(request.query.get("index", 0)) != self.indexes[path]
+            )
+        if self.broken:
+            return web.Response(status=500, text="No cluster leader")
+        bodies: dict[str, object] = {
+            "health/state/any": [
+                {"Node": "app1", "CheckID": name, "ServiceName": name, "ModifyIndex": index}
+                for name, index in self.checks.items()
+            ],
+            "catalog/services": {name: [] for name in self.checks},
+            "catalog/nodes": [{"Node": name, "ModifyIndex": index} for name, index in self.nodes.items()],
+        }
+        return web.json_response(bodies[path], headers={"X-Consul-Index": str(self.indexes[path])})
+
+    async def move(self, path: str) -> None:
+        """Have a list move; what it lists was changed before."""
+        async with self._changed:
+            self.indexes[path] += 1
+            self._changed.notify_all()
+
+    async def be(self, *, broken: bool) -> None:
+        """Fail, or not any more."""
+        async with self._changed:
+            self.broken = broken
+            self._changed.notify_all()
+
+
+@attrs.define
+class Watching:
+    """Watches that run."""
+
+    server: Consul
+    catalogue: Catalogue
+    watches: Watches
+
+    async def until(self, happened: Callable[[], bool]) -> None:
+        """Return when it happened."""
+        async with asyncio.timeout(DEADLINE):
+            while not happened():  # noqa: ASYNC110 -- of many things, and no event tells of all
+                await asyncio.sleep(0.01)
+
+    async def settled(self) -> None:
+        """Return when all was asked for and all three lists are waited for again."""
+        await self.until(lambda: self.watches.complete)
+        await self.until(lambda: self.waiting() >= 3)
+        self.catalogue.asked.clear()
+
+    def waiting(self) -> int:
+        """Return how many blocking queries came."""
+        return sum("index" in request.query for request in self.server.requests)
+
+
+@pytest.fixture
+async def watching(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watching]:
+    """Watch more Consul services than an agent with 20 connections has room for."""
+    monkeypatch.setattr(signals, "AT_MOST_EVERY", 0.05)
+    monkeypatch.setattr(signals, "EVERYTHING_EVERY", 0.3)
+    catalogue = Catalogue()
+    async with consul(catalogue) as server:
+        server.limit = 20
+        client = Client(ConsulConfig(address=server.address))
+        watches = Watches(client, lambda: None)
+        watches.watch(QUERIES)
+        task = asyncio.create_task(watches.run())
+        try:
+            yield Watching(server=server, catalogue=catalogue, watches=watches)
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            await client.close()
+
+
+async def test_all_are_asked_for_at_the_start_and_none_after(watching: Watching) -> None:
+    await watching.until(lambda: watching.watches.complete)
+    assert watching.watches.choice is not None
+    assert watching.watches.choice.way is Way.SIGNALS
+    await asyncio.sleep(0.5)
+    assert sorted(watching.catalogue.asked) == sorted(NAMES)
+    assert [len(found.instances) for found in watching.watches.answers.values()] == [1] * len(NAMES)
+
+
+async def test_a_check_that_changes_is_one_question(watching: Watching) -> None:
+    await watching.settled()
+    catalogue = watching.catalogue
+    catalogue.checks["service-3"] = 2
+    catalogue.instances["service-3"] = instance(2)
+    await catalogue.move("health/state/any")
+    await watching.until(lambda: watching.watches.answers[QUERIES[3]].instances == (instance(2),))
+    assert catalogue.asked == ["service-3"]
+
+
+async def test_a_weight_that_no_list_has_is_found(watching: Watching) -> None:
+    await watching.settled()
+    heavier = attrs.evolve(instance(1), address="10.0.0.99")
+    watching.catalogue.instances["service-7"] = heavier
+    await watching.catalogue.move("catalog/services")
+    await watching.until(lambda: watching.watches.answers[QUERIES[7]].instances == (heavier,))
+    await watching.until(lambda: len(watching.catalogue.asked) == len(NAMES))
+    assert sorted(watching.catalogue.asked) == sorted(NAMES)
+
+
+async def test_a_node_concerns_the_instances_on_it(watching: Watching) -> None:
+    await watching.settled()
+    node = instance(1).node
+    watching.catalogue.nodes[node] = 2
+    await watching.catalogue.move("catalog/nodes")
+    await watching.until(lambda: len(watching.catalogue.asked) == len(NAMES))
+
+
+async def test_everything_is_asked_for_no_more_often_than_that(watching: Watching) -> None:
+    await watching.settled()
+    for _ in range(20):
+        await watching.catalogue.move("catalog/services")
+        await asyncio.sleep(0.05)
+    assert len(watching.catalogue.asked) <= 6 * len(NAMES)
+
+
+async def test_after_a_failure_everything_is_asked_for(watching: Watching) -> None:
+    await watching.settled()
+    await watching.catalogue.be(broken=True)
+    await watching.until(lambda: all(each.failing_since for each in watching.watches.contacts.values()))
+    assert {each.error for each in watching.watches.contacts.values()} == {"Consul answered 500: No cluster leader"}
+    assert watching.watches.complete, "a failure is never emptiness"
+    watching.catalogue.instances["service-5"] = instance(2)
+    await watching.catalogue.be(broken=False)
+    await watching.until(lambda: watching.watches.answers[QUERIES[5]].instances == (instance(2),))
+    await watching.until(lambda: not any(each.failing_since for each in watching.watches.contacts.values()))
+
+
+async def test_fewer_that_fit_are_waited_for_one_by_one(watching: Watching) -> None:
+    await watching.settled()
+    watching.watches.watch(QUERIES[:9])
+    await watching.until(lambda: watching.watches.choice is not None and watching.watches.choice.way is Way.POLLS)
+    assert watching.watches.complete
+    assert watching.watches.answers.keys() == set(QUERIES[:9])
