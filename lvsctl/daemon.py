@@ -67,7 +67,14 @@ class Daemon:
             stack.push_async_callback(self._close_client)
             if not self._dry_run:
                 await stack.enter_async_context(control.serving(self._config.daemon.control_socket, self.status))
-            log.info("started", version=__version__, pid=os.getpid(), config=str(self._path), dry_run=self._dry_run)
+            log.info(
+                "started",
+                version=__version__,
+                pid=os.getpid(),
+                config=str(self._path),
+                dry_run=self._dry_run,
+                environment=self._config.consul.from_environment,
+            )
             self._watches.watch(queries_of(self._config))
             async with asyncio.TaskGroup() as group:
                 tasks = [

@@ -21,6 +21,7 @@ from consul import base
 
 from lvsctl.config import ConsulConfig
 from lvsctl.consul.decode import decode_answer
+from lvsctl.consul.token import Token
 from lvsctl.core.instance import Answer, Query
 from lvsctl.errors import ConsulError, ConsulRefused
 
@@ -28,6 +29,7 @@ WAIT: Final = 25  # seconds; times 17/16 of jitter stays below the 30 s at which
 CONNECT_TIMEOUT: Final = 5.0
 ANSWER_TIMEOUT: Final = 10.0  # for an answer that does not block, and on top of `wait` for one that does
 MAX_BODY: Final = 64 * 1024 * 1024  # bytes; 10,000 instances take about 15 MB
+TLS_VARIABLES: Final = ("CONSUL_CACERT", "CONSUL_CAPATH", "CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY")
 MAX_REFUSAL: Final = 300  # characters kept of the text of a refusal
 
 
@@ -45,7 +47,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
 
     def __init__(self, config: ConsulConfig) -> None:
         self._config = config
-        self._token = _Token(config.token_file)
+        self._token = Token(config)
         self._base, self._socket = _base_url(config.address)
         self._session: aiohttp.ClientSession | None = None
 
@@ -98,7 +100,13 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         limits = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT)
         try:
             async with self._open().request(
-                method, url, data=data or None, headers=sent, timeout=limits, allow_redirects=False
+                method,
+                url,
+                data=data or None,
+                headers=sent,
+                timeout=limits,
+                allow_redirects=False,  # whoever it leads to would get the token
+                server_hostname=self._config.server_name,
             ) as response:
                 return Response(status=response.status, headers=response.headers, body=await _body(response))
         except TimeoutError as error:
@@ -225,12 +233,26 @@ def _tls(config: ConsulConfig) -> ssl.SSLContext | bool:
     if not config.address.startswith("https"):
         return True
     try:
-        context = ssl.create_default_context(cafile=config.ca_file)
+        if config.ca_directory and not config.ca_file:
+            context = ssl.create_default_context(cadata="\n".join(map(_text_of, sorted(config.ca_directory.iterdir()))))
+        else:
+            context = ssl.create_default_context(cafile=config.ca_file)
         if config.certificate_file and config.key_file:
-            context.load_cert_chain(config.certificate_file, config.key_file)
-    except OSError as error:
-        raise ConsulError(f"consul.ca_file, certificate_file or key_file cannot be used: {_reason(error)}") from error
+            context.load_cert_chain(config.certificate_file, config.key_file, password=_no_passphrase)
+    except (OSError, ValueError) as error:
+        used = ", ".join(name for name in config.from_environment if name in TLS_VARIABLES)
+        names = used or "consul.ca_file, certificate_file or key_file"
+        raise ConsulError(f"{names} cannot be used: {_reason(error)}") from error
     return context
+
+
+def _text_of(path: Path) -> str:
+    return path.read_text("ascii")
+
+
+def _no_passphrase() -> str:
+    """Refuse a key that wants one; OpenSSL itself would ask for it on the terminal, and wait."""
+    raise OSError("the private key is encrypted, and nobody is there to type its passphrase")
 
 
 def _reason(error: Exception) -> str:
@@ -243,34 +265,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error) or type(error).__name__
-
-
-class _Token:
-    """The ACL token, read from its file again whenever the file changes."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._version: tuple[int, int] | None = None
-        self._value = ""
-
-    def header(self) -> dict[str, str]:
-        """Return the header that carries the token, none for the anonymous one."""
-        if self._path is None:
-            return {}
-        try:
-            status = self._path.stat()
-            if (status.st_mtime_ns, status.st_ino) != self._version:
-                self._value = self._path.read_text("ascii").strip()
-                self._version = (status.st_mtime_ns, status.st_ino)
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConsulError(
-                f"consul.token_file {self._path}: {_token_reason(error)}; "
-                "make it a text file with one token that the user of lvsctl may read, or take the key out"
-            ) from None
-        if not self._value or any(character.isspace() for character in self._value):
-            raise ConsulError(f"consul.token_file {self._path} does not hold exactly one token")
-        return {"X-Consul-Token": self._value}
-
-
-def _token_reason(error: OSError | UnicodeDecodeError) -> str:
-    return (error.strerror or "cannot be read").lower() if isinstance(error, OSError) else "is not plain text"
