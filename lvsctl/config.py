@@ -174,6 +174,13 @@ class SafetyConfig:
         integer(1, 65535, 1000),
         default=65535,
     )
+    max_instances: int = _key(
+        "Instances that one answer of Consul may list, passing or not. One that lists more is no answer: the last one "
+        "counts, the table stays as it is, and status and log say so.",
+        "1000",
+        integer(1, 100_000, 1000),
+        default=10_000,
+    )
 
 
 @attrs.frozen(kw_only=True)

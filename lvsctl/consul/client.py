@@ -7,9 +7,11 @@ client certificates, Unix sockets, a deadline and a size cap for every answer, n
 Every error leaves here as ConsulError.
 """
 
+import asyncio
 import os
 import ssl
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -20,7 +22,7 @@ import attrs
 from consul import base
 
 from lvsctl.config import ConsulConfig
-from lvsctl.consul.decode import decode_answer
+from lvsctl.consul.decode import MAX_INSTANCES, decode_answer
 from lvsctl.consul.token import Token
 from lvsctl.core.instance import Answer, Query
 from lvsctl.errors import ConsulError, ConsulRefused
@@ -28,7 +30,8 @@ from lvsctl.errors import ConsulError, ConsulRefused
 WAIT: Final = 25  # seconds; times 17/16 of jitter stays below the 30 s at which Consul 1.22 cuts a request
 CONNECT_TIMEOUT: Final = 5.0
 ANSWER_TIMEOUT: Final = 10.0  # for an answer that does not block, and on top of `wait` for one that does
-MAX_BODY: Final = 64 * 1024 * 1024  # bytes; 10,000 instances take about 15 MB
+MAX_BODY: Final = 32 * 1024 * 1024  # bytes; 10,000 instances take about 15 MB
+LARGE: Final = 256 * 1024  # bytes of a body from which on it is decoded beside the loop, which others wait for
 TLS_VARIABLES: Final = ("CONSUL_CACERT", "CONSUL_CAPATH", "CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY")
 MAX_REFUSAL: Final = 300  # characters kept of the text of a refusal
 
@@ -142,9 +145,11 @@ class _API(base.Consul):  # type: ignore[misc]  # python-consul2 is untyped
 class Client:
     """What lvsctl asks of Consul. Use as an async context manager."""
 
-    def __init__(self, config: ConsulConfig) -> None:
+    def __init__(self, config: ConsulConfig, *, max_instances: int = MAX_INSTANCES) -> None:
         self._transport = Transport(config)
         self._api = _API(self._transport)
+        self._max_instances = max_instances
+        self._large = ThreadPoolExecutor(1, "decode")  # one, so that large answers are taken apart one by one
 
     async def __aenter__(self) -> Self:
         """Return the client; nothing is asked yet."""
@@ -158,6 +163,7 @@ class Client:
 
     async def close(self) -> None:
         """Close the connections; what is being asked fails."""
+        self._large.shutdown(wait=False)
         await self._transport.close()
 
     def check(self) -> None:
@@ -177,22 +183,29 @@ class Client:
         if index > 0:
             params += [("index", str(index)), ("wait", f"{wait:g}s")]
             timeout += wait * 17 / 16
-        answer: Answer = await self._api.http.get(
-            _answer,
+        response: Response = await self._api.http.get(
+            _complete,
             f"/v1/health/service/{query.service}",  # quoted by the transport, as all paths of python-consul2
             [(name, value) for name, value in params if value] + ([("consistent", "")] if consistent else []),
             timeout=timeout,
         )
-        return answer
+        if len(response.body) < LARGE:
+            return _answer(response, self._max_instances)
+        return await asyncio.get_running_loop().run_in_executor(self._large, _answer, response, self._max_instances)
 
 
-def _answer(response: Response) -> Answer:
+def _complete(response: Response) -> Response:
+    """Return the response of a request that was answered."""
     if response.status != 200:
         text = response.body[:MAX_REFUSAL].decode("utf-8", "replace").strip() or "no text"
         raise ConsulRefused(response.status, text + _advice(response.status))
+    return response
+
+
+def _answer(response: Response, max_instances: int) -> Answer:
     header = response.headers.get
     return attrs.evolve(
-        decode_answer(response.body, index=_number(header("X-Consul-Index", ""))),
+        decode_answer(response.body, index=_number(header("X-Consul-Index", "")), max_instances=max_instances),
         filtered=header("X-Consul-Results-Filtered-By-ACLs", "").lower() == "true",
         leader=header("X-Consul-KnownLeader", "").lower() != "false",
         last_contact=_number(header("X-Consul-LastContact", "")) / 1000,
@@ -210,13 +223,14 @@ def _advice(status: int) -> str:
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
-    chunks, size = [], 0
+    if (response.content_length or 0) > MAX_BODY:
+        raise ConsulError(f"answer is larger than {MAX_BODY >> 20} MiB")
+    body = bytearray()
     async for chunk in response.content.iter_any():
-        size += len(chunk)
-        if size > MAX_BODY:
+        body += chunk
+        if len(body) > MAX_BODY:
             raise ConsulError(f"answer is larger than {MAX_BODY >> 20} MiB")
-        chunks.append(chunk)
-    return b"".join(chunks)
+    return bytes(body)
 
 
 def _base_url(address: str) -> tuple[str, str]:

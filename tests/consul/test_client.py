@@ -264,7 +264,7 @@ async def test_a_body_without_end_is_cut_off() -> None:
         return response
 
     error = await failure_of(endless)
-    assert str(error) == "answer is larger than 64 MiB"
+    assert str(error) == "answer is larger than 32 MiB"
     assert sent < 2 * client_module.MAX_BODY
 
 
@@ -333,6 +333,32 @@ async def test_half_an_answer_and_no_http_are_errors(speaking: object) -> None:
     assert str(error).startswith(f"cannot reach http://127.0.0.1:{port}: ")
 
 
+async def test_a_body_that_says_it_is_too_large_is_not_read() -> None:
+    async def promising(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n[")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(promising, "127.0.0.1", 0)
+    async with server:
+        error = await failure(ConsulConfig(address=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+    assert str(error) == "answer is larger than 32 MiB"
+
+
+async def test_a_large_answer_is_decoded_beside_the_loop() -> None:
+    many = tuple(instance(1, instance_id=f"reco-{number}") for number in range(10_000))
+    async with consul(raw(to_json(*many), X_Consul_Index="7")) as server:
+        async with Client(ConsulConfig(address=server.address)) as client:
+            found = await client.instances(RECO)
+            assert (len(found.instances), found.index) == (10_000, 7)
+            assert found.instances[:2] == many[:2]
+        async with Client(ConsulConfig(address=server.address), max_instances=9_999) as client:
+            with pytest.raises(ConsulError, match=r"more than the 9999 instances of safety\.max_instances"):
+                await client.instances(RECO)
+
+
 @pytest.mark.parametrize("body", [b"not JSON", b"{}", b'"x"', b"", b"[" * 10**5, b"\xff"])
 async def test_what_is_not_a_list_is_no_answer(body: bytes) -> None:
     assert "answer is " in str(await failure_of(raw(body)))
@@ -340,7 +366,7 @@ async def test_what_is_not_a_list_is_no_answer(body: bytes) -> None:
 
 async def test_a_compressed_answer_is_not_unpacked() -> None:
     error = await failure_of(raw(gzip.compress(b"[" + b" " * (1 << 28) + b"]", 1), Content_Encoding="gzip"))
-    assert "answer is not JSON" in str(error)
+    assert "answer is not a JSON list: it begins with b'\\x1f\\x8b" in str(error)
 
 
 async def test_nobody_there() -> None:
