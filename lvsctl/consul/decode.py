@@ -14,7 +14,7 @@ from lvsctl.core.instance import MAINTENANCE_CHECKS, Answer, Check, Health, Inst
 from lvsctl.errors import ConsulError
 
 MAX_INSTANCES: Final = 10_000  # where no configuration says otherwise
-MAX_TEXT: Final = 4096  # characters kept of a check's output; scripts print pages
+MAX_TEXT: Final = 512  # characters kept of what only people read, a check's output; scripts print pages
 MAX_NAME: Final = 1024  # characters of what identifies: node, instance, check, address
 MAX_LABEL: Final = 4096  # characters of a tag, of a key or value of Meta
 MAX_LIST: Final = 1024  # tags, keys of Meta, or checks, of one instance

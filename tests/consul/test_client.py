@@ -146,6 +146,8 @@ async def test_the_token_is_in_no_error(tmp_path: Path, answering: Answering) ->
     file.write_text(TOKEN)
     async with consul(answering) as server:
         assert TOKEN not in told(await failure(ConsulConfig(address=server.address, token_file=file)))
+        https = server.address.replace("http:", "https:")  # where nobody speaks TLS
+        assert TOKEN not in told(await failure(ConsulConfig(address=https, token_file=file)))
     assert TOKEN not in told(await failure(ConsulConfig(address=server.address, token_file=file)))  # nobody there
 
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from lvsctl.consul.decode import MAX_TEXT, decode_answer
 from lvsctl.consul.entries import MAX_ENTRY, Unread, entries
 from lvsctl.core.instance import Answer, Check, Health, Instance, Malformed
 from lvsctl.errors import ConsulError
+
+FOLDER = Path(__file__).with_name("recorded")
 
 # As /v1/health/service/reco of Consul 1.8 answers (HTTP API, Health, List Nodes for Service).
 RECORDED: dict[str, Any] = {
@@ -138,6 +141,35 @@ def test_a_recorded_answer() -> None:
         ),
         index=7,
     )
+
+
+def test_what_consul_1_8_7_sent() -> None:
+    """An answer of the real one: agents' own and registered in the catalogue, one in maintenance, one a proxy."""
+    answer = decode_answer((FOLDER / "1.8.7-health-service.json").read_bytes(), index=18)
+    first, second, third, proxy = answer.instances
+    assert (first.address, first.port, first.weight, first.health) == ("10.1.0.1", 8080, 10, Health.CRITICAL)
+    assert (first.tags, first.meta) == (("v2", "blue"), {"zone": "a", "room": "größe"})
+    assert [check.name for check in first.checks] == ["Serf Health Status", "<ttl> & co", "tcp"]
+    assert (second.address, second.tags, second.meta) == ("127.0.0.1", (), {})
+    assert (third.address, third.health, third.worst_check and third.worst_check.output) == (
+        "fd00::3", Health.MAINTENANCE, "new disk",
+    )  # fmt: skip
+    assert proxy.checks[0].output.endswith("503\n\0\x1b[31m")
+    assert answer.malformed == (
+        Malformed(node="app2", instance_id="reco-4", reason="Port is 70000, expected 0 to 65535"),
+    )
+
+
+def test_what_newer_consuls_add() -> None:
+    """Written by hand after the API's pages of 1.2x: localities, peers, partitions, several ports, a socket."""
+    answer = decode_answer((FOLDER / "1.2x-health-service.by-hand.json").read_bytes(), index=18)
+    assert not answer.malformed
+    assert [(each.address, each.port, each.weight, each.health) for each in answer.instances] == [
+        ("10.0.0.1", 8080, 1, Health.WARNING),
+        ("fd00::2", 8080, 1, Health.PASSING),
+        ("10.0.0.3", 0, 5, Health.PASSING),
+        ("10.0.0.4", 0, 1, Health.PASSING),
+    ]
 
 
 def test_an_empty_list_is_an_answer() -> None:
