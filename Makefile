@@ -40,7 +40,7 @@ test-kernels: install ## the kernel tests of netlink in Linux 5.10, 6.1, 6.12 an
 bench: install ## measure netlink/ against ipvsadm, keepalived and C; also writes build/bench.json
 	@tests/bench/install.sh && $(PYTHON) -m tests.bench $(ARGS)
 
-fuzz: install ## look for bytes that break netlink/: ARGS='--target bulk --seconds 300'
+fuzz: install ## look for bytes that break netlink/ or decoding: ARGS='--target bulk --seconds 300'
 	@.venv/bin/python -c 'import atheris' 2>/dev/null || .venv/bin/pip install -q --disable-pip-version-check -e '.[fuzz]' || \
 		{ echo "fuzz: no atheris for this Python from PyPI; make unit ARGS=tests/fuzz tries the same with hypothesis" >&2; exit 1; }
 	@$(PYTHON) -m tests.fuzz $(ARGS)

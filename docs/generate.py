@@ -111,8 +111,8 @@ servers with the same protocol, address and port, or the same firewall mark in t
 without a virtual server, with which the daemon would do nothing.
 
 **Precedence.** A key in `[virtual_server.NAME]` counts before the same key in `[defaults]`, and that before
-the default documented here. Environment variables change no key. `tags`, `meta`, `scheduler_flags` and all
-that identifies a virtual server belong to one virtual server and cannot be in `[defaults]`.
+the default documented here. [The environment](#the-environment) completes `[consul]` alone. `tags`, `meta`,
+`scheduler_flags` and all that identifies a virtual server belong to one virtual server and cannot be in `[defaults]`.
 
 **Durations** are a number and a unit in quotes: `"250ms"`, `"30s"`, `"5m"`, `"1.5h"`. The units are `ms`, `s`,
 `m` and `h`. A bare number is refused, for it does not say what it counts.
@@ -120,12 +120,37 @@ that identifies a virtual server belong to one virtual server and cannot be in `
 **Addresses** are addresses, never names: `"10.9.0.100:80"`, `"[fd00::1]:80"`. Loopback, link-local, multicast,
 broadcast, reserved and unspecified addresses are refused, and so is port 0: for every port use a firewall mark.
 
-**Secrets** are not in this file. A URL with credentials is refused; the token is in `token_file`.
+**Secrets** are not in this file. A URL with credentials is refused; the token is in `token_file`, in a credential of
+systemd's or in the environment.
 
 **Files it names** are not opened by `lvsctl check`; the daemon says so when it cannot read one.
 
 **Reload.** `systemctl reload lvsctl` (SIGHUP) reads the file again as a whole: a valid one counts from the next
 cycle on, one with problems is refused, the log says all of them, and the configuration before it stays in force.
+
+## The environment
+
+One rule: **what the file says wins; where it is silent, systemd's credential counts, then Consul's own environment
+variable, then the default.** A variable that is empty is not set, and one that does not count is not read. What is
+wrong with one that counts is an error like one of the file, and names the variable:
+
+    environment: CONSUL_HTTP_SSL: "yes" is neither true nor false; write true or false, or unset it
+
+| where the file has no | counts, the first that is set |
+|---|---|
+| `consul.address` | `CONSUL_HTTP_ADDR`, also without `http://`; `CONSUL_HTTP_SSL=true` makes it https |
+| `consul.token_file` | the credential `consul.token` of systemd, `CONSUL_HTTP_TOKEN_FILE`, `CONSUL_HTTP_TOKEN` |
+| `consul.ca_file` | `CONSUL_CACERT`, `CONSUL_CAPATH` (a directory; every file in it) |
+| `consul.certificate_file`, `consul.key_file` | `CONSUL_CLIENT_CERT` and `CONSUL_CLIENT_KEY`, both or neither |
+| `consul.server_name` | `CONSUL_TLS_SERVER_NAME` |
+
+Those for TLS count when the address is https. `CONSUL_HTTP_SSL_VERIFY=false` is refused then: whoever answers would
+get the token. Paths are absolute. Other variables of Consul's (`CONSUL_HTTP_AUTH`, `CONSUL_NAMESPACE` …) and proxies
+(`HTTP_PROXY`) change nothing.
+
+`lvsctl check` says which variables it used, and the daemon does in its first line of log (`started`). Both see their
+own environment: that of a shell is not that of a unit, so write in the file what `lvsctl diff` and the daemon must
+agree on.
 """
 
 SECTIONS = {

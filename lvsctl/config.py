@@ -91,8 +91,8 @@ def _key(
 
 
 @attrs.frozen(kw_only=True)
-class ConsulConfig:
-    """How to reach Consul: `[consul]`."""
+class ConsulTable:
+    """How to reach Consul as it is written: `[consul]`."""
 
     address: str = _key(
         "Where the Consul agent answers. `unix://` takes the path of its socket.",
@@ -103,7 +103,7 @@ class ConsulConfig:
     token_file: Path | None = _key(
         "File that holds the ACL token, read again when it changes. Without one the token is empty (anonymous).",
         '"/etc/lvsctl/consul.token"',
-        absolute_path("/etc/lvsctl/consul.token"),
+        absolute_path("/etc/lvsctl/consul.token", secret=True),
         default=None,
     )
     ca_file: Path | None = _key(
@@ -125,6 +125,37 @@ class ConsulConfig:
         absolute_path("/etc/lvsctl/client.key", also="; only with https, needs certificate_file"),
         default=None,
     )
+    server_name: str | None = _key(
+        "Name that an https address must prove to have, instead of its host; it is sent too (SNI). Consul's "
+        "servers are `server.DATACENTER.DOMAIN`.",
+        '"server.dc1.consul"',
+        text(
+            r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", "a host name; only with https", "server.dc1.consul"
+        ),
+        default=None,
+        default_words="the address's host",
+    )
+
+
+@attrs.frozen(repr=False)
+class Secret:
+    """Text that shows itself to nobody who does not ask for it by name."""
+
+    reveal: str
+
+    def __repr__(self) -> str:
+        """Return that there is one."""
+        return "Secret(…)"
+
+
+@attrs.frozen(kw_only=True)
+class ConsulConfig(ConsulTable):
+    """How to reach Consul: what is written, completed from the environment (`config_environment`)."""
+
+    token: Secret | None = None  # counts where there is no token_file
+    token_name: str = "consul.token_file"  # noqa: S105  what named the token, for messages
+    ca_directory: Path | None = None  # of certificates like those of ca_file, which counts first
+    from_environment: tuple[str, ...] = ()  # the variables and credentials that were used
 
 
 @attrs.frozen(kw_only=True)
@@ -142,6 +173,13 @@ class SafetyConfig:
         "1000",
         integer(1, 65535, 1000),
         default=65535,
+    )
+    max_instances: int = _key(
+        "Instances that one answer of Consul may list, passing or not. One that lists more is no answer: the last one "
+        "counts, the table stays as it is, and status and log say so.",
+        "1000",
+        integer(1, 100_000, 1000),
+        default=10_000,
     )
 
 

@@ -77,14 +77,14 @@ def name_rules(name: str) -> Iterator[Wrong]:
 
 
 def consul_rules(consul: Read[ConsulConfig]) -> Iterator[Wrong]:
-    """Yield what does not fit together in `[consul]`."""
+    """Yield what does not fit together in `[consul]`, completed from the environment."""
     for one, other in (("certificate_file", "key_file"), ("key_file", "certificate_file")):
         if one in consul.written and other not in consul.written:
             yield Wrong(f"{one} without {other}", f"write {other} too", ("consul", one))
     address = consul.table.address
     if "address" in consul.refused or address.startswith("https:"):
         return
-    for key in ("ca_file", "certificate_file", "key_file"):
+    for key in ("ca_file", "certificate_file", "key_file", "server_name"):
         if key in consul.written:
             scheme = address.partition(":")[0]
             yield Wrong(

@@ -270,12 +270,20 @@ def duration(low: float, high: float, example: str, *, whole: bool = False, also
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
-def absolute_path(example: str, *, socket: bool = False, also: str = "") -> KeyType[Path]:
-    """Return the type of absolute paths; whether something is there is found out when it is used."""
+def absolute_path(example: str, *, socket: bool = False, also: str = "", secret: bool = False) -> KeyType[Path]:
+    """Return the type of absolute paths; whether something is there is found out when it is used.
+
+    A refused value is not repeated where it may be the `secret` itself, written in the place of its file.
+    """
 
     def read(value: object) -> Path:
         word = string(value, example)
-        check_path(word, word, example, socket=socket)
+        try:
+            check_path(word, word, example, socket=socket)
+        except Wrong as wrong:
+            if secret:
+                raise attrs.evolve(wrong, wrong=wrong.wrong.replace(shown(word), "what is written")) from None
+            raise
         return Path(word)
 
     between = "absolute path" + (f" of at most {UNIX_PATH_MAX} bytes" if socket else "") + also

@@ -1,8 +1,9 @@
 """Reading the configuration file: `load` returns a Config or raises ConfigError with every problem of the file.
 
-Reads one file and nothing else: that a token or certificate file is readable is found out when it is used. `config`
-says which keys there are, `config_types` judges each value, `config_rules` what must hold between them; here problems
-get their lines and are put in the file's order.
+Reads one file and the process's environment, nothing else: that a token or certificate file is readable is found out
+when it is used. `config` says which keys there are, `config_types` judges each value, `config_environment` completes
+`[consul]`, `config_rules` says what must hold between the keys; here problems get their lines and are put in the file's
+order.
 """
 
 import re
@@ -15,16 +16,18 @@ import attrs
 from cattrs import AttributeValidationNote, ClassValidationError, Converter, ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, override
 
-from lvsctl import config_rules
+from lvsctl import config_environment, config_rules
 from lvsctl.config import (
     Config,
     ConsulConfig,
+    ConsulTable,
     DaemonConfig,
     DefaultsTable,
     SafetyConfig,
     VipConfig,
     VirtualServerTable,
 )
+from lvsctl.config_environment import NO_ENVIRONMENT, Environment
 from lvsctl.config_rules import Merged, Read
 from lvsctl.config_types import AnyKeyType, KeyPath, Wrong, closest, one_of, shown, shown_key
 from lvsctl.errors import ConfigError, Problem
@@ -35,7 +38,7 @@ T = TypeVar("T", bound=attrs.AttrsInstance)
 MAX_BYTES: Final = 4 * 2**20  # a file of a thousand virtual servers has 300 kB; more is the wrong file
 
 TABLES: Final[dict[str, type[Any]]] = {
-    "consul": ConsulConfig,
+    "consul": ConsulTable,
     "safety": SafetyConfig,
     "vip": VipConfig,
     "daemon": DaemonConfig,
@@ -46,14 +49,14 @@ TABLES: Final[dict[str, type[Any]]] = {
 
 def load(path: Path) -> Config:
     """Return the configuration in the file `path`; ConfigError has all that is wrong with it."""
-    return parse(_text(path), path)
+    return parse(_text(path), path, config_environment.current())
 
 
-def parse(text: str, path: Path) -> Config:
+def parse(text: str, path: Path, environment: Environment = NO_ENVIRONMENT) -> Config:
     """Return the configuration that is `text`; ConfigError, speaking of `path`, has all that is wrong with it."""
     if not text.strip():
         raise _whole_file(path, "the file is empty", "write at least one [virtual_server.NAME] table")
-    reading = _Reading(*_toml(text, path))
+    reading = _Reading(*_toml(text, path), environment)
     config = reading.config()
     if config is None:
         raise ConfigError(path, reading.problems())
@@ -159,9 +162,10 @@ def _hook(key_type: AnyKeyType) -> Callable[[object, object], Any]:
 class _Reading:
     """One file on its way to a Config, with the problems so far."""
 
-    def __init__(self, data: dict[str, Any], found_lines: dict[KeyPath, int]) -> None:
+    def __init__(self, data: dict[str, Any], found_lines: dict[KeyPath, int], environment: Environment) -> None:
         self._data = data
         self._lines = found_lines
+        self._environment = environment
         self._converter = _converter()
         self._problems: dict[Problem, None] = {}  # in the order found, each once
 
@@ -173,23 +177,30 @@ class _Reading:
         """Return the configuration, or None when there are problems."""
         for name in self._data.keys() - TABLES.keys():
             self._unknown((), name, list(TABLES), "tables")
-        consul = self._table(ConsulConfig, "consul")
+        consul = self._consul()
         safety = self._table(SafetyConfig, "safety")
         vip = self._table(VipConfig, "vip") if "vip" in self._data else None
         daemon = self._table(DaemonConfig, "daemon")
         defaults = self._table(DefaultsTable, "defaults")
         servers = self._virtual_servers(defaults or Read(table=DefaultsTable()))
-        if consul:
-            self._add(config_rules.consul_rules(consul))
         if self._problems or not (consul and safety and daemon):
             return None
         return Config(
-            consul=consul.table,
+            consul=consul,
             safety=safety.table,
             vip=vip.table if vip else None,
             daemon=daemon.table,
             virtual_servers={merged.name: config_rules.virtual_server(merged) for merged in servers},
         )
+
+    def _consul(self) -> ConsulConfig | None:
+        written = self._table(ConsulTable, "consul")
+        if written is None:
+            return None
+        completed = config_environment.complete(written, self._environment)
+        self._problems.update(dict.fromkeys(completed.problems))
+        self._add(config_rules.consul_rules(completed.consul))
+        return completed.consul.table
 
     def _virtual_servers(self, defaults: Read[DefaultsTable]) -> list[Merged]:
         tables = self._data.get("virtual_server", {})

@@ -48,7 +48,7 @@ class Daemon:
         self._wake = asyncio.Event()
         self._stopping = False
         self._kernel = asyncio.Lock()  # the netlink socket serves one caller at a time
-        self._client = Client(config.consul)
+        self._client = _client(config)
         self._watches = Watches(self._client, self._wake.set)
         self._announcer = Announcer()
         self._started = time.time()
@@ -67,7 +67,14 @@ class Daemon:
             stack.push_async_callback(self._close_client)
             if not self._dry_run:
                 await stack.enter_async_context(control.serving(self._config.daemon.control_socket, self.status))
-            log.info("started", version=__version__, pid=os.getpid(), config=str(self._path), dry_run=self._dry_run)
+            log.info(
+                "started",
+                version=__version__,
+                pid=os.getpid(),
+                config=str(self._path),
+                dry_run=self._dry_run,
+                environment=self._config.consul.from_environment,
+            )
             self._watches.watch(queries_of(self._config))
             async with asyncio.TaskGroup() as group:
                 tasks = [
@@ -226,8 +233,8 @@ class Daemon:
         if fixed != config.daemon:
             log.warning("restart_needed", why="state_directory and control_socket change at the next start only")
         self._config = attrs.evolve(config, daemon=fixed)
-        if config.consul != old.consul:
-            replaced, self._client = self._client, Client(config.consul)
+        if (config.consul, config.safety.max_instances) != (old.consul, old.safety.max_instances):
+            replaced, self._client = self._client, _client(config)
             self._watches.use(self._client, replaced)
         self._watches.watch(queries_of(config))
         log.info("reloaded", config=str(self._path), virtual_servers=len(config.virtual_servers))
@@ -253,3 +260,7 @@ class Daemon:
 
     async def _close_client(self) -> None:
         await self._client.close()
+
+
+def _client(config: Config) -> Client:
+    return Client(config.consul, max_instances=config.safety.max_instances)

@@ -24,16 +24,17 @@ class LvsctlError(Exception):
 
 @attrs.frozen(kw_only=True)
 class Problem:
-    """One thing wrong in a configuration file."""
+    """One thing wrong in a configuration file, or in the environment variables that complete it."""
 
     line: int | None  # from 1; None where the whole file is meant
-    key: str  # dotted, as written: virtual_server.reco.scheduler; empty for the whole file
+    key: str  # dotted, as written: virtual_server.reco.scheduler; empty for the whole file; a variable's name
     wrong: str  # what is wrong, with the value
     remedy: str  # what would be right
+    in_environment: bool = False
 
     def at(self, path: Path) -> str:
         """Return the problem as one line: file, line, key, what is wrong, what would be right."""
-        place = f"{path}:{self.line}" if self.line else str(path)
+        place = f"{path}:{self.line}" if self.line else "environment" if self.in_environment else str(path)
         return f"{place}: {self.key + ': ' if self.key else ''}{self.wrong}; {self.remedy}"
 
 

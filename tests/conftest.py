@@ -6,6 +6,13 @@ from pathlib import Path
 import pytest
 
 
+@pytest.fixture(autouse=True)
+def environment_without_consul(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no variable of who runs the tests complete a configuration in them."""
+    for name in [name for name in os.environ if name.startswith("CONSUL_") or name == "CREDENTIALS_DIRECTORY"]:
+        monkeypatch.delenv(name)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip kernel tests where there is no kernel for them; `tests.lab.kernel` sets LVSCTL_LAB inside.
 

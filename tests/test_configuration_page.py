@@ -19,6 +19,7 @@ KEYS = [(name, field) for name, table in TABLES.items() for field in attrs.field
 BESIDE = {
     "ca_file": 'address = "https://consul"',
     "certificate_file": 'address = "https://consul"\nkey_file = "/key"',
+    "server_name": 'address = "https://consul"',
     "key_file": 'address = "https://consul"\ncertificate_file = "/certificate"',
     "lower_threshold": "upper_threshold = 1000",
     "scheduler_flags": 'scheduler = "sh"',

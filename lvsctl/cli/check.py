@@ -27,8 +27,8 @@ def command(file: Path) -> None:
     """Check the configuration FILE (default: /etc/lvsctl/lvsctl.toml).
 
     Prints one line when it is valid. Otherwise prints every problem of the file, one a line, with file, line, key,
-    what is wrong and what would be right. Reads this one file only: neither Consul nor the kernel is asked, and
-    token and certificate files are not opened.
+    what is wrong and what would be right. Neither Consul nor the kernel is asked, and token and certificate files are
+    not opened. Says which variables of its own environment it used; the daemon's may be another.
     """
     from lvsctl.config_types import escaped
     from lvsctl.configfile import load
@@ -44,3 +44,5 @@ def command(file: Path) -> None:
         raise SystemExit(error.exit_code) from None
     names = ", ".join(config.virtual_servers)
     click.echo(f"{shown}: valid, {count(len(config.virtual_servers), 'virtual server')} ({names})")
+    if config.consul.from_environment:
+        click.echo(f"{shown}: [consul] is completed from the environment: {', '.join(config.consul.from_environment)}")

@@ -27,7 +27,7 @@ def ask(config: Config) -> Answers:
     """Return a fresh answer of Consul for every virtual server; raises ConsulError when one has none."""
 
     async def ask_all() -> Answers:
-        async with Client(config.consul) as client:
+        async with Client(config.consul, max_instances=config.safety.max_instances) as client:
             return await ask_once(client, queries_of(config))
 
     return asyncio.run(ask_all())

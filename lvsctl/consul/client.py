@@ -8,10 +8,12 @@ Every error leaves here as ConsulError.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import ssl
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -22,14 +24,17 @@ import attrs
 from consul import base
 
 from lvsctl.config import ConsulConfig
-from lvsctl.consul.decode import decode_answer
+from lvsctl.consul.decode import MAX_INSTANCES, decode_answer
 from lvsctl.consul.pace import WAIT
+from lvsctl.consul.token import Token
 from lvsctl.core.instance import Answer, Query
 from lvsctl.errors import ConsulError, ConsulRefused
 
 CONNECT_TIMEOUT: Final = 5.0
 ANSWER_TIMEOUT: Final = 10.0  # for an answer that does not block, and on top of `wait` for one that does
-MAX_BODY: Final = 64 * 1024 * 1024  # bytes; 10,000 instances take about 15 MB
+MAX_BODY: Final = 32 * 1024 * 1024  # bytes; 10,000 instances take about 15 MB
+LARGE: Final = 256 * 1024  # bytes of a body from which on it is decoded beside the loop, which others wait for
+TLS_VARIABLES: Final = ("CONSUL_CACERT", "CONSUL_CAPATH", "CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY")
 MAX_REFUSAL: Final = 300  # characters kept of the text of a refusal
 MOST_READS: Final = 32  # answers that do not block, at one time
 
@@ -56,7 +61,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
 
     def __init__(self, config: ConsulConfig) -> None:
         self._config = config
-        self._token = _Token(config.token_file)
+        self._token = Token(config)
         self._base, self._socket = _base_url(config.address)
         self._session: aiohttp.ClientSession | None = None
 
@@ -109,7 +114,13 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         limits = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT)
         try:
             async with self._open().request(
-                method, url, data=data or None, headers=sent, timeout=limits, allow_redirects=False
+                method,
+                url,
+                data=data or None,
+                headers=sent,
+                timeout=limits,
+                allow_redirects=False,  # whoever it leads to would get the token
+                server_hostname=self._config.server_name,
             ) as response:
                 return Response(status=response.status, headers=response.headers, body=await _body(response))
         except TimeoutError as error:
@@ -145,9 +156,11 @@ class _API(base.Consul):  # type: ignore[misc]  # python-consul2 is untyped
 class Client:
     """What lvsctl asks of Consul. Use as an async context manager."""
 
-    def __init__(self, config: ConsulConfig) -> None:
+    def __init__(self, config: ConsulConfig, *, max_instances: int = MAX_INSTANCES) -> None:
         self._transport = Transport(config)
         self._api = _API(self._transport)
+        self._max_instances = max_instances
+        self._large = ThreadPoolExecutor(1, "decode")  # one, so that large answers are taken apart one by one
         self._reads = asyncio.Semaphore(MOST_READS)  # who came first is served first, which a connection pool is not
 
     async def __aenter__(self) -> Self:
@@ -162,6 +175,7 @@ class Client:
 
     async def close(self) -> None:
         """Close the connections; what is being asked fails."""
+        self._large.shutdown(wait=False)
         await self._transport.close()
 
     def check(self) -> None:
@@ -177,80 +191,68 @@ class Client:
         Raises ConsulRefused for every status but 200, ConsulError when there is no complete answer.
         """
         params = [("dc", query.datacenter), ("near", query.near)]
-        answer: Answer = await self._ask(
-            _answer,
+        response = await self._ask(
             f"/v1/health/service/{query.service}",  # quoted by the transport, as all paths of python-consul2
             [(name, value) for name, value in params if value] + ([("consistent", "")] if consistent else []),
             index=index,
             wait=wait,
         )
-        return answer
+        if len(response.body) < LARGE:
+            return _answer(response, self._max_instances)
+        return await asyncio.get_running_loop().run_in_executor(self._large, _answer, response, self._max_instances)
 
     async def listing(
         self, path: str, datacenter: str = "", *, index: int = 0, wait: float = WAIT
     ) -> tuple[int, bytes]:
         """Return X-Consul-Index and body of a list of the catalogue, as `instances` does; `path` is below /v1."""
         params = [("dc", datacenter)] if datacenter else []
-        found: tuple[int, bytes] = await self._ask(_listing, f"/v1/{path}", params, index=index, wait=wait)
-        return found
+        response = await self._ask(f"/v1/{path}", params, index=index, wait=wait)
+        return _number(response.headers.get("X-Consul-Index", "")), response.body
 
     async def capacity(self) -> Capacity | None:
         """Return how much Consul may be asked at a time; None when it does not answer."""
         try:
-            limit: int | None = await self._ask(_limit, "/v1/agent/self", [])
+            limit = _limit(await self._ask("/v1/agent/self", []))
         except ConsulRefused:  # that takes agent:read, which is not needed for anything else
             limit = None
         except ConsulError:
             return None
         return Capacity(http2=False, limit=limit)
 
-    async def _ask(
-        self,
-        callback: Callable[[Response], Any],
-        path: str,
-        params: list[tuple[str, str]],
-        *,
-        index: int = 0,
-        wait: float = WAIT,
-    ) -> Any:
-        """Return `callback(response)`; what does not block waits its turn behind others that do not."""
-        if index <= 0:
-            async with self._reads:
-                return await self._api.http.get(callback, path, params)
-        blocking = [*params, ("index", str(index)), ("wait", f"{wait:g}s")]
-        return await self._api.http.get(callback, path, blocking, timeout=ANSWER_TIMEOUT + wait * 17 / 16)
+    async def _ask(self, path: str, params: list[tuple[str, str]], *, index: int = 0, wait: float = WAIT) -> Response:
+        """Return a complete answer; what does not block waits its turn behind others that do not."""
+        blocking = [("index", str(index)), ("wait", f"{wait:g}s")] if index > 0 else []
+        timeout = ANSWER_TIMEOUT + (wait * 17 / 16 if blocking else 0.0)
+        async with contextlib.nullcontext() if blocking else self._reads:
+            response: Response = await self._api.http.get(_complete, path, params + blocking, timeout=timeout)
+        return response
 
 
-def _answer(response: Response) -> Answer:
-    _check(response)
+def _complete(response: Response) -> Response:
+    """Return the response of a request that was answered."""
+    if response.status != 200:
+        text = response.body[:MAX_REFUSAL].decode("utf-8", "replace").strip() or "no text"
+        raise ConsulRefused(response.status, text + _advice(response.status))
+    return response
+
+
+def _answer(response: Response, max_instances: int) -> Answer:
     header = response.headers.get
     return attrs.evolve(
-        decode_answer(response.body, index=_number(header("X-Consul-Index", ""))),
+        decode_answer(response.body, index=_number(header("X-Consul-Index", "")), max_instances=max_instances),
         filtered=header("X-Consul-Results-Filtered-By-ACLs", "").lower() == "true",
         leader=header("X-Consul-KnownLeader", "").lower() != "false",
         last_contact=_number(header("X-Consul-LastContact", "")) / 1000,
     )
 
 
-def _listing(response: Response) -> tuple[int, bytes]:
-    _check(response)
-    return _number(response.headers.get("X-Consul-Index", "")), response.body
-
-
 def _limit(response: Response) -> int | None:
     """Return the limit of connections that `/v1/agent/self` tells; None where it does not, as before Consul 1.6.3."""
-    _check(response)
     try:
         limit = json.loads(response.body)["DebugConfig"]["HTTPMaxConnsPerClient"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return limit if isinstance(limit, int) and not isinstance(limit, bool) and limit >= 0 else None
-
-
-def _check(response: Response) -> None:
-    if response.status != 200:
-        text = response.body[:MAX_REFUSAL].decode("utf-8", "replace").strip() or "no text"
-        raise ConsulRefused(response.status, text + _advice(response.status))
 
 
 def _number(text: str) -> int:
@@ -264,13 +266,14 @@ def _advice(status: int) -> str:
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
-    chunks, size = [], 0
+    if (response.content_length or 0) > MAX_BODY:
+        raise ConsulError(f"answer is larger than {MAX_BODY >> 20} MiB")
+    body = bytearray()
     async for chunk in response.content.iter_any():
-        size += len(chunk)
-        if size > MAX_BODY:
+        body += chunk
+        if len(body) > MAX_BODY:
             raise ConsulError(f"answer is larger than {MAX_BODY >> 20} MiB")
-        chunks.append(chunk)
-    return b"".join(chunks)
+    return bytes(body)
 
 
 def _base_url(address: str) -> tuple[str, str]:
@@ -287,12 +290,26 @@ def _tls(config: ConsulConfig) -> ssl.SSLContext | bool:
     if not config.address.startswith("https"):
         return True
     try:
-        context = ssl.create_default_context(cafile=config.ca_file)
+        if config.ca_directory and not config.ca_file:
+            context = ssl.create_default_context(cadata="\n".join(map(_text_of, sorted(config.ca_directory.iterdir()))))
+        else:
+            context = ssl.create_default_context(cafile=config.ca_file)
         if config.certificate_file and config.key_file:
-            context.load_cert_chain(config.certificate_file, config.key_file)
-    except OSError as error:
-        raise ConsulError(f"consul.ca_file, certificate_file or key_file cannot be used: {_reason(error)}") from error
+            context.load_cert_chain(config.certificate_file, config.key_file, password=_no_passphrase)
+    except (OSError, ValueError) as error:
+        used = ", ".join(name for name in config.from_environment if name in TLS_VARIABLES)
+        names = used or "consul.ca_file, certificate_file or key_file"
+        raise ConsulError(f"{names} cannot be used: {_reason(error)}") from error
     return context
+
+
+def _text_of(path: Path) -> str:
+    return path.read_text("ascii")
+
+
+def _no_passphrase() -> str:
+    """Refuse a key that wants one; OpenSSL itself would ask for it on the terminal, and wait."""
+    raise OSError("the private key is encrypted, and nobody is there to type its passphrase")
 
 
 def _reason(error: Exception) -> str:
@@ -305,34 +322,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error) or type(error).__name__
-
-
-class _Token:
-    """The ACL token, read from its file again whenever the file changes."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._version: tuple[int, int] | None = None
-        self._value = ""
-
-    def header(self) -> dict[str, str]:
-        """Return the header that carries the token, none for the anonymous one."""
-        if self._path is None:
-            return {}
-        try:
-            status = self._path.stat()
-            if (status.st_mtime_ns, status.st_ino) != self._version:
-                self._value = self._path.read_text("ascii").strip()
-                self._version = (status.st_mtime_ns, status.st_ino)
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConsulError(
-                f"consul.token_file {self._path}: {_token_reason(error)}; "
-                "make it a text file with one token that the user of lvsctl may read, or take the key out"
-            ) from None
-        if not self._value or any(character.isspace() for character in self._value):
-            raise ConsulError(f"consul.token_file {self._path} does not hold exactly one token")
-        return {"X-Consul-Token": self._value}
-
-
-def _token_reason(error: OSError | UnicodeDecodeError) -> str:
-    return (error.strerror or "cannot be read").lower() if isinstance(error, OSError) else "is not plain text"

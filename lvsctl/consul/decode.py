@@ -1,77 +1,95 @@
 """An answer of `/v1/health/service/:service` as instances.
 
-Pure. Nothing in an answer is trusted. An entry that cannot be read is left out alone, with a reason; a body that is
-not a list of entries is no answer at all. Source: Consul HTTP API, Health; Consul's `structs.CheckServiceNode`.
+Pure. Nothing in an answer is trusted. An entry that cannot be read is left out alone, with a reason that names the
+field; a body that is not a list of entries is no answer at all, and neither is one with more of them than allowed: it
+would not be complete. Bounds are far from what Consul sends. Control characters are no fault: they are made visible
+where text is shown. Source: Consul HTTP API, Health; Consul's `structs.CheckServiceNode`.
 """
 
-import json
-from typing import Any, Final
+import re
+from typing import Any, Final, NoReturn
 
+from lvsctl.consul.entries import Unread, entries
 from lvsctl.core.instance import MAINTENANCE_CHECKS, Answer, Check, Health, Instance, Malformed
 from lvsctl.errors import ConsulError
 
-MAX_TEXT: Final = 4096  # characters kept of a check's output; scripts print pages
+MAX_INSTANCES: Final = 10_000  # where no configuration says otherwise
+MAX_TEXT: Final = 512  # characters kept of what only people read, a check's output; scripts print pages
+MAX_NAME: Final = 1024  # characters of what identifies: node, instance, check, address
+MAX_LABEL: Final = 4096  # characters of a tag, of a key or value of Meta
+MAX_LIST: Final = 1024  # tags, keys of Meta, or checks, of one instance
 HEALTH: Final = {"passing": Health.PASSING, "warning": Health.WARNING, "critical": Health.CRITICAL}
+
+_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")  # half of a character, which cannot be written anywhere
 
 
 class _Unreadable(Exception):
     """One entry is not what the API describes; the text says where."""
 
 
-def decode_answer(body: bytes, *, index: int) -> Answer:
+def decode_answer(body: bytes, *, index: int, max_instances: int = MAX_INSTANCES) -> Answer:
     """Return the instances in `body`, a JSON list, read at X-Consul-Index `index`.
 
-    Raises ConsulError when the body as a whole is not a complete answer.
+    Raises ConsulError when the body as a whole is not a complete answer, or has more than `max_instances` entries.
     """
+    instances: dict[tuple[str, str], Instance] = {}
+    malformed: list[Malformed] = []
     try:
-        entries = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ConsulError(f"answer is not JSON ({type(error).__name__})") from error
-    if not isinstance(entries, list):
-        raise ConsulError(f"answer is a JSON {type(entries).__name__}, expected a list")
-    decoded = [_decode(entry) for entry in entries]
-    return Answer(
-        instances=tuple(entry for entry in decoded if isinstance(entry, Instance)),
-        malformed=tuple(entry for entry in decoded if isinstance(entry, Malformed)),
-        index=index,
-    )
+        for number, entry in enumerate(entries(body), 1):
+            if number > max_instances:
+                raise ConsulError(
+                    f"answer lists more than the {max_instances} instances of safety.max_instances; "
+                    "the last complete one stays"
+                )
+            decoded = _decode(entry, number)
+            if isinstance(decoded, Instance) and decoded.identity in instances:
+                decoded = _malformed(entry, "Node and ID are those of an entry before it")
+            if isinstance(decoded, Instance):
+                instances[decoded.identity] = decoded
+            else:
+                malformed.append(decoded)
+    except ValueError as error:
+        raise ConsulError(f"answer is not a JSON list: {error}") from error
+    return Answer(instances=tuple(instances.values()), malformed=tuple(malformed), index=index)
 
 
-def _decode(entry: Any) -> Instance | Malformed:
+def _decode(entry: Any, number: int) -> Instance | Malformed:
+    if isinstance(entry, Unread):
+        return Malformed(node="", instance_id="", reason=f"entry {number} of the answer {entry.reason}")
     try:
         return _instance(entry)
     except _Unreadable as error:
-        return Malformed(
-            node=_name(entry, "Node", "Node"), instance_id=_name(entry, "Service", "ID"), reason=str(error)
-        )
+        return _malformed(entry, str(error))
+
+
+def _malformed(entry: Any, reason: str) -> Malformed:
+    return Malformed(node=_name(entry, "Node", "Node"), instance_id=_name(entry, "Service", "ID"), reason=reason)
 
 
 def _instance(entry: Any) -> Instance:
     node, service = _of(dict, entry, "Node"), _of(dict, entry, "Service")
     weights = _of(dict, service, "Weights", default={"Passing": 1, "Warning": 1})
-    instance_id = _of(str, service, "ID")
     return Instance(
-        node=_of(str, node, "Node"),
-        instance_id=instance_id,
-        address=_of(str, service, "Address", default="") or _of(str, node, "Address"),
+        node=_identifying(node, "Node"),
+        instance_id=_identifying(service, "ID"),
+        address=_text(service, "Address", default="") or _text(node, "Address"),
         port=_number(service, "Port", 65535, default=0),
         weight=_number(weights, "Passing", 65535),
         warning_weight=_number(weights, "Warning", 65535),
-        tags=_texts(_of(list, service, "Tags", default=[]), "Tags"),
-        meta=_pairs(_of(dict, service, "Meta", default={})),
-        checks=tuple(_check(check) for check in _of(list, entry, "Checks", default=[])),
+        tags=tuple(_label(tag, "Tags") for tag in _list(service, "Tags")),
+        meta=_meta(_of(dict, service, "Meta", default={})),
+        checks=tuple(_check(check) for check in _list(entry, "Checks")),
     )
 
 
 def _check(check: Any) -> Check:
-    check_id, status = _of(str, check, "CheckID"), _of(str, check, "Status")
+    check_id, status = _text(check, "CheckID"), _of(str, check, "Status")
     maintenance = check_id.split(":", 1)[0] in MAINTENANCE_CHECKS and status == "critical"
-    output = _of(str, check, "Notes" if maintenance else "Output", default="")
     return Check(
         check_id=check_id,
-        name=_of(str, check, "Name", default=""),
+        name=_readable(_of(str, check, "Name", default="")),
         health=Health.MAINTENANCE if maintenance else HEALTH.get(status, Health.CRITICAL),
-        output=output.strip()[:MAX_TEXT],
+        output=_readable(_of(str, check, "Notes" if maintenance else "Output", default="")),
     )
 
 
@@ -94,24 +112,66 @@ def _number(entry: dict[str, Any], key: str, largest: int, *, default: int | Non
     return int(value)
 
 
-def _texts(values: list[Any], key: str) -> tuple[str, ...]:
-    if not all(isinstance(value, str) for value in values):
-        raise _Unreadable(f"{key} has an entry that is not a string")
-    return tuple(values)
+def _text(entry: Any, key: str, *, default: str | None = None) -> str:
+    return _bounded(_of(str, entry, key, default=default), key, MAX_NAME)
 
 
-def _pairs(values: dict[str, Any]) -> dict[str, str]:
-    if not all(isinstance(value, str) for value in values.values()):
-        raise _Unreadable("Meta has a value that is not a string")
-    return values
+def _identifying(entry: Any, key: str) -> str:
+    return _text(entry, key) or _refuse(f"{key} is empty")
+
+
+def _list(entry: Any, key: str) -> list[Any]:
+    values: list[Any] = _of(list, entry, key, default=[])
+    return (
+        values if len(values) <= MAX_LIST else _refuse(f"{key} has {len(values)} entries, expected {MAX_LIST} at most")
+    )
+
+
+def _label(value: Any, key: str) -> str:
+    if not isinstance(value, str):
+        _refuse(f"{key} has an entry that is not a string")
+    return _bounded(value, f"an entry of {key}", MAX_LABEL)
+
+
+def _meta(values: dict[str, Any]) -> dict[str, str]:
+    if len(values) > MAX_LIST:
+        _refuse(f"Meta has {len(values)} entries, expected {MAX_LIST} at most")
+    return {_label(key, "Meta"): _label(value, "Meta") for key, value in values.items()}
+
+
+def _bounded(text: str, what: str, longest: int) -> str:
+    if len(text) > longest:
+        _refuse(f"{what} has {len(text)} characters, expected {longest} at most")
+    if not text.isascii() and _SURROGATE.search(text):
+        _refuse(f"{what} has half of a surrogate pair")
+    return text
+
+
+def _refuse(reason: str) -> NoReturn:
+    raise _Unreadable(reason)
+
+
+def _readable(text: str) -> str:
+    """Return as much of a text that only people read as is kept."""
+    kept = text.strip()[:MAX_TEXT]
+    return kept if kept.isascii() else _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", kept)
 
 
 def _shown(value: Any) -> str:
-    return "absent" if value is None else repr(value)[:40]
+    """Return a value in a few words: neither a large nor a deep one is written out."""
+    match value:
+        case None:
+            return "absent"
+        case str():
+            return repr(value[:40])
+        case list() | dict() if value:
+            return f"a {type(value).__name__} of {len(value)}"
+        case _:
+            return repr(value)[:40]
 
 
 def _name(entry: Any, outer: str, key: str) -> str:
     """Return a name for messages, as much of one as there is."""
     inner = entry.get(outer) if isinstance(entry, dict) else None
     name = inner.get(key) if isinstance(inner, dict) else None
-    return name if isinstance(name, str) else ""
+    return _readable(name)[:MAX_NAME] if isinstance(name, str) else ""

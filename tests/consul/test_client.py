@@ -146,6 +146,8 @@ async def test_the_token_is_in_no_error(tmp_path: Path, answering: Answering) ->
     file.write_text(TOKEN)
     async with consul(answering) as server:
         assert TOKEN not in told(await failure(ConsulConfig(address=server.address, token_file=file)))
+        https = server.address.replace("http:", "https:")  # where nobody speaks TLS
+        assert TOKEN not in told(await failure(ConsulConfig(address=https, token_file=file)))
     assert TOKEN not in told(await failure(ConsulConfig(address=server.address, token_file=file)))  # nobody there
 
 
@@ -228,6 +230,23 @@ async def test_no_redirect_is_followed() -> None:
     assert isinstance(error, ConsulRefused)
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_does_not_carry_the_token_to_another_server(tmp_path: Path, status: int) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+
+    async def elsewhere(_request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0)
+        return web.Response(status=status, headers={"Location": f"{thief.address}/v1/health/service/reco"})
+
+    async with consul(always(instance(1))) as thief, consul(elsewhere) as server:
+        error = await failure(ConsulConfig(address=server.address, token_file=file))
+        assert server.requests[0].headers["X-Consul-Token"] == TOKEN
+        assert thief.requests == []
+    assert isinstance(error, ConsulRefused)
+    assert TOKEN not in told(error)
+
+
 @pytest.mark.parametrize("status", [201, 204, 206])
 async def test_a_success_that_is_not_200_is_no_answer(status: int) -> None:
     assert isinstance(await failure_of(refusing(status)), ConsulRefused)
@@ -247,7 +266,7 @@ async def test_a_body_without_end_is_cut_off() -> None:
         return response
 
     error = await failure_of(endless)
-    assert str(error) == "answer is larger than 64 MiB"
+    assert str(error) == "answer is larger than 32 MiB"
     assert sent < 2 * client_module.MAX_BODY
 
 
@@ -316,6 +335,32 @@ async def test_half_an_answer_and_no_http_are_errors(speaking: object) -> None:
     assert str(error).startswith(f"cannot reach http://127.0.0.1:{port}: ")
 
 
+async def test_a_body_that_says_it_is_too_large_is_not_read() -> None:
+    async def promising(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n[")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(promising, "127.0.0.1", 0)
+    async with server:
+        error = await failure(ConsulConfig(address=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+    assert str(error) == "answer is larger than 32 MiB"
+
+
+async def test_a_large_answer_is_decoded_beside_the_loop() -> None:
+    many = tuple(instance(1, instance_id=f"reco-{number}") for number in range(10_000))
+    async with consul(raw(to_json(*many), X_Consul_Index="7")) as server:
+        async with Client(ConsulConfig(address=server.address)) as client:
+            found = await client.instances(RECO)
+            assert (len(found.instances), found.index) == (10_000, 7)
+            assert found.instances[:2] == many[:2]
+        async with Client(ConsulConfig(address=server.address), max_instances=9_999) as client:
+            with pytest.raises(ConsulError, match=r"more than the 9999 instances of safety\.max_instances"):
+                await client.instances(RECO)
+
+
 @pytest.mark.parametrize("body", [b"not JSON", b"{}", b'"x"', b"", b"[" * 10**5, b"\xff"])
 async def test_what_is_not_a_list_is_no_answer(body: bytes) -> None:
     assert "answer is " in str(await failure_of(raw(body)))
@@ -323,7 +368,7 @@ async def test_what_is_not_a_list_is_no_answer(body: bytes) -> None:
 
 async def test_a_compressed_answer_is_not_unpacked() -> None:
     error = await failure_of(raw(gzip.compress(b"[" + b" " * (1 << 28) + b"]", 1), Content_Encoding="gzip"))
-    assert "answer is not JSON" in str(error)
+    assert "answer is not a JSON list: it begins with b'\\x1f\\x8b" in str(error)
 
 
 async def test_nobody_there() -> None:
@@ -375,9 +420,11 @@ class Certificates:
     """An authority of our own, and what it signed."""
 
     ca: Path
-    server: ssl.SSLContext  # wants a client certificate
+    server: ssl.SSLContext  # of 127.0.0.1; both want a client certificate
+    named: ssl.SSLContext  # of server.dc1.consul
     client: Path
     client_key: Path
+    encrypted_key: Path
 
 
 @pytest.fixture(scope="module")
@@ -390,32 +437,49 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
     new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     openssl("req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=authority", "-days", "2")
-    for name, extension in (("server", "subjectAltName=IP:127.0.0.1"), ("client", "extendedKeyUsage=clientAuth")):
+    extensions = {
+        "server": "subjectAltName=IP:127.0.0.1",
+        "named": "subjectAltName=DNS:server.dc1.consul",
+        "client": "extendedKeyUsage=clientAuth",
+    }
+    for name, extension in extensions.items():
         openssl("req", *new_key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
         (directory / "extension").write_text(extension)
         openssl(
             "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
             "-out", f"{name}.pem", "-days", "2", "-extfile", "extension",
         )  # fmt: skip
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=directory / "ca.pem")
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_cert_chain(directory / "server.pem", directory / "server.key")
+    openssl("ec", "-in", "client.key", "-out", "encrypted.key", "-aes128", "-passout", "pass:secret")
+
+    def context(name: str) -> ssl.SSLContext:
+        made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=directory / "ca.pem")
+        made.verify_mode = ssl.CERT_REQUIRED
+        made.load_cert_chain(directory / f"{name}.pem", directory / f"{name}.key")
+        return made
+
     return Certificates(
         ca=directory / "ca.pem",
-        server=context,
+        server=context("server"),
+        named=context("named"),
         client=directory / "client.pem",
         client_key=directory / "client.key",
+        encrypted_key=directory / "encrypted.key",
+    )
+
+
+def trusting(certificates: Certificates, address: str) -> ConsulConfig:
+    """Return a configuration that trusts our authority and shows our client certificate."""
+    return ConsulConfig(
+        address=address,
+        ca_file=certificates.ca,
+        certificate_file=certificates.client,
+        key_file=certificates.client_key,
     )
 
 
 async def test_https_with_an_authority_and_a_client_certificate(certificates: Certificates) -> None:
     async with consul(always(instance(1)), tls=certificates.server) as server:
-        full = ConsulConfig(
-            address=server.address,
-            ca_file=certificates.ca,
-            certificate_file=certificates.client,
-            key_file=certificates.client_key,
-        )
+        full = trusting(certificates, server.address)
         async with Client(full) as client:
             client.check()
             assert (await client.instances(RECO)).instances == (instance(1),)
@@ -428,17 +492,55 @@ async def test_https_with_an_authority_and_a_client_certificate(certificates: Ce
 
 @pytest.mark.parametrize("name", ["ca_file", "certificate_file", "key_file"])
 def test_a_certificate_file_that_cannot_be_used(certificates: Certificates, tmp_path: Path, name: str) -> None:
-    config = ConsulConfig(
-        address="https://127.0.0.1:8501",
-        ca_file=certificates.ca,
-        certificate_file=certificates.client,
-        key_file=certificates.client_key,
-    )
+    config = trusting(certificates, "https://127.0.0.1:8501")
     Client(config).check()
     (tmp_path / "bad.pem").write_text("nothing")
     for path in (tmp_path / "none.pem", tmp_path / "bad.pem", Path(os.devnull)):
         with pytest.raises(ConsulError, match="ca_file, certificate_file or key_file cannot be used"):
             Client(attrs.evolve(config, **{name: path})).check()  # type: ignore[arg-type]
+
+
+def test_a_key_with_a_passphrase_is_an_error_and_no_question_on_the_terminal(certificates: Certificates) -> None:
+    config = attrs.evolve(trusting(certificates, "https://h"), key_file=certificates.encrypted_key)
+    with pytest.raises(ConsulError, match="the private key is encrypted, and nobody is there to type its passphrase"):
+        Client(config).check()
+
+
+async def test_the_name_that_a_server_must_prove(certificates: Certificates, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    sent: list[str | None] = []
+    certificates.named.sni_callback = lambda _socket, name, _context: sent.append(name)
+    async with consul(always(instance(1)), tls=certificates.named) as server:
+        plain = attrs.evolve(trusting(certificates, server.address), token_file=tmp_path / "token")
+        async with Client(attrs.evolve(plain, server_name="server.dc1.consul")) as client:
+            assert (await client.instances(RECO)).instances == (instance(1),)
+        assert sent == ["server.dc1.consul"]
+        by_address = await failure(plain)
+        by_another = await failure(attrs.evolve(plain, server_name="server.dc2.consul"))
+        assert len(server.requests) == 1
+    for error in (by_address, by_another):
+        assert str(error).startswith(f"cannot reach {server.address}: its certificate is not trusted: ")
+        assert TOKEN not in told(error)
+
+
+async def test_a_directory_of_authorities(certificates: Certificates, tmp_path: Path) -> None:
+    (tmp_path / "any-name.crt").write_bytes(certificates.ca.read_bytes())
+    config = attrs.evolve(
+        trusting(certificates, "https://127.0.0.1:8501"),
+        ca_file=None,
+        ca_directory=tmp_path,
+        from_environment=("CONSUL_HTTP_TOKEN", "CONSUL_CAPATH"),
+    )
+    async with (
+        consul(always(instance(1)), tls=certificates.server) as server,
+        Client(attrs.evolve(config, address=server.address)) as client,
+    ):
+        assert (await client.instances(RECO)).instances == (instance(1),)
+    (tmp_path / "second.pem").write_text("nothing")
+    Client(config).check()
+    (tmp_path / "any-name.crt").unlink()
+    with pytest.raises(ConsulError, match=r"^CONSUL_CAPATH cannot be used: "):
+        Client(config).check()
 
 
 async def test_an_answer_in_pieces_is_whole() -> None:

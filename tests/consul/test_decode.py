@@ -2,6 +2,9 @@
 
 import contextlib
 import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lvsctl.consul.decode import MAX_TEXT, decode_answer
+from lvsctl.consul.entries import MAX_ENTRY, Unread, entries
 from lvsctl.core.instance import Answer, Check, Health, Instance, Malformed
 from lvsctl.errors import ConsulError
+
+FOLDER = Path(__file__).with_name("recorded")
 
 # As /v1/health/service/reco of Consul 1.8 answers (HTTP API, Health, List Nodes for Service).
 RECORDED: dict[str, Any] = {
@@ -137,6 +143,35 @@ def test_a_recorded_answer() -> None:
     )
 
 
+def test_what_consul_1_8_7_sent() -> None:
+    """An answer of the real one: agents' own and registered in the catalogue, one in maintenance, one a proxy."""
+    answer = decode_answer((FOLDER / "1.8.7-health-service.json").read_bytes(), index=18)
+    first, second, third, proxy = answer.instances
+    assert (first.address, first.port, first.weight, first.health) == ("10.1.0.1", 8080, 10, Health.CRITICAL)
+    assert (first.tags, first.meta) == (("v2", "blue"), {"zone": "a", "room": "größe"})
+    assert [check.name for check in first.checks] == ["Serf Health Status", "<ttl> & co", "tcp"]
+    assert (second.address, second.tags, second.meta) == ("127.0.0.1", (), {})
+    assert (third.address, third.health, third.worst_check and third.worst_check.output) == (
+        "fd00::3", Health.MAINTENANCE, "new disk",
+    )  # fmt: skip
+    assert proxy.checks[0].output.endswith("503\n\0\x1b[31m")
+    assert answer.malformed == (
+        Malformed(node="app2", instance_id="reco-4", reason="Port is 70000, expected 0 to 65535"),
+    )
+
+
+def test_what_newer_consuls_add() -> None:
+    """Written by hand after the API's pages of 1.2x: localities, peers, partitions, several ports, a socket."""
+    answer = decode_answer((FOLDER / "1.2x-health-service.by-hand.json").read_bytes(), index=18)
+    assert not answer.malformed
+    assert [(each.address, each.port, each.weight, each.health) for each in answer.instances] == [
+        ("10.0.0.1", 8080, 1, Health.WARNING),
+        ("fd00::2", 8080, 1, Health.PASSING),
+        ("10.0.0.3", 0, 5, Health.PASSING),
+        ("10.0.0.4", 0, 1, Health.PASSING),
+    ]
+
+
 def test_an_empty_list_is_an_answer() -> None:
     assert decode() == Answer(index=7)
 
@@ -199,7 +234,7 @@ def test_a_check_may_not_print_without_end() -> None:
         (changed(Service__Weights=[]), "Weights is [], expected a dict"),
         (changed(Service__Tags=[1]), "Tags has an entry that is not a string"),
         (changed(Service__Tags={}), "Tags is {}, expected a list"),
-        (changed(Service__Meta={"a": 1}), "Meta has a value that is not a string"),
+        (changed(Service__Meta={"a": 1}), "Meta has an entry that is not a string"),
         (changed(Service__ID=None), "ID is absent, expected a str"),
         (changed(Node__Node=7), "Node is 7, expected a str"),
         (changed(Node=None), "Node is absent, expected a dict"),
@@ -229,25 +264,35 @@ def test_one_bad_entry_of_250_is_left_out_alone() -> None:
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b"", "answer is not JSON (JSONDecodeError)"),
-        (b"[", "answer is not JSON (JSONDecodeError)"),
-        (b"rpc error: No cluster leader", "answer is not JSON (JSONDecodeError)"),
-        (b"\xff\xfe", "answer is not JSON (JSONDecodeError)"),
-        (b'["\xff"]', "answer is not JSON (UnicodeDecodeError)"),
-        (b"\x1f\x8b\x08\x00\x00", "answer is not JSON (UnicodeDecodeError)"),
-        (b"null", "answer is a JSON NoneType, expected a list"),
-        (b"{}", "answer is a JSON dict, expected a list"),
-        (b"3", "answer is a JSON int, expected a list"),
-        (b"9" * 10**5, "answer is not JSON (ValueError)"),
-        (b"[" * 10**5, "answer is not JSON (RecursionError)"),
-        (b"[" * 10**5 + b"]" * 10**5, "answer is not JSON (RecursionError)"),
-        (b'{"a":' * 10**5, "answer is not JSON (RecursionError)"),
+        (b"", "it begins with b''"),
+        (b"rpc error: No cluster leader", "it begins with b'rpc error: No cluster leader'"),
+        (b"<html>" * 10**5, "it begins with b'<html><html><html><html><html><html><htm'"),
+        (b"\xff\xfe[\x00]\x00", r"it begins with b'\xff\xfe[\x00]\x00'"),  # UTF-16
+        (b"\xef\xbb\xbf[]", r"it begins with b'\xef\xbb\xbf[]'"),  # a byte order mark
+        (b"\x1f\x8b\x08\x00\x00", r"it begins with b'\x1f\x8b\x08\x00\x00'"),
+        (b"null", "it begins with b'null'"),
+        (b"{}", "it begins with b'{}'"),
+        (b"3", "it begins with b'3'"),
+        (b"[", "the entry at byte 1 is broken or larger than 2097152 bytes"),
+        (b"[1,]", "the entry at byte 3 is broken or larger than 2097152 bytes"),
+        (b"[1", "it breaks off or goes wrong at byte 2"),
+        (b"[1 2]", "it breaks off or goes wrong at byte 3"),
+        (b"[1, nul]", "the entry at byte 4 is broken or larger than 2097152 bytes"),
+        (b'["\n"]', "the entry at byte 1 is broken or larger than 2097152 bytes"),
+        (b"[]]", "there is more behind its end at byte 2"),
+        (b"[1] x", "there is more behind its end at byte 3"),
+        (b"[" * 10**5, "the entry at byte 1 is broken or larger than 2097152 bytes"),
+        (b'[{"a":' * 10**5, "the entry at byte 1 is broken or larger than 2097152 bytes"),
+        (b"[[" + b"[]" * (1 << 20), "the entry at byte 1 is broken or larger than 2097152 bytes"),
+        (b"[" + b"7" * (1 << 21) + b"]", "the entry at byte 1 is broken or larger than 2097152 bytes"),
+        (b'["' + b"x" * (1 << 21) + b'"]', "the entry at byte 1 is broken or larger than 2097152 bytes"),
+        (b'["' + b"\\x" * (1 << 19), "the entry at byte 1 is broken or larger than 2097152 bytes"),
     ],
 )
 def test_what_is_no_answer_at_all(body: bytes, words: str) -> None:
     with pytest.raises(ConsulError) as caught:
         decode_answer(body, index=7)
-    assert str(caught.value) == words
+    assert str(caught.value) == "answer is not a JSON list: " + words
 
 
 def test_of_duplicate_keys_the_last_counts() -> None:
@@ -259,11 +304,125 @@ def test_of_duplicate_keys_the_last_counts() -> None:
 def test_no_depth_of_a_field_is_too_deep_to_be_shown(depth: int) -> None:
     """What the parser takes must not be too deep for the words about it."""
     body = json.dumps([changed(Service__Port="DEEP")]).replace('"DEEP"', "[" * depth + "]" * depth).encode()
+    (malformed,) = decode_answer(body, index=0).malformed
+    assert malformed.reason in {"Port is a list of 1, expected a int", "entry 1 of the answer is nested too deep"}
+
+
+# --- one bad entry harms nobody else, whatever is bad about it --------------------------------------------------------
+
+DEEP = "[" * 10**5 + "]" * 10**5
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (DEEP.encode(), "entry 2 of the answer is nested too deep"),
+        (b'{"Service":{"ID":"x","Proxy":' + DEEP.encode() + b"}}", "entry 2 of the answer is nested too deep"),
+        (b'{"Node":"' + b"x" * MAX_ENTRY + b'"}', f"entry 2 of the answer has {MAX_ENTRY} bytes or more"),
+        (b"[" + b'"]\\"",' * (MAX_ENTRY // 5) + b"1]", f"entry 2 of the answer has {MAX_ENTRY} bytes or more"),
+        (b'{"Node":"a\xffb"}', "entry 2 of the answer is not UTF-8 at its byte 10"),
+        (b'{"Node":"\xed\xa0\x80"}', "entry 2 of the answer is not UTF-8 at its byte 9"),
+        (b"9" * 10**5, "a JSON int where an object with 'Node' was expected"),
+        (b'{"Node":{"Node":' + b"9" * 10**5 + b"}}", "Service is absent, expected a dict"),
+        (b"-Infinity", "a JSON float where an object with 'Node' was expected"),
+        (b"[]", "a JSON list where an object with 'Node' was expected"),
+    ],
+)
+def test_an_entry_that_cannot_be_read_is_left_out_alone(bad: bytes, why: str) -> None:
+    first, last = changed(), changed(Service__ID="reco-2", Service__Tags=["é", "\N{GRINNING FACE}"])
+    encoded = [json.dumps(each, ensure_ascii=False).encode() for each in (first, last)]
+    answer = decode_answer(b" [ " + encoded[0] + b" ,\n" + bad + b"\t, " + encoded[1] + b"\r\n] ", index=7)
+    assert [each.instance_id for each in answer.instances] == ["reco-1", "reco-2"]
+    assert answer.instances[1].tags == ("é", "\N{GRINNING FACE}")
+    assert [each.reason for each in answer.malformed] == [why]
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        (changed(Service__ID=""), "ID is empty"),
+        (changed(Node__Node=""), "Node is empty"),
+        (changed(Node__Node="x" * 1025), "Node has 1025 characters, expected 1024 at most"),
+        (changed(Service__ID="x" * 1025), "ID has 1025 characters, expected 1024 at most"),
+        (changed(Service__Address="1" * 10**5), "Address has 100000 characters, expected 1024 at most"),
+        (changed(Service__Tags=["x" * 4097]), "an entry of Tags has 4097 characters, expected 4096 at most"),
+        (changed(Service__Tags=["x"] * 1025), "Tags has 1025 entries, expected 1024 at most"),
+        (changed(Service__Meta={"x": "y" * 4097}), "an entry of Meta has 4097 characters, expected 4096 at most"),
+        (changed(Service__Meta={"y" * 4097: "x"}), "an entry of Meta has 4097 characters, expected 4096 at most"),
+        (changed(Service__Meta={str(n): "" for n in range(1025)}), "Meta has 1025 entries, expected 1024 at most"),
+        (changed(Checks=[RECORDED["Checks"][0]] * 1025), "Checks has 1025 entries, expected 1024 at most"),
+        (changed(Service__ID="a\ud800"), "ID has half of a surrogate pair"),
+        (changed(Service__Tags=["\udfff"]), "an entry of Tags has half of a surrogate pair"),
+        (changed(Service__Port=10**5000), f"Port is 1{'0' * 39}, expected 0 to 65535"),
+        (changed(Service__Port=-(10**5000)), f"Port is -1{'0' * 38}, expected 0 to 65535"),
+        (changed(Service__Port=[[], {}]), "Port is a list of 2, expected a int"),
+        (changed(Service__Port="8" * 10**5), f"Port is '{'8' * 40}', expected a int"),
+    ],
+)
+def test_what_is_out_of_bounds_says_so(entry: object, expected: str) -> None:
+    with unlimited_digits():
+        body = json.dumps([RECORDED, entry]).encode()
+    answer = decode_answer(body, index=7)
+    assert len(answer.instances) == 1
+    assert [each.reason for each in answer.malformed] == [expected]
+    for each in answer.malformed:
+        f"{each.node} {each.instance_id}".encode()
+        assert len(each.instance_id) <= 1024
+
+
+@contextlib.contextmanager
+def unlimited_digits() -> Iterator[None]:
+    """Let numbers be written that are longer than Python reads."""
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
     try:
-        answer = decode_answer(body, index=0)
-    except ConsulError:
-        return
-    assert answer.malformed[0].instance_id == "reco-1"
+        yield
+    finally:
+        sys.set_int_max_str_digits(before)
+
+
+def test_control_characters_are_text_like_any_other() -> None:
+    text = "a\0\x1b[31m\r\n\u202e"
+    found = one(Service__ID=text, Node__Node=text, Service__Tags=[text], Service__Meta={text: text})
+    assert (found.node, found.instance_id, found.tags, found.meta) == (text, text, (text,), {text: text})
+
+
+def test_what_a_check_prints_takes_nobody_out() -> None:
+    check = {"CheckID": "x", "Name": "\ud800", "Status": "critical", "Output": "\udfff" * 10**5}
+    (found,) = one(Checks=[check]).checks
+    assert (found.name, found.output) == ("\N{REPLACEMENT CHARACTER}", "\N{REPLACEMENT CHARACTER}" * MAX_TEXT)
+
+
+def test_of_two_with_the_same_identity_the_first_counts() -> None:
+    twin = changed(Service__Address="10.9.9.9")
+    answer = decode(RECORDED, twin, changed(Node__Node="app2"))
+    assert [(each.node, each.address) for each in answer.instances] == [("app1", "10.1.0.1"), ("app2", "10.1.0.1")]
+    assert answer.malformed == (
+        Malformed(node="app1", instance_id="reco-1", reason="Node and ID are those of an entry before it"),
+    )
+
+
+def test_an_answer_with_more_than_allowed_is_not_complete() -> None:
+    body = json.dumps([changed(Service__ID=str(number)) for number in range(3)] + [None]).encode()
+    assert len(decode_answer(body, index=7, max_instances=4).instances) == 3
+    with pytest.raises(ConsulError) as caught:
+        decode_answer(body, index=7, max_instances=3)
+    assert str(caught.value) == (
+        "answer lists more than the 3 instances of safety.max_instances; the last complete one stays"
+    )
+
+
+@pytest.mark.parametrize("size", [MAX_ENTRY - 2, MAX_ENTRY - 1, MAX_ENTRY, MAX_ENTRY + 1])
+@pytest.mark.parametrize("then", [b"]", b",123456]", b', "b" ]'])
+def test_entries_of_any_size_end_where_they_end(size: int, then: bytes) -> None:
+    """Of an entry that ends with the window, of one that crosses it, and of numbers that go on behind it."""
+    for first in (b'"' + b"a" * (size - 2) + b'"', b" " * (size - 3) + b"123", b"[" + b" " * (size - 2) + b"]"):
+        body = b"[" + first + then
+        found, expected = list(entries(body)), json.loads(body)
+        assert len(found) == len(expected)
+        assert found[1:] == expected[1:]
+        is_read = size < MAX_ENTRY or first.startswith(b" ")
+        assert found[0] == (expected[0] if is_read else Unread(f"has {MAX_ENTRY} bytes or more"))
 
 
 json_values = st.recursive(
@@ -293,6 +452,19 @@ def test_any_json_is_an_answer_or_our_error(value: object) -> None:
         return
     assert isinstance(value, list)
     assert len(answer.instances) + len(answer.malformed) == len(value)
+
+
+@given(values=st.lists(json_values, max_size=6), indent=st.sampled_from([None, 0, 2]), ascii_only=st.booleans())
+def test_entries_are_what_json_reads(values: list[object], indent: int | None, ascii_only: bool) -> None:  # noqa: FBT001
+    body = json.dumps(values, indent=indent, ensure_ascii=ascii_only).encode("utf-8", "replace")
+    assert repr(list(entries(body))) == repr(json.loads(body))
+
+
+@given(cut=st.integers(1, 2000))
+def test_half_an_answer_is_no_answer(cut: int) -> None:
+    body = json.dumps([RECORDED, changed(Service__ID="reco-2")]).encode()
+    with pytest.raises(ConsulError):
+        decode_answer(body[:-cut], index=7)
 
 
 @given(path=paths, value=json_values)

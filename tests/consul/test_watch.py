@@ -13,8 +13,9 @@ import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
-from lvsctl.config import ConsulConfig
+from lvsctl.config import ConsulConfig, Secret
 from lvsctl.consul.client import Client
 from lvsctl.consul.pace import FIRST_BACK_OFF, LONGEST_BACK_OFF, back_off, next_index
 from lvsctl.consul.watch import (
@@ -23,10 +24,11 @@ from lvsctl.consul.watch import (
 )
 from lvsctl.core.instance import Answer, Query
 from lvsctl.errors import ConsulError
-from tests.consul.server import DEADLINE, Blocking, Consul, always, answer, consul, refusing
+from tests.consul.server import DEADLINE, Answering, Blocking, Consul, always, answer, consul, refusing
 from tests.values import instance
 
 RECO = Query(service="reco")
+CANARY = "canary-3e8d-token"
 SHOP = Query(service="shop")
 
 
@@ -367,3 +369,38 @@ async def test_asking_once_gives_every_answer_or_the_first_error() -> None:
         server.answering = refusing(500, "no")
         with pytest.raises(ConsulError, match="Consul answered 500: no"):
             await ask_once(client, [SHOP, RECO])
+
+
+# --- the token ------------------------------------------------------------------------------------------------------
+
+
+async def redirecting(_request: web.Request) -> web.StreamResponse:
+    await asyncio.sleep(0)
+    return web.Response(status=307, headers={"Location": "http://127.0.0.1:1/"})
+
+
+async def hanging_up(request: web.Request) -> web.StreamResponse:
+    await asyncio.sleep(0)
+    assert request.transport
+    request.transport.abort()
+    return web.Response()
+
+
+@pytest.mark.parametrize("answering", [refusing(403, "Permission denied"), refusing(500), redirecting, hanging_up])
+async def test_the_token_is_in_nothing_that_is_logged_or_shown(answering: Answering) -> None:
+    async with consul(answering) as server:
+        config = ConsulConfig(address=server.address, token=Secret(CANARY), token_name="CONSUL_HTTP_TOKEN")  # noqa: S106
+        with capture_logs() as logged:
+            async with Client(config) as client:
+                watches = Watches(client, Woken())
+                watches.watch([RECO])
+                task = asyncio.create_task(watches.run(), name="watches")
+                await server.came(3)  # the transport itself tries twice where a connection ends
+                told = f"{watches.contacts} {watches.answers} {client!r} {vars(client)} {config} {task}"
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        assert [each["event"] for each in logged] == ["consul_transport", "consul_failed"]
+        assert CANARY not in told + str(logged)
+        assert server.requests[0].headers["X-Consul-Token"] == CANARY
+        assert all(CANARY not in request.path_qs for request in server.requests)

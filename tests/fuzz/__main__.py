@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-NAMES = ("framing", "answers", "bulk", "layouts", "connections", "talk", "encoder")
+NAMES = ("framing", "answers", "bulk", "layouts", "connections", "talk", "encoder", "consul", "consul-bytes")
 STATE = Path("build/fuzz")
 
 
@@ -37,7 +37,7 @@ def _fuzz(name: str, seconds: int, seed: int) -> None:
         atheris = importlib.import_module("atheris")
     except ImportError as error:
         sys.exit(f"atheris cannot be imported ({error}): `make fuzz` installs it where PyPI has it for this Python")
-    with atheris.instrument_imports(include=["netlink"]):
+    with atheris.instrument_imports(include=["netlink", "lvsctl"]):
         target = importlib.import_module("tests.fuzz.targets").TARGETS[name]
     corpus = STATE / name / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)

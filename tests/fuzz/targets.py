@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-from tests.fuzz import reading, recorded, talking, writing
+from tests.fuzz import decoding, reading, recorded, talking, writing
 
 Target = Callable[[bytes], None]
 
@@ -61,6 +61,18 @@ def _encoder_seeds() -> list[bytes]:
     return [bytes([0, 0, 0, 0, 0, 0, 0, 80, 0, 0, number]) + bytes(40) for number in range(11)] + [bytes(range(150))]
 
 
+def _decoding_seeds() -> list[bytes]:
+    whole = [bytes([number, style, 0]) for number in range(len(decoding.BODIES)) for style in range(4)]
+    changes = [
+        bytes([number, 0, 1, *(step * wild % 251 for step in range(1, 9))]) for number in range(2) for wild in range(40)
+    ]
+    return whole + changes + [bytes([number, 0, 11]) + bytes(range(200)) for number in range(len(decoding.BODIES))]
+
+
+def _body_seeds() -> list[bytes]:
+    return [*decoding.BODIES, b"[]", b"[1]", b'[{"Node":{"Node":"a","Address":"10.0.0.1"},"Service":{"ID":"b"}}]']
+
+
 TARGETS: Final[Mapping[str, Fuzzed]] = MappingProxyType(
     {
         "framing": Fuzzed(reading.framing_target, tuple(_framing_seeds())),
@@ -69,6 +81,8 @@ TARGETS: Final[Mapping[str, Fuzzed]] = MappingProxyType(
         "layouts": Fuzzed(reading.layouts_target, tuple(_layout_seeds())),
         "connections": Fuzzed(reading.connections_target, tuple(_connection_seeds())),
         "talk": Fuzzed(talking.talk_target, tuple(_talk_seeds())),
+        "consul": Fuzzed(decoding.decoding_target, tuple(_decoding_seeds())),
+        "consul-bytes": Fuzzed(decoding.bytes_target, tuple(_body_seeds())),
         "encoder": Fuzzed(writing.encoder_target, tuple(_encoder_seeds())),
     }
 )
