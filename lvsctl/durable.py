@@ -15,7 +15,7 @@ def replace(path: Path, content: bytes, *, durable: bool, mode: int = 0o644) -> 
     """
     draft = path.with_suffix(".new")
     _have_directory(path.parent)
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode), "wb") as file:  # noqa: PTH123  a path cannot take a mode
+    with open(draft, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         file.write(content)
         if durable:
             file.flush()
