@@ -95,6 +95,9 @@ class ConsulStatus:
     failing_since: float | None = None
     failing: int = 0  # queries that fail now
     error: str = ""
+    snapshot_age: float | None = (
+        None  # seconds since Consul said the oldest of what a snapshot stands in for; None: none
+    )
 
 
 @attrs.frozen(kw_only=True)
