@@ -237,6 +237,17 @@ async def test_an_empty_first_answer_is_doubted_by_what_the_snapshot_says(tmp_pa
         await daemon.until(table_of(entry(real(1), real(2))))  # what is in doubt is not kept, what was before it is
 
 
+async def test_a_snapshot_is_written_while_it_runs_and_has_the_last_word_when_it_stops(tmp_path: Path) -> None:
+    blocking = Blocking((instance(1),))
+    async with running(blocking, tmp_path) as daemon:
+        while not daemon.events("snapshot_saved"):
+            await daemon.status()
+        await blocking.change(instance(1), instance(2))  # less than a second after the last one was written
+        await daemon.until(table_of(entry(real(1), real(2))))
+    (answer,) = Snapshot(tmp_path).load(daemon.server.address, frozenset({QUERY})).values()
+    assert [each.instance_id for each in answer.instances] == ["reco-1", "reco-2"]
+
+
 async def test_a_dry_run_keeps_no_snapshot(tmp_path: Path) -> None:
     async with running(Blocking((instance(1),)), tmp_path, dry_run=True) as daemon:
         while not daemon.events("would_change"):

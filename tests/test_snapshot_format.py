@@ -124,6 +124,27 @@ def test_the_reason_is_said(content: bytes, reason: str) -> None:
         decode(content, HERE)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b'"port":8080', b'"port":65536'),
+        (b'"port":8080', b'"port":-1'),
+        (b'"port":8080', b'"port":true'),
+        (b'"port":8080', b'"port":"80"'),
+        (b'"weight":1', b'"weight":65536'),
+        (b'"warning_weight":1', b'"warning_weight":-1'),
+        (b'"said":1.5', b'"said":NaN'),
+        (b'"said":1.5', b'"said":null'),
+        (b'"health":"critical"', b'"health":"well"'),
+    ],
+)
+def test_a_signed_value_that_consul_could_not_have_given_spoils_it_all(before: bytes, after: bytes) -> None:
+    body = SMALL.partition(b"\n")[2]
+    assert before in body
+    with pytest.raises(Unusable, match="damaged"):
+        decode(signed(body.replace(before, after, 1)), HERE)
+
+
 def test_of_what_a_check_prints_the_first_words_are_kept() -> None:
     answer = Answer(instances=(failing(1, output="x" * 5000), instance(2)), snapshot=1.0)
     (found,) = decode(encode(HERE, {RECO: answer})[0], HERE).values()

@@ -1,6 +1,7 @@
 """What a snapshot may do while Consul has not answered: fill what is empty, and not one write more."""
 
 from collections.abc import Collection
+from ipaddress import ip_address
 
 import attrs
 from hypothesis import assume, given
@@ -12,12 +13,13 @@ from lvsctl.core.desired import desired, limits_of
 from lvsctl.core.instance import Answers, Instance, Query
 from lvsctl.core.ownership import LedgerEntry
 from lvsctl.core.restoration import snapshot_age, stands_alone
-from netlink.types import VirtualServerKey
+from netlink.types import Protocol, VirtualServerKey
 from tests.strategies import answers_for, configs, entries, ledgers, tables
 from tests.values import (
     KEY,
     NOW,
     OWN,
+    VIP,
     Cycles,
     answers_of,
     config_of,
@@ -152,12 +154,14 @@ def test_what_was_held_before_a_reboot_is_held_again() -> None:
 
 
 def test_a_virtual_server_that_left_the_file_stays_with_its_address_until_consul_answers_something() -> None:
-    gone = VirtualServerKey.by_mark(9)
+    gone = VirtualServerKey.by_address(Protocol.TCP, ip_address("10.9.0.109"), 80)
     there = entry(real(5), key=gone)
     ours = {gone: LedgerEntry(name="gone", drain_timeout=0.0, written=there)}
     world = cycles(instance(1), kernel=kernel_with(table_of(there)), ledger=ours)
     world.until_quiet()
     assert world.kernel.observe().table == table_of(there, entry(real(1)))
+    assert world.last is not None
+    assert world.last.addresses == {gone.address, VIP}
     assert world.ledger.keys() == {gone, KEY}
     world.answers = answers_of(world.config, instance(1))
     world.until_quiet()

@@ -180,18 +180,3 @@ def test_a_snapshot_that_cannot_be_used_restores_nothing_and_says_why(director: 
     assert len(director.events("snapshot_ignored")) == 1
     assert director.lines() == []
     assert director.stop() == 0
-
-
-def test_a_daemon_that_was_killed_left_a_snapshot_too(director: Director) -> None:
-    """The file is there without a stop: written when Consul answered."""
-    director.scene.consul.start()
-    snapshot_of(director).unlink()
-    director.start()
-    wait_until_in_sync(director)
-    eventually(snapshot_of(director).exists)
-    director.kill()
-    before = director.lines()
-    director.scene.consul.stop()
-    director.ipvsadm("-C")
-    director.start()
-    director.wait_for_lines(before, within=START)
