@@ -173,8 +173,8 @@ class Daemon:
                     self._wake.clear()
                     await self._wake.wait()
         if not (self._watches.complete or self._stopping):
-            what = "what is empty is restored from the snapshot, the rest is" if recalls else "those are"
-            log.warning("consul_incomplete", why=f"not every Consul service was answered for; {what} left as it is")
+            rest = "what serves of those is left as it is" if recalls else "those are left as they are"
+            log.warning("consul_incomplete", why=f"not every Consul service was answered for; {rest}")
 
     async def _keep_snapshots(self) -> None:
         """Keep the last believed answers on disk, as they come."""
