@@ -3,12 +3,15 @@
 Event names are constant; fields carry the rest. Nothing is announced twice, however many cycles see it.
 """
 
+import time
+
 import structlog
 
 from lvsctl.apply import Done, target_of
 from lvsctl.core.admission import Rejected
 from lvsctl.core.difference import Line, Sign, address_lines, ipvsadm_delete, line_of
 from lvsctl.core.ownership import Owner
+from lvsctl.core.restoration import OLD
 from lvsctl.reconcile import Cycle
 from netlink.requests import (
     AddRealServer,
@@ -43,6 +46,7 @@ class Announcer:
         """Log what `cycle` did, and what troubles began or ended with it; `planned` logs what it would have done."""
         for done in cycle.done:
             _announce_step(done, cycle)
+        _announce_restored(cycle)
         if planned:
             decision, moves = cycle.look.decision, cycle.look.moves
             plan = tuple(line_of(step, decision.virtual_servers[step.key]) for step in decision.steps)
@@ -77,6 +81,22 @@ def _announce_step(done: Done, cycle: Cycle) -> None:
         log.info("real_server_quiesced", **fields)
     else:
         log.info(EVENTS[type(step.request)], **fields)
+
+
+def _announce_restored(cycle: Cycle) -> None:
+    """Log from how old a snapshot what was restored; an old one loudly, for its addresses may be others' by now."""
+    written = {done.step.key for done in cycle.done}
+    wanted = [each.wanted for key, each in cycle.look.decision.virtual_servers.items() if key in written]
+    restored = [each for each in wanted if each is not None and each.snapshot is not None]
+    if not restored:
+        return
+    age = max(time.time() - min(each.snapshot for each in restored if each.snapshot is not None), 0.0)
+    why = "Consul does not answer, and nothing served"
+    if age > OLD:
+        why += "; it is so old that some of its addresses may be somebody else's by now"
+        log.error("snapshot_used", virtual_servers=len(restored), age=f"{age:.0f}s", why=why)
+    else:
+        log.warning("snapshot_used", virtual_servers=len(restored), age=f"{age:.0f}s", why=why)
 
 
 def _fields(line: Line) -> dict[str, str]:

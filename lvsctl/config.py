@@ -199,7 +199,7 @@ class DaemonConfig:
     """The daemon itself: `[daemon]`."""
 
     state_directory: Path = _key(
-        "Where the ledger of what lvsctl created and the lock are kept.",
+        "Where the ledger of what lvsctl created, the snapshot of Consul's answers and the lock are kept.",
         '"/var/lib/lvsctl"',
         absolute_path("/var/lib/lvsctl"),
         default=Path("/var/lib/lvsctl"),

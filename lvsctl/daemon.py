@@ -23,12 +23,17 @@ from lvsctl.configfile import load
 from lvsctl.consul.client import Client
 from lvsctl.consul.watch import Watches
 from lvsctl.core.desired import queries_of
+from lvsctl.core.restoration import snapshot_age, stands_alone
 from lvsctl.core.status import ConsulStatus, KernelStatus, Status, virtual_servers
 from lvsctl.errors import ConfigError, StateError
 from lvsctl.reconcile import Cycle, Reconciler
+from lvsctl.snapshot import Snapshot
 from netlink.errors import NetlinkError
 
 FIRST_ANSWERS: Final = 10.0  # seconds to wait for an answer to every query before the first write
+WITH_SNAPSHOT: Final = 3.0  # the same where a snapshot can restore what is empty; less once every query has failed
+KEEP: Final = 1.0  # seconds between snapshots at least
+RENEW: Final = 300.0  # seconds after which a snapshot without news is written again: its age is what it is trusted by
 LONGEST_PAUSE: Final = 30.0  # seconds between cycles that fail
 VERIFY: Final = 1.0  # seconds after a write until the table is looked at again
 STALLED: Final = 60.0  # seconds in one cycle after which the watchdog is no longer fed
@@ -45,11 +50,13 @@ class Daemon:
         self._config_error = ""
         self._reconciler = reconciler
         self._dry_run = dry_run
+        self._snapshot = Snapshot(config.daemon.state_directory)
         self._wake = asyncio.Event()
+        self._news = asyncio.Event()  # for the snapshot
         self._stopping = False
         self._kernel = asyncio.Lock()  # the netlink socket serves one caller at a time
         self._client = _client(config)
-        self._watches = Watches(self._client, self._wake.set)
+        self._watches = Watches(self._client, self._hear)
         self._announcer = Announcer()
         self._started = time.time()
         self._in_sync_since: float | None = None
@@ -75,16 +82,20 @@ class Daemon:
                 dry_run=self._dry_run,
                 environment=self._config.consul.from_environment,
             )
-            self._watches.watch(queries_of(self._config))
+            queries = queries_of(self._config)
+            self._watches.recall(await asyncio.to_thread(self._snapshot.load, self._config.consul.address, queries))
+            self._watches.watch(queries)
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(self._watches.run(), name="watches"),
                     group.create_task(self._feed_watchdog(), name="watchdog"),
+                    group.create_task(self._keep_snapshots(), name="snapshots"),
                 ]
                 await self._reconcile()  # a cycle that is under way is finished, and logged
                 systemd.notify("STOPPING=1")
                 for task in tasks:
                     task.cancel()
+            await self._keep_snapshot(renew=True)
         log.info("stopped", table="left serving")
 
     async def status(self) -> Status:
@@ -137,7 +148,12 @@ class Daemon:
             transport=choice.way.value if choice else "",
             transport_why=choice.why if choice else "",
             transport_remedy=choice.remedy if choice else "",
+            snapshot_age=snapshot_age(self._watches.answers, time.time()),
         )
+
+    def _hear(self) -> None:
+        self._wake.set()
+        self._news.set()
 
     def _end(self) -> None:
         self._stopping = True
@@ -166,14 +182,38 @@ class Daemon:
                     await self._wake.wait()
 
     async def _first_answers(self) -> None:
-        """Wait until every query is answered, or long enough that those that are should be served."""
+        """Wait until every query is answered, or long enough that those that are should be served.
+
+        What a snapshot can restore serves nobody while we wait, so with one we only wait while Consul may answer.
+        """
+        recalls = self._watches.recalls
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FIRST_ANSWERS):
-                while not (self._watches.complete or self._stopping):
+            async with asyncio.timeout(WITH_SNAPSHOT if recalls else FIRST_ANSWERS):
+                while not (self._watches.complete or self._stopping or (recalls and self._watches.tried)):
                     self._wake.clear()
                     await self._wake.wait()
-                return
-        log.warning("consul_incomplete", why="not every Consul service was answered for; those are left as they are")
+        if not (self._watches.complete or self._stopping):
+            rest = "what serves of those is left as it is" if recalls else "those are left as they are"
+            log.warning("consul_incomplete", why=f"not every Consul service was answered for; {rest}")
+
+    async def _keep_snapshots(self) -> None:
+        """Keep the last believed answers on disk, as they come."""
+        renewed = time.monotonic()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, renewed + RENEW - time.monotonic())):
+                    await self._news.wait()
+            self._news.clear()
+            due = time.monotonic() >= renewed + RENEW
+            await self._keep_snapshot(renew=due)
+            if due:
+                renewed = time.monotonic()
+            await asyncio.sleep(KEEP)
+
+    async def _keep_snapshot(self, *, renew: bool) -> None:
+        if not self._dry_run:
+            address, queries = self._config.consul.address, queries_of(self._config)
+            await asyncio.to_thread(self._snapshot.keep, address, queries, self._watches.believed, renew=renew)
 
     async def _one_cycle(self) -> Cycle:
         answers = self._watches.answers
@@ -190,7 +230,7 @@ class Daemon:
         self._announcer.cycle(cycle, planned=self._dry_run)
         addresses = f"virtual addresses: {cycle.address_error}" if cycle.address_error else ""
         self._trouble = cycle.ledger_error or addresses
-        if not answers or cycle.undone:
+        if not answers or stands_alone(answers) or cycle.undone:
             self._in_sync_since = None
         elif cycle.done or self._in_sync_since is None:
             self._in_sync_since = time.time()

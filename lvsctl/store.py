@@ -19,6 +19,7 @@ import structlog
 from cattrs import BaseValidationError, Converter
 
 from lvsctl.core.ownership import Ledger, LedgerEntry
+from lvsctl.durable import replace, why
 from lvsctl.errors import AlreadyRunning, StateError
 from netlink.types import Address, RealServer, RealServerKey, TableEntry, VirtualServer, VirtualServerKey
 
@@ -59,7 +60,7 @@ def _lock(path: Path, remedy: str) -> Iterator[None]:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         file = path.open("a+", encoding="ascii")
     except OSError as error:
-        raise StateError(f"{path}: {_why(error)}; {remedy}") from error
+        raise StateError(f"{path}: {why(error)}; {remedy}") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,7 +94,7 @@ class Store:
         except FileNotFoundError:
             return {}
         except OSError as error:
-            raise StateError(f"{self._path}: {_why(error)}; lvsctl must be able to read its own ledger") from error
+            raise StateError(f"{self._path}: {why(error)}; lvsctl must be able to read its own ledger") from error
         try:
             return _decode(content.decode())
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, BaseValidationError) as error:
@@ -108,20 +109,11 @@ class Store:
 
         A state directory that is gone is made again: the ledger in memory is still true, so nothing has to wait.
         """
-        draft = self._path.with_suffix(".new")
         try:
-            _have_directory(self._path.parent)
-            with draft.open("w", encoding="utf-8") as file:
-                file.write(self._encode(ledger))
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
-            draft.replace(self._path)
-            if durable:
-                _sync_directory(self._path.parent)
+            replace(self._path, self._encode(ledger).encode(), durable=durable)
         except OSError as error:
             remedy = "make daemon.state_directory writable; until then nothing new is written to the kernel"
-            raise StateError(f"{self._path}: {_why(error)}; {remedy}") from error
+            raise StateError(f"{self._path}: {why(error)}; {remedy}") from error
 
     def _encode(self, ledger: Ledger) -> str:
         """Return the file's text; most entries are the same objects as the last time, and so is their text."""
@@ -181,24 +173,3 @@ def _decode_entry(entry: Any) -> TableEntry:
 
 def _checksum(body: str) -> str:
     return hashlib.sha256(body.encode()).hexdigest()
-
-
-def _have_directory(path: Path) -> None:
-    """Make the directory `path`, and those above it, where they are missing; each is on disk on return."""
-    if path.exists():  # where it is no directory, opening a file in it says so better than we could
-        return
-    _have_directory(path.parent)
-    path.mkdir(mode=0o755, exist_ok=True)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _why(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

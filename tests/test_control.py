@@ -148,5 +148,7 @@ def test_the_schema_is_named_and_every_key_is_there() -> None:
     assert set(document["virtual_servers"][0]["real_servers"][0]) == {
         "real_server", "node", "instance", "check", "place", "weight", "active", "inactive", "rate", "why",
     }  # fmt: skip
-    assert set(document["consul"]) == {"address", "reachable", "data_age", "failing_since", "failing", "error"}
+    assert set(document["consul"]) == {
+        "address", "reachable", "data_age", "failing_since", "failing", "error", "snapshot_age",
+    }  # fmt: skip
     assert set(document["kernel"]) == {"in_sync_since", "pending", "error"}

@@ -16,17 +16,21 @@ from structlog.testing import capture_logs
 
 from lvsctl import control
 from lvsctl.configfile import load
+from lvsctl.core.instance import Answer, Query
 from lvsctl.core.status import State, Status
 from lvsctl.daemon import Daemon
 from lvsctl.reconcile import Reconciler
+from lvsctl.snapshot import Snapshot
 from lvsctl.store import Store
 from netlink.errors import Refused
 from netlink.fake import FakeIPVS
-from netlink.requests import Request
+from netlink.requests import DeleteRealServer, Request
 from netlink.types import Table
 from tests.addresses import FakeAddresses
 from tests.consul.server import DEADLINE, Answering, Blocking, Consul, consul, refusing
-from tests.values import entry, failing, instance, real, table_of
+from tests.values import KEY, entry, failing, instance, real, real_key, table_of
+
+QUERY = Query(service="reco")
 
 
 class Watched(FakeIPVS):
@@ -88,13 +92,18 @@ def written(server: Consul, directory: Path, *lines: str) -> Path:
     return file
 
 
+def port_of(server: Consul) -> int:
+    """Return the port at which the next Consul is the same one, come back."""
+    return int(server.address.rpartition(":")[2])
+
+
 @contextlib.asynccontextmanager
 async def running(
-    answering: Answering, directory: Path, kernel: Watched | None = None, *, dry_run: bool = False
+    answering: Answering, directory: Path, kernel: Watched | None = None, *, dry_run: bool = False, port: int = 0
 ) -> AsyncIterator[Running]:
-    """Run a daemon until the context ends, then stop it as systemd does."""
+    """Run a daemon until the context ends, then stop it as systemd does; `port` is Consul's, any when 0."""
     kernel = kernel or Watched()
-    async with consul(answering) as server:
+    async with consul(answering, port=port) as server:
         file = written(server, directory)
         reconciler = Reconciler(kernel, FakeAddresses(), Store(directory), time.time)
         with capture_logs() as logs:
@@ -173,6 +182,90 @@ async def test_without_an_answer_nothing_is_written_and_status_says_so(tmp_path:
         assert status.consul.data_age is None
         assert [row.state for row in status.virtual_servers] == [State.WAITING]
     assert daemon.kernel.writes == []
+
+
+async def test_the_last_answers_restore_an_empty_table_and_consul_is_followed_when_it_is_back(tmp_path: Path) -> None:
+    async with running(Blocking((instance(1), instance(2))), tmp_path) as daemon:
+        await daemon.until(table_of(entry(real(1), real(2))))
+    blocking = Blocking((instance(2), instance(3)), index=11)
+    async with running(refusing(500, "No cluster leader"), tmp_path, port=port_of(daemon.server)) as daemon:
+        await daemon.until(table_of(entry(real(1), real(2))))
+        status = await daemon.until_status(lambda status: bool(status.consul and status.consul.failing))
+        assert status.consul is not None
+        assert status.consul.snapshot_age is not None
+        assert status.consul.data_age is None
+        assert status.kernel.in_sync_since is None
+        assert [(row.state, row.serving) for row in status.virtual_servers] == [(State.WAITING, 2)]
+        daemon.server.answering = blocking
+        await daemon.until(table_of(entry(real(1, 0), real(2), real(3))))
+        status = await daemon.until_status(lambda status: status.kernel.in_sync_since is not None)
+        assert status.consul is not None
+        assert status.consul.snapshot_age is None
+    used = daemon.events("snapshot_used")
+    assert [(each["virtual_servers"], each["log_level"]) for each in used] == [(1, "warning")]
+    kept = daemon.events("consul_failed")[0]["kept"]
+    assert kept == "the snapshot's answer, for what is empty"
+
+
+async def test_a_populated_table_and_a_snapshot_of_something_else_write_nothing(tmp_path: Path) -> None:
+    async with running(Blocking((instance(1), instance(2))), tmp_path) as daemon:
+        await daemon.until(table_of(entry(real(1), real(2))))
+    kernel = daemon.kernel
+    kernel.apply([DeleteRealServer(virtual_server=KEY, key=real_key(2))])
+    kernel.writes.clear()
+    async with running(refusing(500), tmp_path, kernel, port=port_of(daemon.server)) as daemon:
+        await daemon.until_status(lambda status: bool(status.consul and status.consul.failing))
+        while not daemon.events("consul_incomplete"):
+            await daemon.status()
+        os.kill(os.getpid(), signal.SIGHUP)
+        await daemon.until_status(lambda _: bool(daemon.events("reloaded")))
+        await daemon.status()
+    assert kernel.writes == []
+    assert daemon.events("snapshot_used") == []
+
+
+async def test_an_empty_first_answer_is_doubted_by_what_the_snapshot_says(tmp_path: Path) -> None:
+    async with running(Blocking((instance(1), instance(2)), index=50), tmp_path) as daemon:
+        await daemon.until(table_of(entry(real(1), real(2))))
+    kernel = daemon.kernel
+    kernel.writes.clear()
+    async with running(Blocking((), index=3), tmp_path, kernel, port=port_of(daemon.server)) as daemon:
+        status = await daemon.until_status(lambda status: status.virtual_servers[0].state is State.HELD)
+        assert "index went back from 50 to 3" in status.virtual_servers[0].note
+    assert kernel.writes == []
+    async with running(refusing(500), tmp_path, port=port_of(daemon.server)) as daemon:
+        await daemon.until(table_of(entry(real(1), real(2))))  # what is in doubt is not kept, what was before it is
+
+
+async def test_a_snapshot_is_written_while_it_runs_and_has_the_last_word_when_it_stops(tmp_path: Path) -> None:
+    blocking = Blocking((instance(1),))
+    async with running(blocking, tmp_path) as daemon:
+        while not daemon.events("snapshot_saved"):
+            await daemon.status()
+        await blocking.change(instance(1), instance(2))  # less than a second after the last one was written
+        await daemon.until(table_of(entry(real(1), real(2))))
+    (answer,) = Snapshot(tmp_path).load(daemon.server.address, frozenset({QUERY})).values()
+    assert [each.instance_id for each in answer.instances] == ["reco-1", "reco-2"]
+
+
+async def test_a_dry_run_keeps_no_snapshot(tmp_path: Path) -> None:
+    async with running(Blocking((instance(1),)), tmp_path, dry_run=True) as daemon:
+        while not daemon.events("would_change"):
+            await asyncio.to_thread(daemon.kernel.observe)  # a turn of the loop
+    assert Snapshot(tmp_path).load(daemon.server.address, frozenset({QUERY})) == {}
+
+
+async def test_an_old_snapshot_is_used_and_called_old(tmp_path: Path) -> None:
+    async with consul(refusing(500)) as server:
+        port = port_of(server)
+    old = Answer(instances=(instance(1),), index=7, snapshot=time.time() - 8 * 86400)
+    Snapshot(tmp_path).keep(f"http://127.0.0.1:{port}", frozenset({QUERY}), {QUERY: old}, renew=True)
+    async with running(refusing(500), tmp_path, port=port) as daemon:
+        await daemon.until(table_of(entry(real(1))))
+        await daemon.status()
+    (used,) = daemon.events("snapshot_used")
+    assert used["log_level"] == "error"
+    assert "somebody else's" in used["why"]
 
 
 async def test_a_bad_file_changes_nothing_and_a_good_one_does(tmp_path: Path) -> None:

@@ -190,9 +190,14 @@ def _header(status: "Status", *, wide: bool) -> list[str]:
 
 
 def _consul_words(status: "Status") -> str:
+    from lvsctl.core.restoration import OLD
+
     consul = status.consul
     assert consul is not None  # noqa: S101  # a daemon always says
     age = "not everything answered yet" if consul.data_age is None else f"data {span(consul.data_age)} old"
+    if consul.snapshot_age is not None:
+        old = ", which is OLD" if consul.snapshot_age > OLD else ""
+        age += f", what is empty is filled from the snapshot of {span(consul.snapshot_age)} ago{old}"
     if not consul.failing:
         over = f" over {consul.transport}" if consul.transport else ""
         return f"reachable at {consul.address}{over}, {age}"

@@ -42,6 +42,11 @@ class Belief:
     since: float = 0.0  # Unix seconds when this doubt began; another one begins anew
 
 
+def recalled(answer: Answer) -> Belief:
+    """Return what `answer` of a snapshot is worth: what Consul says next is compared with it, as if heard just now."""
+    return Belief(answer=answer, known=_identities(answer), filtered=answer.filtered)
+
+
 def believe(
     before: Belief | None, answer: Answer, now: float, *, refused: bool = False, consistent: bool = False
 ) -> Belief:

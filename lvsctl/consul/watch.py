@@ -27,7 +27,7 @@ from lvsctl.consul.changes import Changes
 from lvsctl.consul.choice import Choice, Way, choose
 from lvsctl.consul.client import Client
 from lvsctl.consul.contact import Contact
-from lvsctl.consul.doubt import Belief, Doubt, believe
+from lvsctl.consul.doubt import Belief, Doubt, believe, recalled
 from lvsctl.consul.pace import WAIT, back_off, next_index, until_sweep
 from lvsctl.consul.signals import Signals
 from lvsctl.core.instance import Answer, Answers, Query
@@ -64,8 +64,17 @@ class Watches:
 
     @property
     def answers(self) -> Answers:
-        """Return the last complete answers, each with why it is in doubt."""
+        """Return the last complete answers, each with why it is in doubt; a snapshot's where there is none yet."""
         return {query: belief.answer for query, belief in self._beliefs.items()}
+
+    @property
+    def believed(self) -> Answers:
+        """Return what this Consul said last and is not in doubt, each with when it said so: worth a snapshot."""
+        return {
+            query: attrs.evolve(belief.answer, snapshot=self._contacts[query].last)
+            for query, belief in self._beliefs.items()
+            if belief.doubt is None and self._contacts.get(query, Contact()).last is not None
+        }
 
     @property
     def contacts(self) -> Mapping[Query, Contact]:
@@ -84,7 +93,27 @@ class Watches:
     @property
     def complete(self) -> bool:
         """Tell whether every query was answered at least once."""
-        return self._wanted <= self._beliefs.keys()
+        return all(self._is_answered(query) for query in self._wanted)
+
+    @property
+    def tried(self) -> bool:
+        """Tell whether every query was answered or has failed at least once."""
+        contacts = self.contacts
+        unanswered = {query for query in self._wanted if not self._is_answered(query)}
+        return all(contacts.get(query, Contact()).failing_since is not None for query in unanswered)
+
+    @property
+    def recalls(self) -> bool:
+        """Tell whether a snapshot stands in for any answer."""
+        return any(belief.answer.snapshot is not None for belief in self._beliefs.values())
+
+    def _is_answered(self, query: Query) -> bool:
+        belief = self._beliefs.get(query)
+        return belief is not None and belief.answer.snapshot is None
+
+    def recall(self, snapshot: Answers) -> None:
+        """Have the answers of `snapshot` stand in for Consul's own until it gives them."""
+        self._beliefs |= {query: recalled(answer) for query, answer in snapshot.items() if query not in self._beliefs}
 
     def watch(self, queries: Iterable[Query]) -> None:
         """Watch exactly `queries`; the answers of those that stay are kept."""
@@ -99,6 +128,7 @@ class Watches:
         self._client = client
         for query, belief in self._beliefs.items():
             self._beliefs[query] = attrs.evolve(belief, answer=attrs.evolve(belief.answer, index=0))
+        self._contacts = {query: attrs.evolve(contact, last=None) for query, contact in self._contacts.items()}
         self._retired.append(replaced)
         self._changed.set()
 
@@ -254,14 +284,22 @@ class Watches:
                 "consul_failed",
                 consul_service=query.service,
                 error=error,
-                kept="the last answer" if query in self._beliefs else "nothing, it never answered",
+                kept=_kept(self._beliefs.get(query)),
             )
         self._contacts[query] = contact.failed(error)
+        if contact.failing_since is None and self.recalls and not self._is_answered(query):
+            self._wake()  # who waits for the first answers need not wait for this one
 
 
 def _content(answer: Answer) -> tuple[object, ...]:
     """Return what of an answer is news when it changes."""
-    return answer.instances, answer.malformed, answer.doubt
+    return answer.instances, answer.malformed, answer.doubt, answer.snapshot
+
+
+def _kept(belief: Belief | None) -> str:
+    if belief is None:
+        return "nothing, it never answered"
+    return "the last answer" if belief.answer.snapshot is None else "the snapshot's answer, for what is empty"
 
 
 def _log_doubt(query: Query, before: Belief | None, belief: Belief) -> None:

@@ -25,6 +25,7 @@ from lvsctl.core.drain import Drained, Draining, drain
 from lvsctl.core.instance import Answers
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, foreign, is_still_ours, owner_of
 from lvsctl.core.plan import plan_virtual_server
+from lvsctl.core.restoration import stands_alone, without_waiting
 from netlink.requests import AddRealServer, DeleteRealServer, SetRealServer, TableRequest
 from netlink.types import (
     Address,
@@ -80,7 +81,7 @@ class Decision:
     """What one cycle decided."""
 
     virtual_servers: Mapping[VirtualServerKey, VirtualServerDecision]
-    waiting: frozenset[str]  # configured, but Consul has never answered for them: left exactly as they are
+    waiting: frozenset[str]  # configured, but Consul has not answered for them yet: left exactly as they are
     foreign: frozenset[VirtualServerKey]  # in the kernel and not ours
     disowned: frozenset[VirtualServerKey]  # in the ledger, but what stands there now is somebody else's
     addresses: frozenset[Address]  # virtual addresses that virtual servers in the kernel will need
@@ -118,7 +119,8 @@ def decide(
         before = None
     known = before.virtual_servers if before else {}
     limits = before.limits if before else limits
-    wanted = desired(config, answers, limits, {key: each.wanted for key, each in known.items() if each.wanted})
+    decidable = without_waiting(config, answers, observed.table)
+    wanted = desired(decidable, answers, limits, {key: each.wanted for key, each in known.items() if each.wanted})
     decisions = {}
     for each in wanted.values():
         key = each.config.key
@@ -128,8 +130,9 @@ def decide(
     configured = {virtual_server.key for virtual_server in config.virtual_servers.values()}
     left = {key: ledger[key] for key in ledger.keys() & observed.table.keys() - configured}
     disowned = frozenset(key for key, entry in left.items() if not is_still_ours(observed.table[key], entry))
+    staying = {key for key, entry in left.items() if entry.name in waiting or stands_alone(answers)}
     for key, entry in left.items():
-        if key not in disowned and entry.name not in waiting:
+        if key not in disowned and key not in staying:
             decisions[key] = _decide_removed(key, entry, observed, now=now)
     adopted = {key for key, each in decisions.items() if each.owner is Owner.ADOPTED}
     return Decision(
@@ -137,7 +140,7 @@ def decide(
         waiting=waiting,
         foreign=foreign(observed.table, (ledger.keys() - disowned) | adopted),
         disowned=disowned,
-        addresses=_addresses(decisions, observed, _left_alone(config, waiting, ledger) - disowned),
+        addresses=_addresses(decisions, observed, (_left_alone(config, waiting, ledger) | staying) - disowned),
         look_again=now + DRAIN_POLL if any(each.draining for each in decisions.values()) else None,
         limits=limits,
         templates_expire=templates_expire,

@@ -52,6 +52,7 @@ class Wanted:
     members: tuple[Member, ...]
     by_key: Mapping[RealServerKey, Member]  # the member behind each real server, the one nearest to serving
     doubt: str = ""  # why Consul may have more instances than it says; empty when it is believed
+    snapshot: float | None = None  # Unix seconds when Consul said it, where a snapshot stands in for it
     # Of what it was made: where all three are the same objects again, it is the same again.
     answer: Answer | None = attrs.field(default=None, eq=False, repr=False)
     limits: Limits | None = attrs.field(default=None, eq=False, repr=False)
@@ -134,6 +135,7 @@ def _wanted(config: VirtualServerConfig, answer: Answer, limits: Limits) -> Want
         members=members + unreadable,
         by_key=_by_key(members),
         doubt=answer.doubt,
+        snapshot=answer.snapshot,
         answer=answer,
         limits=limits,
     )

@@ -98,7 +98,11 @@ class Answer:
     leader: bool = True  # the server that answered knows a leader, or does not say
     last_contact: float = 0.0  # seconds since it heard its leader; 0 where it does not say
     doubt: str = ""  # why it may list too few instances, in words; empty when it is believed
+    snapshot: float | None = None  # Unix seconds when Consul said it, from the snapshot on disk; None: since the start
 
 
 Answers = Mapping[Query, Answer]
-"""The last complete answer to each query; a query that was never answered is absent, which is not an empty answer."""
+"""The last complete answer to each query; a query that was never answered is absent, which is not an empty answer.
+
+Until Consul answers, what it said before the start stands in where there is a snapshot (`Answer.snapshot`).
+"""

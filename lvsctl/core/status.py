@@ -99,6 +99,9 @@ class ConsulStatus:
     transport: str = ""  # how news are waited for; empty before that is known
     transport_why: str = ""
     transport_remedy: str = ""  # what an operator can do for a better one; empty where it is good
+    snapshot_age: float | None = (
+        None  # seconds since Consul said the oldest of what a snapshot stands in for; None: none
+    )
 
 
 @attrs.frozen(kw_only=True)

@@ -110,6 +110,17 @@ def test_how_consul_is_asked() -> None:
     ]
 
 
+@pytest.mark.parametrize(("age", "words"), [(185.0, "3 min 5 s ago"), (8 * 86400.0, "8 d 0 h ago, which is OLD")])
+def test_a_snapshot_that_stands_in_for_consul_shows_its_age(age: float, words: str) -> None:
+    away = attrs.evolve(
+        CONSUL, reachable=False, data_age=None, failing=2, failing_since=TIME - 5, error="refused", snapshot_age=age
+    )
+    assert header(attrs.evolve(FULL, consul=away))["consul"] == (
+        f"unreachable for 5 s, not everything answered yet, what is empty is filled from the snapshot of {words}, "
+        "the table is kept: refused"
+    )
+
+
 @pytest.mark.parametrize(
     ("kernel", "words"),
     [

@@ -72,9 +72,9 @@ class Consul:
 
 @contextlib.asynccontextmanager
 async def consul(
-    answering: Answering, *, tls: ssl.SSLContext | None = None, unix: Path | None = None
+    answering: Answering, *, tls: ssl.SSLContext | None = None, unix: Path | None = None, port: int = 0
 ) -> AsyncIterator[Consul]:
-    """Serve on a free port of 127.0.0.1, or on a Unix socket, while the context lasts."""
+    """Serve on 127.0.0.1, on a free port unless one is given, or on a Unix socket, while the context lasts."""
     server = Consul(answering=answering)
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", server.handle)
@@ -85,7 +85,7 @@ async def consul(
             await web.UnixSite(runner, str(unix)).start()
             server.address = f"unix://{unix}"
         else:
-            await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+            await web.TCPSite(runner, "127.0.0.1", port, ssl_context=tls).start()
             host, port = runner.addresses[0][:2]
             server.address = f"{'https' if tls else 'http'}://{host}:{port}"
         yield server

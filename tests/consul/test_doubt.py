@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvsctl.consul.doubt import HOLD, STALE, Belief, Doubt, believe
+from lvsctl.consul.doubt import HOLD, STALE, Belief, Doubt, believe, recalled
 from lvsctl.core.instance import Answer, Malformed
 from tests.values import NOW, failing, instance
 
@@ -155,3 +155,18 @@ def test_a_loss_of_data_is_held_in_full_after_a_long_doubt_of_another_kind() -> 
     assert belief.doubt is Doubt.CONTRADICTED
     assert believe(belief, answer(index=4), late + HOLD - 1, consistent=True).doubt is Doubt.CONTRADICTED
     assert believe(belief, answer(index=4), late + HOLD, consistent=True).doubt is None
+
+
+def test_what_a_snapshot_says_is_what_the_first_answer_is_compared_with() -> None:
+    before = recalled(answer(1, 2, 3, snapshot=NOW - 60))
+    assert before.doubt is None
+    empty = believe(before, answer(index=11), NOW)
+    assert empty.doubt is Doubt.UNCONFIRMED
+    assert empty.answer.snapshot is None
+    assert believe(before, answer(1, 2, index=3), NOW).doubt is Doubt.CONTRADICTED
+    assert believe(before, answer(1, 2, index=11), NOW).doubt is None
+
+
+def test_a_token_that_never_could_read_it_all_is_known_from_the_snapshot() -> None:
+    before = recalled(answer(1, 2, index=11, filtered=True, snapshot=NOW - 60))
+    assert believe(before, answer(1, 2, index=11, filtered=True), NOW).doubt is None

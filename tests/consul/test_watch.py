@@ -5,7 +5,7 @@ Nothing here sleeps to wait for something: it waits for the request, the wake or
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Self
 
 import attrs
@@ -70,9 +70,12 @@ class Watching:
 
 
 @contextlib.asynccontextmanager
-async def watching(server: Consul, *queries: Query) -> AsyncIterator[Watching]:
-    """Watch `queries` at `server` while the context lasts."""
+async def watching(
+    server: Consul, *queries: Query, snapshot: Mapping[Query, Answer] | None = None
+) -> AsyncIterator[Watching]:
+    """Watch `queries` at `server` while the context lasts, from a start with `snapshot`."""
     all_of_it = Watching.of(server)
+    all_of_it.watches.recall(snapshot or {})
     all_of_it.watches.watch(queries)
     task = asyncio.create_task(all_of_it.watches.run(), name="watches")
     try:
@@ -404,3 +407,60 @@ async def test_the_token_is_in_nothing_that_is_logged_or_shown(answering: Answer
         assert CANARY not in told + str(logged)
         assert server.requests[0].headers["X-Consul-Token"] == CANARY
         assert all(CANARY not in request.path_qs for request in server.requests)
+
+
+# --- with a snapshot ------------------------------------------------------------------------------------------------
+
+SAID = 1000.0
+
+
+def recalled(*numbers: int, index: int = 7) -> dict[Query, Answer]:
+    """Return a snapshot that has these instances of RECO."""
+    return {RECO: Answer(instances=tuple(map(instance, numbers)), index=index, snapshot=SAID)}
+
+
+async def test_a_snapshot_stands_in_until_every_query_has_failed_once_and_longer() -> None:
+    async with consul(refusing(500)) as server, watching(server, RECO, SHOP, snapshot=recalled(1)) as all_of_it:
+        watches = all_of_it.watches
+        assert watches.recalls
+        assert not watches.tried
+        await all_of_it.woken.until(lambda: watches.tried)
+        assert watches.answers == recalled(1)
+        assert not watches.complete
+        assert watches.believed == {}, "what Consul has not said since the start is on disk already"
+        assert watches.contacts[RECO].last is None
+
+
+async def test_consuls_first_answer_replaces_the_snapshots_even_where_it_is_the_same() -> None:
+    async with consul(always(instance(1))) as server, watching(server, RECO, snapshot=recalled(1)) as all_of_it:
+        watches = all_of_it.watches
+        await all_of_it.woken.until(lambda: watches.complete)
+        assert watches.answers[RECO].snapshot is None
+        assert not watches.recalls
+        (kept,) = watches.believed.values()
+        assert kept.instances == watches.answers[RECO].instances
+        assert kept.snapshot == watches.contacts[RECO].last
+
+
+async def test_an_empty_first_answer_is_compared_with_the_snapshot_and_not_kept_while_in_doubt() -> None:
+    async with consul(always(index="3")) as server, watching(server, RECO, snapshot=recalled(1, 2)) as all_of_it:
+        watches = all_of_it.watches
+        await all_of_it.woken.until(lambda: watches.complete)
+        assert "index went back from 7 to 3" in watches.answers[RECO].doubt
+        assert watches.believed == {}
+
+
+async def test_what_another_consul_said_is_kept_for_none() -> None:
+    async with (
+        consul(always(instance(1))) as server,
+        consul(refusing(500)) as other,
+        watching(server, RECO) as all_of_it,
+    ):
+        watches = all_of_it.watches
+        await all_of_it.woken.until(lambda: watches.complete)
+        assert watches.believed.keys() == {RECO}
+        replaced, all_of_it.client = all_of_it.client, Client(ConsulConfig(address=other.address))
+        watches.use(all_of_it.client, replaced)
+        await other.came(2)
+        assert watches.answers.keys() == {RECO}
+        assert watches.believed == {}

@@ -156,7 +156,7 @@ def test_a_daemon_that_starts_without_consul_leaves_the_table_and_begins_when_it
         assert status.consul.data_age is None
         assert [(row.name, row.state) for row in status.virtual_servers] == [("reco", State.WAITING)]
         assert status.virtual_servers[0].serving == 3, "the kernel's own real servers are shown"
-        director.wait_for_event("consul_failed", within=5, consul_service="reco")
+        director.wait_for_event("consul_failed", within=10, consul_service="reco")
         status = director.status()
         assert status.consul is not None
         assert status.consul.failing_since is not None

@@ -1,0 +1,129 @@
+"""The snapshot of Consul's answers as bytes: one line that says what it is, then JSON.
+
+Pure. `snapshot` reads and writes the file. The first line has the version of the format and the checksum of all that
+follows, so bytes that were cut, changed or written by another version are told apart before anything is decoded. Checks
+print pages, and only the first words are kept. One value that could not have come from Consul spoils it all.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import attrs
+import cattrs
+
+from lvsctl.core.instance import Answer, Answers, Health, Query
+
+MAGIC: Final = b"lvsctl-snapshot"
+VERSION: Final = 1
+MAX_OUTPUT: Final = 200  # characters kept of a check's output
+LARGEST: Final = 65535  # port or weight
+
+Texts = Mapping[Query, tuple[Answer, str]]
+"""What was encoded before: an answer of the same instances has the same text."""
+
+
+class Unusable(Exception):
+    """These bytes are no snapshot for us; the text says why."""
+
+
+def encode(address: str, answers: Answers, known: Texts | None = None) -> tuple[bytes, Texts]:
+    """Return the file that keeps `answers` of the Consul at `address`, each with its `snapshot`; and texts to reuse."""
+    texts = dict(_texts(answers, known or {}))
+    kept = ",".join(
+        f'{{"query":{json.dumps(attrs.astuple(query))},"said":{json.dumps(answers[query].snapshot)},"answer":{text}}}'
+        for query, (_, text) in texts.items()
+    )
+    body = f'{{"consul":{json.dumps(address)},"answers":[{kept}]}}\n'.encode()
+    return b"%s %d %s\n%s" % (MAGIC, VERSION, _checksum(body), body), texts
+
+
+def decode(content: bytes, address: str) -> Answers:
+    """Return the answers in `content`; raises Unusable unless it is a whole snapshot of the Consul at `address`."""
+    head, newline, body = content.partition(b"\n")
+    magic, _, rest = head.partition(b" ")
+    version, _, checksum = rest.partition(b" ")
+    if magic != MAGIC or not version.isdigit() or len(version) > 9 or not newline:
+        raise Unusable("it is not a snapshot of lvsctl, or it is damaged")
+    if int(version) != VERSION:
+        age = "a newer" if int(version) > VERSION else "an older"
+        raise Unusable(f"it has format {int(version)}, of {age} lvsctl; this one reads {VERSION}")
+    if checksum != _checksum(body):
+        raise Unusable("it is damaged: its checksum is wrong")
+    try:
+        document = json.loads(body)
+        consul, kept = _strict(document["consul"], str), document["answers"]
+        if consul != address:
+            raise Unusable(f"it is of another Consul ({consul}); consul.address is {address}")
+        return {Query(**_query(each["query"])): _answer(each["answer"], said=each["said"]) for each in kept}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, cattrs.BaseValidationError) as error:
+        raise Unusable(f"it is damaged: {type(error).__name__} in what it keeps") from error
+
+
+def shortened(answer: Answer) -> Answer:
+    """Return `answer` with no more of each check's output than is kept."""
+    return attrs.evolve(
+        answer,
+        instances=tuple(
+            attrs.evolve(
+                each, checks=tuple(attrs.evolve(check, output=check.output[:MAX_OUTPUT]) for check in each.checks)
+            )
+            for each in answer.instances
+        ),
+    )
+
+
+def same_content(one: Answer, other: Answer) -> bool:
+    """Tell whether two answers differ in no more than when they were said; quick where they are the same objects."""
+    return (one.instances, one.malformed, one.index, one.filtered) == (
+        other.instances,
+        other.malformed,
+        other.index,
+        other.filtered,
+    )
+
+
+def _texts(answers: Answers, known: Texts) -> Iterator[tuple[Query, tuple[Answer, str]]]:
+    for query, answer in sorted(answers.items()):
+        before = known.get(query)
+        if before is not None and same_content(before[0], answer):
+            yield query, before
+        else:
+            plain = attrs.evolve(shortened(answer), doubt="", snapshot=None)
+            yield query, (answer, json.dumps(_converter.unstructure(plain), separators=(",", ":")))
+
+
+def _query(names: Any) -> dict[str, str]:
+    service, datacenter, near = names
+    return {"service": _strict(service, str), "datacenter": _strict(datacenter, str), "near": _strict(near, str)}
+
+
+def _answer(encoded: Any, *, said: Any) -> Answer:
+    answer = _converter.structure(encoded, Answer)
+    for instance in answer.instances:
+        for number in (instance.port, instance.weight, instance.warning_weight):
+            if not 0 <= number <= LARGEST:
+                raise ValueError("a port or a weight that Consul could not have given")
+    if not math.isfinite(_strict(said, float)):
+        raise ValueError("a time that is no number")
+    return attrs.evolve(answer, doubt="", snapshot=float(said))
+
+
+def _strict(value: Any, kind: type) -> Any:
+    """Return `value`, which must be of exactly that type: 1 is no text, true is no number."""
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise TypeError(f"a {type(value).__name__} where a {kind.__name__} was expected")
+    return value
+
+
+def _checksum(body: bytes) -> bytes:
+    return hashlib.sha256(body).hexdigest().encode()
+
+
+_converter = cattrs.Converter(detailed_validation=False)
+for _kind in (str, int, float, bool):
+    _converter.register_structure_hook(_kind, _strict)
+_converter.register_unstructure_hook(Health, lambda health: health.word)
+_converter.register_structure_hook(Health, lambda word, _: Health[_strict(word, str).upper()])
