@@ -3,8 +3,6 @@
 import asyncio
 import gzip
 import os
-import ssl
-import subprocess
 import traceback
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from lvsctl.consul import client as client_module
 from lvsctl.consul.client import Client, Response, Transport
 from lvsctl.core.instance import Query
 from lvsctl.errors import ConsulError, ConsulRefused
+from tests.consul.certificates import Certificates
 from tests.consul.server import DEADLINE, Answering, always, answer, consul, refusing, to_json
 from tests.values import instance
 
@@ -368,44 +367,6 @@ async def test_a_unix_socket(tmp_path: Path) -> None:
     async with consul(always(instance(1)), unix=path) as server, Client(ConsulConfig(address=server.address)) as client:
         assert (await client.instances(RECO)).instances == (instance(1),)
     assert "no such file" in str(await failure(ConsulConfig(address=f"unix://{tmp_path}/none.sock")))
-
-
-@attrs.frozen(kw_only=True)
-class Certificates:
-    """An authority of our own, and what it signed."""
-
-    ca: Path
-    server: ssl.SSLContext  # wants a client certificate
-    client: Path
-    client_key: Path
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """Make an authority, a server certificate for 127.0.0.1 and a client certificate."""
-    directory = tmp_path_factory.mktemp("tls")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
-
-    new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    openssl("req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=authority", "-days", "2")
-    for name, extension in (("server", "subjectAltName=IP:127.0.0.1"), ("client", "extendedKeyUsage=clientAuth")):
-        openssl("req", *new_key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        (directory / "extension").write_text(extension)
-        openssl(
-            "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
-            "-out", f"{name}.pem", "-days", "2", "-extfile", "extension",
-        )  # fmt: skip
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=directory / "ca.pem")
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_cert_chain(directory / "server.pem", directory / "server.key")
-    return Certificates(
-        ca=directory / "ca.pem",
-        server=context,
-        client=directory / "client.pem",
-        client_key=directory / "client.key",
-    )
 
 
 async def test_https_with_an_authority_and_a_client_certificate(certificates: Certificates) -> None:
