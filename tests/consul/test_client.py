@@ -12,7 +12,8 @@ from aiohttp import web
 
 from lvsctl.config import ConsulConfig
 from lvsctl.consul import client as client_module
-from lvsctl.consul.client import Client, Response, Transport
+from lvsctl.consul.client import Client, Transport
+from lvsctl.consul.pool import Response
 from lvsctl.core.instance import Query
 from lvsctl.errors import ConsulError, ConsulRefused
 from tests.consul.certificates import Certificates
