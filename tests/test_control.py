@@ -143,12 +143,13 @@ def test_the_schema_is_named_and_every_key_is_there() -> None:
     assert document["virtual_servers"][0]["state"] == State.OK.value
     assert set(document["virtual_servers"][0]) == {
         "name", "consul_service", "address", "scheduler", "forwarding", "serving", "wanted", "state", "note",
-        "active", "inactive", "rate", "real_servers",
+        "active", "inactive", "rate", "real_servers", "data_age",
     }  # fmt: skip
     assert set(document["virtual_servers"][0]["real_servers"][0]) == {
         "real_server", "node", "instance", "check", "place", "weight", "active", "inactive", "rate", "why",
     }  # fmt: skip
     assert set(document["consul"]) == {
         "address", "reachable", "data_age", "failing_since", "failing", "error", "snapshot_age",
+        "transport", "transport_why", "transport_remedy",
     }  # fmt: skip
     assert set(document["kernel"]) == {"in_sync_since", "pending", "error"}

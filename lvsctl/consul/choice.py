@@ -50,5 +50,5 @@ def choose(*, queries: int, http2: bool, limit: int | None) -> Choice:
         why=f"{queries} do not fit into the {most} that {limited} leaves us",
         most_polls=most,
         remedy=f"set limits {{ http_max_conns_per_client = {needed} }} in the Consul agent's configuration and run "
-        "`consul reload`, or give consul.address as https where the agent has a TLS listener",
+        "`consul reload`, or use HTTP/2: an https consul.address and the extra lvsctl[http2]",
     )

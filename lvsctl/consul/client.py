@@ -2,17 +2,21 @@
 
 python-consul2 brings the API; its asyncio transport opens a session for every request, drops client certificates and
 hides response headers, and its constructor lets environment variables override arguments. So the API classes are set
-up by hand here, and requests go over one pooled aiohttp session: token in the X-Consul-Token header only, TLS with
+up by hand here, and requests go over our own pool of connections: token in the X-Consul-Token header only, TLS with
 client certificates, Unix sockets, a deadline and a size cap for every answer, no redirects, no compression.
-Every error leaves here as ConsulError.
+Where the listener offers HTTP/2 that is `pool` and `http2`, else an aiohttp session: a Consul agent has 200 connections
+for each address, and one of HTTP/1.1 is one blocking query. Every error leaves here as ConsulError.
 """
 
 import asyncio
 import contextlib
+import enum
+import functools
+import importlib.util
 import json
 import os
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +30,7 @@ from consul import base
 from lvsctl.config import ConsulConfig
 from lvsctl.consul.decode import MAX_INSTANCES, decode_answer
 from lvsctl.consul.pace import WAIT
+from lvsctl.consul.pool import Connection, NotOffered, Pool, Request, RequestFailed, Response, TooLarge
 from lvsctl.consul.token import Token
 from lvsctl.core.instance import Answer, Query
 from lvsctl.errors import ConsulError, ConsulRefused
@@ -39,13 +44,18 @@ MAX_REFUSAL: Final = 300  # characters kept of the text of a refusal
 MOST_READS: Final = 32  # answers that do not block, at one time
 
 
-@attrs.frozen(kw_only=True)
-class Response:
-    """One complete HTTP answer, as the callbacks of python-consul2 get it."""
+class Protocol(enum.Enum):
+    """What requests are sent over, and why."""
 
-    status: int
-    headers: Any  # case-insensitive mapping of str to str
-    body: bytes
+    UNDECIDED = ("none yet", "the listener was not reached")
+    HTTP2 = ("HTTP/2", "the TLS listener offers it")
+    PLAIN = ("HTTP/1.1", "plain HTTP has none")
+    NOT_OFFERED = ("HTTP/1.1", "the listener does not offer it")
+    NOT_INSTALLED = ("HTTP/1.1", "package h2 is not installed")
+
+    def __init__(self, version: str, why: str) -> None:
+        self.version = version
+        self.why = why  # of HTTP/2 or its lack
 
 
 @attrs.frozen(kw_only=True)
@@ -57,13 +67,20 @@ class Capacity:
 
 
 class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is untyped
-    """HTTP requests over one pooled session."""
+    """HTTP requests over pooled connections."""
 
     def __init__(self, config: ConsulConfig) -> None:
         self._config = config
         self._token = Token(config)
         self._base, self._socket = _base_url(config.address)
         self._session: aiohttp.ClientSession | None = None
+        self._pool: Pool | None = None
+        self._protocol = _protocol_without_asking(config.address)
+
+    @property
+    def protocol(self) -> Protocol:
+        """Return what requests go over; the first request, and the first after lost connections, finds out."""
+        return self._protocol
 
     async def get(
         self,
@@ -96,37 +113,88 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         return callback(await self._request("POST", path, params, headers, data=data, timeout=ANSWER_TIMEOUT))
 
     async def close(self) -> None:
-        """Close the pooled connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        """Close the pooled connections; what is being asked fails."""
+        session, self._session = self._session, None
+        pool, self._pool = self._pool, None
+        if session is not None:
+            await session.close()
+        if pool is not None:
+            await pool.close()
 
     def check(self) -> None:
         """Raise ConsulError for a token or certificate file that cannot be used."""
         self._token.header()
-        _tls(self._config)
+        if self._config.address.startswith("https"):
+            _tls(self._config)
 
     async def _request(
         self, method: str, path: str, params: Any, headers: Any, *, data: Any, timeout: float
     ) -> Response:
-        url = self._base + quote(path, safe="/:") + (f"?{urlencode(params)}" if params else "")
-        sent = {"Accept-Encoding": "identity", **(headers or {}), **self._token.header()}
-        limits = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT)
+        request = Request(
+            method=method,
+            target=quote(path, safe="/:") + (f"?{urlencode(params)}" if params else ""),
+            headers={"Accept-Encoding": "identity", **(headers or {}), **self._token.header()},
+            body=data.encode() if isinstance(data, str) else data or b"",
+            most_bytes=MAX_BODY,
+        )
         try:
-            async with self._open().request(
-                method,
-                url,
-                data=data or None,
-                headers=sent,
-                timeout=limits,
-                allow_redirects=False,  # whoever it leads to would get the token
-                server_hostname=self._config.server_name,
-            ) as response:
-                return Response(status=response.status, headers=response.headers, body=await _body(response))
+            if self._protocol in (Protocol.UNDECIDED, Protocol.HTTP2):
+                try:
+                    return await self._over_http2(request, timeout)
+                except NotOffered:
+                    pass  # `_connect` has taken note
+            return await self._over_http1(request, timeout)
         except TimeoutError as error:
             raise ConsulError(f"no answer from {self._config.address} within {timeout:g} s") from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except TooLarge as error:
+            raise ConsulError(f"answer is larger than {MAX_BODY >> 20} MiB") from error
+        except (aiohttp.ClientError, OSError, ValueError, RequestFailed) as error:
+            if self._protocol is Protocol.NOT_OFFERED:
+                self._protocol = Protocol.UNDECIDED  # who answers next may be another
             raise ConsulError(f"cannot reach {self._config.address}: {_reason(error)}") from error
+
+    async def _over_http1(self, request: Request, timeout: float) -> Response:
+        limits = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT)
+        async with self._open().request(
+            request.method,
+            self._base + request.target,
+            data=request.body or None,
+            headers=request.headers,
+            timeout=limits,
+            allow_redirects=False,  # whoever it leads to would get the token
+            server_hostname=self._config.server_name,
+        ) as response:
+            return Response(status=response.status, headers=response.headers, body=await _body(response))
+
+    async def _over_http2(self, request: Request, timeout: float) -> Response:
+        if self._pool is None:
+            from lvsctl.consul import http2
+
+            parts = urlsplit(self._base)
+            listener = http2.Listener(
+                host=parts.hostname or "",
+                port=parts.port or 8501,
+                authority=parts.netloc,
+                server_name=self._config.server_name,
+                tls=_tls(self._config, "h2", "http/1.1"),
+                connect_timeout=CONNECT_TIMEOUT,
+            )
+            self._pool = Pool(functools.partial(self._connect, functools.partial(http2.connect, listener)))
+        return await self._pool.request(request, timeout=timeout)
+
+    async def _connect(self, connect: Callable[[], Awaitable[Connection]]) -> Connection:
+        """Return a connection for the pool, and take note of what the listener offers."""
+        try:
+            connection = await connect()
+        except NotOffered:
+            self._protocol = Protocol.NOT_OFFERED
+            raise
+        except TimeoutError as error:
+            raise RequestFailed(f"no connection within {CONNECT_TIMEOUT:g} s") from error
+        except OSError as error:
+            raise RequestFailed(_reason(error)) from error
+        self._protocol = Protocol.HTTP2
+        return connection
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -134,7 +202,8 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
             if self._socket:
                 connector = aiohttp.UnixConnector(path=self._socket, limit=0)
             else:
-                connector = aiohttp.TCPConnector(limit=0, ssl=_tls(self._config))
+                tls = _tls(self._config) if self._config.address.startswith("https") else True
+                connector = aiohttp.TCPConnector(limit=0, ssl=tls)
             self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False, trust_env=False)
         return self._session
 
@@ -178,6 +247,11 @@ class Client:
         self._large.shutdown(wait=False)
         await self._transport.close()
 
+    @property
+    def protocol(self) -> Protocol:
+        """Return what requests go over, and why."""
+        return self._transport.protocol
+
     def check(self) -> None:
         """Raise ConsulError now for a token or certificate file that cannot be used."""
         self._transport.check()
@@ -217,7 +291,7 @@ class Client:
             limit = None
         except ConsulError:
             return None
-        return Capacity(http2=False, limit=limit)
+        return Capacity(http2=self.protocol is Protocol.HTTP2, limit=limit)
 
     async def _ask(self, path: str, params: list[tuple[str, str]], *, index: int = 0, wait: float = WAIT) -> Response:
         """Return a complete answer; what does not block waits its turn behind others that do not."""
@@ -286,9 +360,14 @@ def _base_url(address: str) -> tuple[str, str]:
     return f"{parts.scheme}://{netloc}", ""
 
 
-def _tls(config: ConsulConfig) -> ssl.SSLContext | bool:
-    if not config.address.startswith("https"):
-        return True
+def _protocol_without_asking(address: str) -> Protocol:
+    if not address.startswith("https"):
+        return Protocol.PLAIN
+    return Protocol.UNDECIDED if importlib.util.find_spec("h2") else Protocol.NOT_INSTALLED
+
+
+def _tls(config: ConsulConfig, *protocols: str) -> ssl.SSLContext:
+    """Return what an https address is reached with; `protocols` are offered by ALPN, the best first."""
     try:
         if config.ca_directory and not config.ca_file:
             context = ssl.create_default_context(cadata="\n".join(map(_text_of, sorted(config.ca_directory.iterdir()))))
@@ -300,6 +379,8 @@ def _tls(config: ConsulConfig) -> ssl.SSLContext | bool:
         used = ", ".join(name for name in config.from_environment if name in TLS_VARIABLES)
         names = used or "consul.ca_file, certificate_file or key_file"
         raise ConsulError(f"{names} cannot be used: {_reason(error)}") from error
+    if protocols:
+        context.set_alpn_protocols(protocols)
     return context
 
 
@@ -315,10 +396,14 @@ def _no_passphrase() -> str:
 def _reason(error: Exception) -> str:
     """Return an error's own words, without the addresses and objects that aiohttp wraps around them."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return f"its certificate is not trusted: {error.certificate_error}"
+        return _reason(error.certificate_error)
     if isinstance(error, aiohttp.ClientConnectorError):
-        inner = error.os_error
-        return (os.strerror(inner.errno) if inner.errno and inner.errno > 0 else str(inner)).lower()
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
+        return _reason(error.os_error)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error}"
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
+        if error.errno and error.errno > 0:
+            return os.strerror(error.errno).lower()
+        if error.strerror:
+            return error.strerror.lower()
     return str(error) or type(error).__name__

@@ -45,5 +45,5 @@ def test_the_words() -> None:
     assert signals.why == "300 do not fit into the 90 that Consul's usual limit of 200 leaves us"
     assert signals.remedy == (
         "set limits { http_max_conns_per_client = 667 } in the Consul agent's configuration and run `consul reload`, "
-        "or give consul.address as https where the agent has a TLS listener"
+        "or use HTTP/2: an https consul.address and the extra lvsctl[http2]"
     )

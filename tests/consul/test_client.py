@@ -3,8 +3,6 @@
 import asyncio
 import gzip
 import os
-import ssl
-import subprocess
 import traceback
 from pathlib import Path
 
@@ -14,9 +12,11 @@ from aiohttp import web
 
 from lvsctl.config import ConsulConfig
 from lvsctl.consul import client as client_module
-from lvsctl.consul.client import Client, Response, Transport
+from lvsctl.consul.client import Client, Transport
+from lvsctl.consul.pool import Response
 from lvsctl.core.instance import Query
 from lvsctl.errors import ConsulError, ConsulRefused
+from tests.consul.certificates import Certificates
 from tests.consul.server import DEADLINE, Answering, always, answer, consul, refusing, to_json
 from tests.values import instance
 
@@ -415,58 +415,6 @@ async def test_a_unix_socket(tmp_path: Path) -> None:
     assert "no such file" in str(await failure(ConsulConfig(address=f"unix://{tmp_path}/none.sock")))
 
 
-@attrs.frozen(kw_only=True)
-class Certificates:
-    """An authority of our own, and what it signed."""
-
-    ca: Path
-    server: ssl.SSLContext  # of 127.0.0.1; both want a client certificate
-    named: ssl.SSLContext  # of server.dc1.consul
-    client: Path
-    client_key: Path
-    encrypted_key: Path
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """Make an authority, a server certificate for 127.0.0.1 and a client certificate."""
-    directory = tmp_path_factory.mktemp("tls")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
-
-    new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    openssl("req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=authority", "-days", "2")
-    extensions = {
-        "server": "subjectAltName=IP:127.0.0.1",
-        "named": "subjectAltName=DNS:server.dc1.consul",
-        "client": "extendedKeyUsage=clientAuth",
-    }
-    for name, extension in extensions.items():
-        openssl("req", *new_key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        (directory / "extension").write_text(extension)
-        openssl(
-            "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
-            "-out", f"{name}.pem", "-days", "2", "-extfile", "extension",
-        )  # fmt: skip
-    openssl("ec", "-in", "client.key", "-out", "encrypted.key", "-aes128", "-passout", "pass:secret")
-
-    def context(name: str) -> ssl.SSLContext:
-        made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=directory / "ca.pem")
-        made.verify_mode = ssl.CERT_REQUIRED
-        made.load_cert_chain(directory / f"{name}.pem", directory / f"{name}.key")
-        return made
-
-    return Certificates(
-        ca=directory / "ca.pem",
-        server=context("server"),
-        named=context("named"),
-        client=directory / "client.pem",
-        client_key=directory / "client.key",
-        encrypted_key=directory / "encrypted.key",
-    )
-
-
 def trusting(certificates: Certificates, address: str) -> ConsulConfig:
     """Return a configuration that trusts our authority and shows our client certificate."""
     return ConsulConfig(
@@ -509,8 +457,9 @@ def test_a_key_with_a_passphrase_is_an_error_and_no_question_on_the_terminal(cer
 async def test_the_name_that_a_server_must_prove(certificates: Certificates, tmp_path: Path) -> None:
     (tmp_path / "token").write_text(TOKEN)
     sent: list[str | None] = []
-    certificates.named.sni_callback = lambda _socket, name, _context: sent.append(name)
-    async with consul(always(instance(1)), tls=certificates.named) as server:
+    named = certificates.named
+    named.sni_callback = lambda _socket, name, _context: sent.append(name)
+    async with consul(always(instance(1)), tls=named) as server:
         plain = attrs.evolve(trusting(certificates, server.address), token_file=tmp_path / "token")
         async with Client(attrs.evolve(plain, server_name="server.dc1.consul")) as client:
             assert (await client.instances(RECO)).instances == (instance(1),)

@@ -1,0 +1,130 @@
+"""Connections that carry many requests each: who gets which, when another is opened, and what a request is.
+
+Knows nothing of a protocol: `http2` makes the connections, `client` says where to. A request goes to the first
+connection that has room, so that those opened for a rush run empty afterwards and close themselves.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Protocol
+
+import attrs
+from multidict import MultiMapping
+
+
+@attrs.frozen(kw_only=True)
+class Request:
+    """One HTTP request; `target` is path and query as they are sent."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str] = attrs.field(repr=False)  # the token is among them
+    body: bytes = b""
+    most_bytes: int  # of the answer's body; a longer one is TooLarge
+
+
+@attrs.frozen(kw_only=True)
+class Response:
+    """One complete HTTP answer, as the callbacks of python-consul2 get it."""
+
+    status: int
+    headers: MultiMapping[str]  # by name in any case
+    body: bytes
+
+
+class RequestFailed(Exception):
+    """There is no complete answer; the text says why."""
+
+
+class TooLarge(RequestFailed):
+    """The answer's body is longer than allowed; the other requests of the connection go on."""
+
+
+class NotOffered(Exception):
+    """The listener answers, but does not speak the protocol of the pool."""
+
+
+class Connection(Protocol):
+    """What the pool wants of a connection."""
+
+    @property
+    def room(self) -> int:
+        """Return how many more requests may begin now; 0 when the connection is lost."""
+
+    @property
+    def closed(self) -> bool:
+        """Tell whether nothing of it is left, no task and no socket."""
+
+    async def request(self, request: Request) -> Response:
+        """Return the answer; raises RequestFailed. Room is taken before anything is waited for."""
+
+    async def close(self) -> None:
+        """Close it; what is being asked fails."""
+
+
+class Pool:
+    """As many connections as the requests at hand need. `close` it at the end.
+
+    `connect` returns a new connection with room, or raises RequestFailed or NotOffered within a time of its own.
+    """
+
+    def __init__(self, connect: Callable[[], Coroutine[None, None, Connection]]) -> None:
+        self._connect = connect
+        self._connections: list[Connection] = []
+        self._opening: asyncio.Task[Connection] | None = None
+        self._closed = False
+
+    @property
+    def connections(self) -> int:
+        """Return how many connections are open, or still closing."""
+        self._forget_closed()
+        return len(self._connections)
+
+    async def request(self, request: Request, *, timeout: float) -> Response:
+        """Return the answer; raises TimeoutError after `timeout` seconds, RequestFailed or NotOffered."""
+        async with asyncio.timeout(timeout):
+            while (connection := self._with_room()) is None:
+                await self._another()
+            return await connection.request(request)
+
+    async def close(self) -> None:
+        """Close every connection; what is being asked fails."""
+        self._closed = True
+        if self._opening:
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
+        await asyncio.gather(*(each.close() for each in self._connections))
+        self._forget_closed()
+
+    def _with_room(self) -> Connection | None:
+        self._forget_closed()
+        return next((each for each in self._connections if each.room > 0), None)
+
+    def _forget_closed(self) -> None:
+        self._connections = [each for each in self._connections if not each.closed]
+
+    async def _another(self) -> None:
+        """Return when one more connection is open: the same for all that wait, and it outlives the first of them."""
+        if self._closed:
+            raise RequestFailed("closed")
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._connect(), name="consul connect")
+            self._opening.add_done_callback(self._opened)  # the first callback: whoever waits finds it done
+        opening = self._opening
+        await asyncio.wait([opening])
+        if opening.cancelled():
+            raise RequestFailed("closed")
+        match opening.exception():  # each raises its own: a shared one would collect the traceback of all
+            case None:
+                return
+            case NotOffered() as error:
+                raise NotOffered from error
+            case RequestFailed() as error:
+                raise RequestFailed(str(error)) from error
+            case error:
+                raise error
+
+    def _opened(self, opening: asyncio.Task[Connection]) -> None:
+        self._opening = None
+        if not opening.cancelled() and opening.exception() is None:
+            self._connections.append(opening.result())

@@ -1,0 +1,82 @@
+"""One request on an HTTP/2 connection (RFC 9113): the fields it is sent as, and what has come of its answer.
+
+Does no I/O: `http2` sends the fields and passes on what h2 makes of the listener's frames.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Final
+
+import attrs
+from h2.errors import ErrorCodes
+from h2.events import ResponseReceived, StreamEnded, StreamReset
+from hpack import HeaderTuple, NeverIndexedHeaderTuple
+from multidict import CIMultiDict
+
+from lvsctl.consul.pool import Request, RequestFailed, Response, TooLarge
+
+SECRET: Final = frozenset({"x-consul-token"})  # fields that no table of HPACK may keep (RFC 7541, 7.1.3)
+
+
+@attrs.define(kw_only=True, eq=False)
+class Stream:
+    """A request under way; `answer` is done when there is nothing more to wait for."""
+
+    most_bytes: int
+    answer: asyncio.Future[Response]
+    sent: bool = False  # our side has ended
+    ended: bool = False  # the other side has
+    _status: int = 0
+    _headers: CIMultiDict[str] = attrs.field(factory=CIMultiDict)
+    _body: bytearray = attrs.field(factory=bytearray)
+
+    def fail(self, error: RequestFailed) -> None:
+        """End the request without an answer."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
+            self.answer.exception()  # counts as seen, should the request be cancelled in this moment
+
+    def take(self, event: ResponseReceived | StreamEnded | StreamReset) -> None:
+        """Take what has come, but for the body."""
+        match event:
+            case ResponseReceived():
+                fields = CIMultiDict((name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers)
+                status = fields.pop(":status", "")
+                self._status = int(status) if status.isascii() and status.isdigit() else 0
+                self._headers = fields
+            case StreamEnded():
+                self.ended = True
+                if not self.answer.done():
+                    body = bytes(self._body)
+                    self.answer.set_result(Response(status=self._status, headers=self._headers, body=body))
+            case StreamReset():
+                self.sent = self.ended = True
+                self.fail(RequestFailed(f"the listener reset the request (RST_STREAM, {word(event.error_code)})"))
+
+    def take_data(self, data: bytes) -> bool:
+        """Take a piece of the body; False, once, when it is too much and the stream is to be reset."""
+        if self.answer.done():
+            return True
+        if len(self._body) + len(data) <= self.most_bytes:
+            self._body += data
+            return True
+        self.sent = self.ended = True
+        self.fail(TooLarge(f"answer is larger than {self.most_bytes} bytes"))
+        return False
+
+
+def fields_of(request: Request, authority: str) -> Iterator[HeaderTuple]:
+    """Yield the header fields as HTTP/2 has them; raises RequestFailed, without the value, for one that cannot be."""
+    plain = {":method": request.method, ":scheme": "https", ":authority": authority, ":path": request.target}
+    if request.body:
+        plain["content-length"] = str(len(request.body))
+    for name, value in (plain | {name.lower(): value for name, value in request.headers.items()}).items():
+        if not value.isprintable():
+            raise RequestFailed(f"the header {name} has a character that none may have")
+        kind = NeverIndexedHeaderTuple if name in SECRET else HeaderTuple
+        yield kind(name.encode(), value.encode())
+
+
+def word(code: ErrorCodes | int | None) -> str:
+    """Return the name of an error code, or its number when it has none."""
+    return code.name if isinstance(code, ErrorCodes) else str(code)
