@@ -344,6 +344,7 @@ def test_a_token_that_stops_working_keeps_the_table_and_the_next_one_in_the_file
         blind = consul.token("nothing", 'key "nothing" { policy = "read" }')
         wrong = "11111111-2222-3333-4444-555555555555"
         file = tmp_path / "token"
+        file.touch(mode=0o600)
         file.write_text(f"{good}\n", encoding="ascii")
         r1, r2, r3 = (each.registration() for each in made.real_servers)
         consul.register(r1)

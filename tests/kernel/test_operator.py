@@ -297,7 +297,7 @@ def test_status_from_the_daemon_over_its_socket(registered: Director) -> None:
     rows = text.stdout.splitlines()
     assert rows[0].startswith("lvsctl   ")
     assert ", active, up " in rows[0]
-    assert rows[1].startswith(f"consul   reachable at {director.scene.consul.url}, data ")
+    assert rows[1].startswith(f"consul   reachable at {director.scene.consul.url} over HTTP/1.1, data ")
     assert rows[2].startswith("kernel   in sync since ")
     assert rows[3] == "foreign  none"
     assert rows[6].split()[:8] == ["reco", "reco", "tcp", f"{VIP4}:{HTTP}", "rr", "masquerade", "4/4", "ok"]
