@@ -312,8 +312,6 @@ def test_a_token_that_loses_a_permission_takes_nothing_out_of_the_table(tmp_path
         with Traffic(made.client, VIP4, HTTP, rate=20) as traffic:
             consul.allow("lvsctl", 'node_prefix "" { policy = "read" } service "other" { policy = "read" }')
             # The request that waits is answered with what it may read when it came; the next one is not.
-            time.sleep(1.5)  # policy_ttl
-            consul.register(attrs.evolve(made.real_servers[0].registration(), tags=("ends the request",)))
             director.wait_for_event("consul_doubted", within=2 * NOTICED, consul_service="reco")
             held = director.wait_for_event("hold", name="reco")
             assert "Consul's answer is in doubt: " in held["why"]
