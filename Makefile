@@ -2,7 +2,7 @@
 PYTHON = .venv/bin/python
 LAB = $(PYTHON) -m tests.lab.kernel
 
-.PHONY: help install demo test lint unit kernel test-kernels bench fuzz shell clean
+.PHONY: help install demo test lint unit kernel soak test-kernels bench fuzz shell clean
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile; sed -n 's/^#: \{0,1\}//p' Makefile
@@ -32,7 +32,10 @@ unit: install ## the tests that need no special kernel
 	$(PYTHON) -m pytest -m 'not kernel' $(ARGS)
 
 kernel: install ## the tests that need IPVS, in the lab's kernel
-	$(LAB) --timeout 1200 -- python -m pytest -m kernel -p no:cacheprovider $(ARGS)
+	$(LAB) --timeout 1320 -- python -m pytest -m 'kernel and not soak' -p no:cacheprovider $(ARGS)
+
+soak: install ## the kernel tests that wait for minutes
+	$(LAB) --timeout 1200 -- python -m pytest -m 'kernel and soak' -p no:cacheprovider $(ARGS)
 
 test-kernels: install ## the kernel tests of netlink in Linux 5.10, 6.1, 6.12 and 7.2
 	@$(PYTHON) -m tests.lab.every_kernel $(ARGS)

@@ -294,6 +294,7 @@ class GuardedConsul:
         return made
 
 
+@pytest.mark.soak
 def test_a_token_that_loses_a_permission_takes_nothing_out_of_the_table(tmp_path: Path) -> None:
     """Consul 1.8 answers 200 and an empty list then, under the index that it had."""
     with scene(real_servers=3, consul=False) as made:
