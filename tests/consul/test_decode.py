@@ -161,7 +161,7 @@ def test_what_consul_1_8_7_sent() -> None:
 
 
 def test_what_newer_consuls_add() -> None:
-    """Written by hand after the API's pages of 1.2x: localities, peers, partitions, several ports, a socket."""
+    """Written by hand, from memory of what 1.2x sends: localities, peers, partitions, several ports, a socket."""
     answer = decode_answer((FOLDER / "1.2x-health-service.by-hand.json").read_bytes(), index=18)
     assert not answer.malformed
     assert [(each.address, each.port, each.weight, each.health) for each in answer.instances] == [
