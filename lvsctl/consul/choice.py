@@ -30,7 +30,6 @@ class Choice:
 
     way: Way
     why: str
-    most_polls: int | None = None  # connections that waiting may keep busy; None: they are not what is short
     remedy: str = ""  # what an operator can do for a better way
 
 
@@ -43,12 +42,11 @@ def choose(*, queries: int, http2: bool, limit: int | None) -> Choice:
     if limit == 0:  # Consul's word for none
         return Choice(way=Way.POLLS, why="the agent limits no connections")
     if queries <= most:
-        return Choice(way=Way.POLLS, why=f"{queries} fit into the {most} that {limited} leaves us", most_polls=most)
+        return Choice(way=Way.POLLS, why=f"{queries} fit into the {most} that {limited} leaves us")
     needed = -(-queries * 100 // int(100 * SHARE))
     return Choice(
         way=Way.SIGNALS,
         why=f"{queries} do not fit into the {most} that {limited} leaves us",
-        most_polls=most,
         remedy=f"set limits {{ http_max_conns_per_client = {needed} }} in the Consul agent's configuration and run "
         "`consul reload`, or use HTTP/2: an https consul.address and the extra lvsctl[http2]",
     )

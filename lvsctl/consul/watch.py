@@ -25,7 +25,7 @@ import structlog
 
 from lvsctl.consul.changes import Changes
 from lvsctl.consul.choice import Choice, Way, choose
-from lvsctl.consul.client import Client
+from lvsctl.consul.client import Capacity, Client
 from lvsctl.consul.contact import Contact
 from lvsctl.consul.doubt import Belief, Doubt, believe, recalled
 from lvsctl.consul.pace import WAIT, back_off, next_index, until_sweep
@@ -57,7 +57,8 @@ class Watches:
         self._signals: dict[str, Signals] = {}  # of each datacenter
         self._signal_tasks: dict[str, asyncio.Task[None]] = {}
         self._choice: Choice | None = None
-        self._sure = False  # the agent was asked what it can
+        self._capacity: Capacity | None = None  # what the agent last told
+        self._sure = False  # it was asked since it last could not be
         self._changed = asyncio.Event()
         self._wanted: frozenset[Query] = frozenset()
         self._retired: list[Client] = []
@@ -126,6 +127,7 @@ class Watches:
         It may be another Consul, so an index of the old one says nothing about those of the new one.
         """
         self._client = client
+        self._capacity = None
         for query, belief in self._beliefs.items():
             self._beliefs[query] = attrs.evolve(belief, answer=attrs.evolve(belief.answer, index=0))
         self._contacts = {query: attrs.evolve(contact, last=None) for query, contact in self._contacts.items()}
@@ -171,9 +173,12 @@ class Watches:
             async with asyncio.timeout(LONGEST_QUESTION):
                 capacity = await self._client.capacity()
         self._sure = capacity is not None
-        if capacity is None and self._choice is not None and self._choice.way is not Way.POLLS:
-            return  # what it was still holds, as far as we know
-        http2, limit = (capacity.http2, capacity.limit) if capacity else (False, None)
+        # What it told once holds while it cannot be asked, and its limit while it refuses to tell it (a revoked token).
+        known = self._capacity
+        if capacity is not None and known is not None and capacity.limit is None:
+            capacity = attrs.evolve(capacity, limit=known.limit)
+        self._capacity = capacity or known
+        http2, limit = (self._capacity.http2, self._capacity.limit) if self._capacity else (False, None)
         before, self._choice = self._choice, choose(queries=len(self._wanted), http2=http2, limit=limit)
         if before is not None and before.way is self._choice.way:
             return

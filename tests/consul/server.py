@@ -45,12 +45,14 @@ class Consul:
     answering: Answering
     address: str = ""
     limit: int | None = 200
+    told: int = 0  # how often the agent was asked for it
     requests: list[web.Request] = attrs.field(factory=list)
     _came: asyncio.Condition = attrs.field(factory=asyncio.Condition)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
         if request.path == "/v1/agent/self":
+            self.told += 1
             if self.limit is None:
                 return web.Response(status=403, text="Permission denied")
             return web.json_response({"DebugConfig": {"HTTPMaxConnsPerClient": self.limit}})

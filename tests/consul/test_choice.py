@@ -8,22 +8,22 @@ from lvsctl.consul.choice import Way, choose
 
 
 @pytest.mark.parametrize(
-    ("queries", "http2", "limit", "way", "most"),
+    ("queries", "http2", "limit", "way"),
     [
-        (3, False, 200, Way.POLLS, 90),
-        (90, False, 200, Way.POLLS, 90),
-        (91, False, 200, Way.SIGNALS, 90),
-        (90, False, None, Way.POLLS, 90),
-        (91, False, None, Way.SIGNALS, 90),
-        (5000, False, 0, Way.POLLS, None),
-        (5000, False, 12_000, Way.POLLS, 5400),
-        (5000, True, 200, Way.STREAMS, None),
-        (2, False, 1, Way.SIGNALS, 1),
+        (3, False, 200, Way.POLLS),
+        (90, False, 200, Way.POLLS),
+        (91, False, 200, Way.SIGNALS),
+        (90, False, None, Way.POLLS),
+        (91, False, None, Way.SIGNALS),
+        (5000, False, 0, Way.POLLS),
+        (5000, False, 12_000, Way.POLLS),
+        (5000, True, 200, Way.STREAMS),
+        (2, False, 1, Way.SIGNALS),
     ],
 )
-def test_the_way(queries: int, http2: object, limit: int | None, way: Way, most: int | None) -> None:
+def test_the_way(queries: int, http2: object, limit: int | None, way: Way) -> None:
     choice = choose(queries=queries, http2=bool(http2), limit=limit)
-    assert (choice.way, choice.most_polls) == (way, most)
+    assert choice.way is way
     assert bool(choice.remedy) == (way is Way.SIGNALS)
 
 

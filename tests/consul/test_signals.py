@@ -9,12 +9,12 @@ import pytest
 from aiohttp import web
 
 from lvsctl.config import ConsulConfig
-from lvsctl.consul import signals
+from lvsctl.consul import signals, watch
 from lvsctl.consul.choice import Way
 from lvsctl.consul.client import Client
 from lvsctl.consul.watch import Watches
 from lvsctl.core.instance import Instance, Query
-from tests.consul.server import DEADLINE, Consul, answer, consul
+from tests.consul.server import DEADLINE, Consul, always, answer, consul
 from tests.values import instance
 
 NAMES = [f"service-{number}" for number in range(20)]
@@ -183,3 +183,41 @@ async def test_fewer_that_fit_are_waited_for_one_by_one(watching: Watching) -> N
     await watching.until(lambda: watching.watches.choice is not None and watching.watches.choice.way is Way.POLLS)
     assert watching.watches.complete
     assert watching.watches.answers.keys() == set(QUERIES[:9])
+
+
+async def test_a_limit_that_is_not_told_any_more_still_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A revoked token hides the limit, and an agent that is away tells nothing: neither changes the way."""
+    monkeypatch.setattr(watch, "CHOOSE_AGAIN", 0.05)
+    async with consul(always(instance(1))) as server:
+        server.limit = 1000
+        client = Client(ConsulConfig(address=server.address))
+        watches = Watches(client, lambda: None)
+        watches.watch([Query(service=f"many-{number}") for number in range(100)])
+        task = asyncio.create_task(watches.run())
+        running = Watching(server=server, catalogue=Catalogue(), watches=watches)
+        try:
+            await running.until(lambda: watches.complete)
+            assert watches.choice is not None
+            assert watches.choice.way is Way.POLLS
+            server.limit = None  # the agent refuses to tell it
+            told = server.told
+            await running.until(lambda: server.told > told + 2)
+            assert watches.choice.way is Way.POLLS
+            monkeypatch.setattr(client, "capacity", nothing)
+            told = len(ASKED)
+            await running.until(lambda: len(ASKED) > told + 2)
+            assert watches.choice.way is Way.POLLS
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            await client.close()
+
+
+ASKED: list[None] = []
+
+
+async def nothing() -> None:
+    """Be an agent that is away."""
+    await asyncio.sleep(0)
+    ASKED.append(None)
