@@ -201,7 +201,7 @@ def judged(text: str, environment: Environment) -> tuple[tuple[Problem, ...], Co
     credential=st.booleans(),
     https=st.booleans(),
 )
-def test_any_values_are_a_configuration_or_an_error(variables: dict[str, str], credential: bool, https: bool) -> None:  # noqa: FBT001
+def test_any_values_are_a_configuration_or_an_error(variables: dict[str, str], credential: bool, https: bool) -> None:  # noqa: FBT001  drawn
     environment = Environment(variables=variables, has_credential=credential)
     problems, found = judged(('[consul]\naddress = "https://h"\n' if https else "") + SERVER, environment)
     assert all(each.key in variables and each.remedy and each.at(FILE).isprintable() for each in problems)

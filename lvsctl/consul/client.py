@@ -14,11 +14,8 @@ import enum
 import functools
 import importlib.util
 import json
-import os
-import ssl
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote, urlencode, urlsplit
@@ -31,6 +28,7 @@ from lvsctl.config import ConsulConfig
 from lvsctl.consul.decode import MAX_INSTANCES, decode_answer
 from lvsctl.consul.pace import WAIT
 from lvsctl.consul.pool import Connection, NotOffered, Pool, Request, RequestFailed, Response, TooLarge
+from lvsctl.consul.tls import reason, tls_context
 from lvsctl.consul.token import Token
 from lvsctl.core.instance import Answer, Query
 from lvsctl.errors import ConsulError, ConsulRefused
@@ -39,7 +37,6 @@ CONNECT_TIMEOUT: Final = 5.0
 ANSWER_TIMEOUT: Final = 10.0  # for an answer that does not block, and on top of `wait` for one that does
 MAX_BODY: Final = 32 * 1024 * 1024  # bytes; 10,000 instances take about 15 MB
 LARGE: Final = 256 * 1024  # bytes of a body from which on it is decoded beside the loop, which others wait for
-TLS_VARIABLES: Final = ("CONSUL_CACERT", "CONSUL_CAPATH", "CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY")
 MAX_REFUSAL: Final = 300  # characters kept of the text of a refusal
 MOST_READS: Final = 32  # answers that do not block, at one time
 
@@ -125,7 +122,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         """Raise ConsulError for a token or certificate file that cannot be used."""
         self._token.header()
         if self._config.address.startswith("https"):
-            _tls(self._config)
+            tls_context(self._config)
 
     async def _request(
         self, method: str, path: str, params: Any, headers: Any, *, data: Any, timeout: float
@@ -151,7 +148,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         except (aiohttp.ClientError, OSError, ValueError, RequestFailed) as error:
             if self._protocol is Protocol.NOT_OFFERED:
                 self._protocol = Protocol.UNDECIDED  # who answers next may be another
-            raise ConsulError(f"cannot reach {self._config.address}: {_reason(error)}") from error
+            raise ConsulError(f"cannot reach {self._config.address}: {reason(error)}") from error
 
     async def _over_http1(self, request: Request, timeout: float) -> Response:
         limits = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT)
@@ -176,7 +173,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
                 port=parts.port or 8501,
                 authority=parts.netloc,
                 server_name=self._config.server_name,
-                tls=_tls(self._config, "h2", "http/1.1"),
+                tls=tls_context(self._config, "h2", "http/1.1"),
                 connect_timeout=CONNECT_TIMEOUT,
             )
             self._pool = Pool(functools.partial(self._connect, functools.partial(http2.connect, listener)))
@@ -192,7 +189,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         except TimeoutError as error:
             raise RequestFailed(f"no connection within {CONNECT_TIMEOUT:g} s") from error
         except OSError as error:
-            raise RequestFailed(_reason(error)) from error
+            raise RequestFailed(reason(error)) from error
         self._protocol = Protocol.HTTP2
         return connection
 
@@ -202,7 +199,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
             if self._socket:
                 connector = aiohttp.UnixConnector(path=self._socket, limit=0)
             else:
-                tls = _tls(self._config) if self._config.address.startswith("https") else True
+                tls = tls_context(self._config) if self._config.address.startswith("https") else True
                 connector = aiohttp.TCPConnector(limit=0, ssl=tls)
             self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False, trust_env=False)
         return self._session
@@ -364,46 +361,3 @@ def _protocol_without_asking(address: str) -> Protocol:
     if not address.startswith("https"):
         return Protocol.PLAIN
     return Protocol.UNDECIDED if importlib.util.find_spec("h2") else Protocol.NOT_INSTALLED
-
-
-def _tls(config: ConsulConfig, *protocols: str) -> ssl.SSLContext:
-    """Return what an https address is reached with; `protocols` are offered by ALPN, the best first."""
-    try:
-        if config.ca_directory and not config.ca_file:
-            context = ssl.create_default_context(cadata="\n".join(map(_text_of, sorted(config.ca_directory.iterdir()))))
-        else:
-            context = ssl.create_default_context(cafile=config.ca_file)
-        if config.certificate_file and config.key_file:
-            context.load_cert_chain(config.certificate_file, config.key_file, password=_no_passphrase)
-    except (OSError, ValueError) as error:
-        used = ", ".join(name for name in config.from_environment if name in TLS_VARIABLES)
-        names = used or "consul.ca_file, certificate_file or key_file"
-        raise ConsulError(f"{names} cannot be used: {_reason(error)}") from error
-    if protocols:
-        context.set_alpn_protocols(protocols)
-    return context
-
-
-def _text_of(path: Path) -> str:
-    return path.read_text("ascii")
-
-
-def _no_passphrase() -> str:
-    """Refuse a key that wants one; OpenSSL itself would ask for it on the terminal, and wait."""
-    raise OSError("the private key is encrypted, and nobody is there to type its passphrase")
-
-
-def _reason(error: Exception) -> str:
-    """Return an error's own words, without the addresses and objects that aiohttp wraps around them."""
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return _reason(error.certificate_error)
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return _reason(error.os_error)
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error}"
-    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
-        if error.errno and error.errno > 0:
-            return os.strerror(error.errno).lower()
-        if error.strerror:
-            return error.strerror.lower()
-    return str(error) or type(error).__name__

@@ -455,7 +455,7 @@ def test_any_json_is_an_answer_or_our_error(value: object) -> None:
 
 
 @given(values=st.lists(json_values, max_size=6), indent=st.sampled_from([None, 0, 2]), ascii_only=st.booleans())
-def test_entries_are_what_json_reads(values: list[object], indent: int | None, ascii_only: bool) -> None:  # noqa: FBT001
+def test_entries_are_what_json_reads(values: list[object], indent: int | None, ascii_only: bool) -> None:  # noqa: FBT001  hypothesis draws it
     body = json.dumps(values, indent=indent, ensure_ascii=ascii_only).encode("utf-8", "replace")
     assert repr(list(entries(body))) == repr(json.loads(body))
 

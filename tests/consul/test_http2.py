@@ -33,7 +33,7 @@ class Asking:
     pool: Pool
     tasks: list[asyncio.Task[Response]] = attrs.field(factory=list)
 
-    async def ask(self, question: Request | None = None, *, timeout: float = DEADLINE) -> Response:  # noqa: ASYNC109
+    async def ask(self, question: Request | None = None, *, timeout: float = DEADLINE) -> Response:  # noqa: ASYNC109  as Pool has it
         return await self.pool.request(question or request(), timeout=timeout)
 
     async def hold(self, count: int) -> list[asyncio.Task[Response]]:

@@ -102,7 +102,7 @@ async def test_a_listener_that_comes_back_is_asked_again(certificates: Certifica
 # --- errors as Consul errors ----------------------------------------------------------------------------------------
 
 
-async def error_of(config: ConsulConfig, *, timeout: float = DEADLINE) -> str:  # noqa: ASYNC109
+async def error_of(config: ConsulConfig, *, timeout: float = DEADLINE) -> str:  # noqa: ASYNC109  for all of it
     transport = Transport(config)
     try:
         with pytest.raises(ConsulError) as caught:

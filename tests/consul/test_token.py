@@ -28,7 +28,7 @@ def value(token: Token) -> str | None:
 
 def refusal(path: Path, **changes: str) -> str:
     with pytest.raises(ConsulError) as caught:
-        Token(ConsulConfig(token_file=path, **changes)).header()  # type: ignore[arg-type]
+        Token(ConsulConfig(token_file=path, **changes)).header()  # type: ignore[arg-type]  # any of its keys
     assert caught.value.__cause__ is None
     assert CANARY not in str(caught.value)
     return str(caught.value)
@@ -97,7 +97,7 @@ def test_a_file_that_cannot_hold_a_token(file: Path, make: Callable[[Path], None
 
 def test_an_error_names_what_named_the_file(file: Path) -> None:
     file.unlink()
-    assert refusal(file, token_name="CONSUL_HTTP_TOKEN_FILE").startswith(f"CONSUL_HTTP_TOKEN_FILE {file}: ")  # noqa: S106
+    assert refusal(file, token_name="CONSUL_HTTP_TOKEN_FILE").startswith(f"CONSUL_HTTP_TOKEN_FILE {file}: ")  # noqa: S106  a name
 
 
 def test_a_link_to_a_file_is_a_file(file: Path, tmp_path: Path) -> None:

@@ -392,7 +392,7 @@ async def hanging_up(request: web.Request) -> web.StreamResponse:
 @pytest.mark.parametrize("answering", [refusing(403, "Permission denied"), refusing(500), redirecting, hanging_up])
 async def test_the_token_is_in_nothing_that_is_logged_or_shown(answering: Answering) -> None:
     async with consul(answering) as server:
-        config = ConsulConfig(address=server.address, token=Secret(CANARY), token_name="CONSUL_HTTP_TOKEN")  # noqa: S106
+        config = ConsulConfig(address=server.address, token=Secret(CANARY), token_name="CONSUL_HTTP_TOKEN")  # noqa: S106  its name
         with capture_logs() as logged:
             async with Client(config) as client:
                 watches = Watches(client, Woken())

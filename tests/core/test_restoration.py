@@ -47,7 +47,7 @@ def cycles(*instances: Instance, config: Config | None = None, **given: object) 
     """Return cycles on an empty kernel with a snapshot that has `instances`."""
     config = config or config_of()
     values = {"answers": recalled(answers_of(config, *instances)), "kernel": kernel_with({}), "ledger": {}, **given}
-    return Cycles(config=config, **values)  # type: ignore[arg-type]
+    return Cycles(config=config, **values)  # type: ignore[arg-type]  # any of its fields
 
 
 @st.composite
@@ -184,7 +184,7 @@ def test_admission_judges_what_a_snapshot_says_by_the_configuration_of_now() -> 
 
 @given(entry_there=entries(KEY))
 def test_without_any_answer_nothing_is_decided(entry_there: object) -> None:
-    observed = kernel_with({KEY: entry_there}).observe()  # type: ignore[dict-item]
+    observed = kernel_with({KEY: entry_there}).observe()  # type: ignore[dict-item]  # a plain table
     decision = decide(config_of(), {}, observed, {}, own_addresses=OWN, templates_expire=False, now=NOW)
     assert (list(decision.steps), decision.waiting) == ([], frozenset({"reco"}))
 
