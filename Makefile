@@ -32,10 +32,10 @@ unit: install ## the tests that need no special kernel
 	$(PYTHON) -m pytest -m 'not kernel' $(ARGS)
 
 kernel: install ## the tests that need IPVS, in the lab's kernel
-	$(LAB) --timeout 1320 -- python -m pytest -m 'kernel and not soak' -p no:cacheprovider $(ARGS)
+	@$(PYTHON) -m tests.lab.kernel_tests $(ARGS)
 
 soak: install ## the kernel tests that wait for minutes
-	$(LAB) --timeout 1200 -- python -m pytest -m 'kernel and soak' -p no:cacheprovider $(ARGS)
+	@$(PYTHON) -m tests.lab.kernel_tests -m 'kernel and soak' $(ARGS)
 
 test-kernels: install ## the kernel tests of netlink in Linux 5.10, 6.1, 6.12 and 7.2
 	@$(PYTHON) -m tests.lab.every_kernel $(ARGS)

@@ -1,9 +1,13 @@
 """What all tests share: kernel tests run only inside the lab's kernel, some of them before the others."""
 
 import os
+import uuid
 from pathlib import Path
+from typing import Final
 
 import pytest
+
+CLAIMS: Final = os.environ.get("LVSCTL_CLAIMS", "")  # a directory; where set, several kernels share the tests
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +36,41 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("kernel"):
             item.add_marker(outside)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Leave the number of tests that were chosen for `tests.lab.kernel_tests`, which counts those that ran."""
+    if CLAIMS:
+        (Path(CLAIMS) / f"chosen-{uuid.uuid4()}").write_text(str(len(session.items)), encoding="ascii")
+
+
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Run the tests of the modules that no other kernel has claimed, where several share them."""
+    if not CLAIMS:
+        return None
+    if session.testsfailed:
+        raise session.Interrupted(f"{session.testsfailed} errors during collection")
+    claimed: dict[Path, bool] = {}
+    mine = (item for item in session.items if _claim(item, claimed))
+    item = next(mine, None)
+    while item is not None:
+        following = next(mine, None)  # pytest keeps the fixtures that both need
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        item = following
+    return True
+
+
+def _claim(item: pytest.Item, claimed: dict[Path, bool]) -> bool:
+    """Tell whether the module of `item` is ours; a directory is made once only, whoever tries."""
+    if item.path not in claimed:
+        name = str(item.path.relative_to(item.config.rootpath)).replace("/", "-")
+        try:
+            (Path(CLAIMS) / name).mkdir()
+        except FileExistsError:
+            claimed[item.path] = False
+        else:
+            claimed[item.path] = True
+    return claimed[item.path]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:

@@ -101,7 +101,8 @@ def test_restarted_after_it_was_deleted_no_request_fails(
 ) -> None:
     """Its health page says 503, the drain timeout passes, then it is restarted."""
     programs = director.programs()
-    virtual_server = serve(director, programs, forwarding, drain_timeout="2s")
+    # Longer than a slow machine takes to see that it is quiesced.
+    virtual_server = serve(director, programs, forwarding, drain_timeout="4s")
     restarted: set[str] = set()
     with (
         HeldConnections(director.scene.client, VIP4, director.port, count=8) as held,

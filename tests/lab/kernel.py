@@ -32,11 +32,13 @@ import time
 import tty
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import attrs
 
 from tests.lab.kernels import CHECKOUT, RELEASES, STATE, KernelError, UserModeLinux, find_user_mode_linux
+from tests.lab.processor import claimed
 
 PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TERM", "CI", "VIRTUAL_ENV", "COLUMNS", "LINES", "ARGS")
 PASSED_PREFIXES = ("LVSCTL_", "HYPOTHESIS_", "PYTEST_", "PYTHON")
@@ -147,7 +149,11 @@ def _run_in_host_kernel(job: Job, inside: Mapping[str, str]) -> int | None:
 
 def _run_in_user_mode_linux(job: Job, kernel: UserModeLinux, place: Path, inside: Mapping[str, str]) -> int | None:
     """Return the status when we ended the kernel ourselves, None when it ended by itself."""
-    with (place / "kernel.log").open("wb") as log, _console(job) as (kernel_end, our_end, answer):
+    with (
+        (place / "kernel.log").open("wb") as log,
+        _console(job) as (kernel_end, our_end, answer),
+        claimed() as processor,
+    ):
         arguments = [
             *_own_process_namespace(),
             *kernel.command,
@@ -176,7 +182,7 @@ def _run_in_user_mode_linux(job: Job, kernel: UserModeLinux, place: Path, inside
             pass_fds=[kernel_end],
             env=os.environ | {"TMPDIR": _memory_directory(job.memory)} | _preload(),
             start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - there is one thread here
+            preexec_fn=partial(_prepare, processor),  # noqa: PLW1509 - there is one thread here
         )
         os.close(kernel_end)
         try:
@@ -218,9 +224,11 @@ def _become_subreaper() -> None:
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def _die_with_parent() -> None:
-    """Have the kernel end when this process is killed and cannot end it."""
+def _prepare(processor: int | None) -> None:
+    """Have the kernel stay on `processor`, and end when this process is killed and cannot end it."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if processor is not None:
+        os.sched_setaffinity(0, {processor})
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
