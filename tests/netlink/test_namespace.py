@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from netlink import settings
 from netlink.errors import Unavailable
 from netlink.ipvs import IPVS
 from netlink.namespace import Namespace, Pinned, path_of
@@ -105,6 +106,19 @@ def test_each_namespace_has_its_own_table(kernel: IPVS, hosts: tuple[Host, Host]
         assert list(kernel.observe().table) == [TCP]
         done(two, Flush())
     assert own() == here
+
+
+@pytest.mark.kernel
+def test_each_namespace_has_its_own_settings(kernel: IPVS, hosts: tuple[Host, Host]) -> None:
+    assert kernel.observe().table == {}, "IPVS is there, and its settings with it"
+    file, before = settings.DIRECTORY / "conntrack", settings.read("conntrack")
+    assert before in (0, 1)
+    try:
+        file.write_text(str(1 - before))
+        assert settings.read("conntrack") == 1 - before
+        assert settings.read("conntrack", namespace=hosts[0].namespace) == before
+    finally:
+        file.write_text(str(before))
 
 
 @pytest.mark.kernel

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from netlink import settings
-from netlink.errors import NetlinkError
+from netlink.errors import NetlinkError, Unavailable
 from netlink.ipvs import IPVS
 
 
@@ -57,3 +57,8 @@ def test_the_kernel_has_the_settings_that_matter(kernel: IPVS, name: str) -> Non
 def test_the_kernel_lacks_a_setting_that_there_is_not(kernel: IPVS) -> None:
     assert kernel.observe().table == {}
     assert settings.read("no_such_setting") is None
+
+
+def test_a_namespace_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(Unavailable, match=r"enter network namespace no-such: .*`ip netns list` shows the names"):
+        settings.read("conntrack", namespace="no-such")
