@@ -7,6 +7,7 @@ table as it is: packets are forwarded by the kernel, not by us.
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
 import time
@@ -36,6 +37,7 @@ KEEP: Final = 1.0  # seconds between snapshots at least
 RENEW: Final = 300.0  # seconds after which a snapshot without news is written again: its age is what it is trusted by
 LONGEST_PAUSE: Final = 30.0  # seconds between cycles that fail
 VERIFY: Final = 1.0  # seconds after a write until the table is looked at again
+MOST_FILES: Final = 65_536  # open at one time, more than any configuration takes
 STALLED: Final = 60.0  # seconds in one cycle after which the watchdog is no longer fed
 
 log = structlog.get_logger()
@@ -66,6 +68,7 @@ class Daemon:
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT."""
+        _have_more_files()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
@@ -300,6 +303,17 @@ class Daemon:
 
     async def _close_client(self) -> None:
         await self._client.close()
+
+
+def _have_more_files() -> None:
+    """Let this process have as many files open as it may: a query over HTTP/1.1 is a socket, and 1,024 soon are few.
+
+    The usual soft limit is for programs that use select(2).
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _client(config: Config) -> Client:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import threading
 import time
@@ -18,7 +19,7 @@ from lvsctl import control
 from lvsctl.configfile import load
 from lvsctl.core.instance import Answer, Query
 from lvsctl.core.status import State, Status
-from lvsctl.daemon import Daemon
+from lvsctl.daemon import MOST_FILES, Daemon
 from lvsctl.reconcile import Reconciler
 from lvsctl.snapshot import Snapshot
 from lvsctl.store import Store
@@ -149,6 +150,18 @@ async def test_it_follows_consul_and_leaves_the_table_serving(tmp_path: Path) ->
     assert names.count("real_server_added") == 2
     assert names.count("real_server_quiesced") == 1
     assert names.count("real_server_deleted") == 1
+
+
+async def test_it_lets_itself_have_the_open_files_that_it_may(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+        async with running(Blocking((instance(1),)), tmp_path):
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        assert hard == before[1]
+        assert soft == (MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 async def test_an_empty_answer_is_held_and_said(tmp_path: Path) -> None:

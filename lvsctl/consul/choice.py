@@ -14,6 +14,7 @@ import attrs
 
 DEFAULT_LIMIT: Final = 200  # Consul's own default, where the agent does not say
 SHARE: Final = 0.45  # of the limit; twice that and the control calls stay below it
+SPARE_FILES: Final = 200  # open files that are not queries: everything else the daemon does, with room
 
 
 class Way(enum.Enum):
@@ -33,20 +34,34 @@ class Choice:
     remedy: str = ""  # what an operator can do for a better way
 
 
-def choose(*, queries: int, http2: bool, limit: int | None) -> Choice:
-    """Return how to wait for news of `queries` queries; `limit` is the agent's own word, None where it gave none."""
+def choose(*, queries: int, http2: bool, limit: int | None, files: int, http2_needs: str = "") -> Choice:
+    """Return how to wait for news of `queries` queries.
+
+    `limit` is the agent's own word, 0 for none, None where it gave none; `files` is how many this process may have
+    open; `http2_needs` is what is missing for HTTP/2 where little is.
+    """
     if http2:
         return Choice(way=Way.STREAMS, why="the TLS listener speaks HTTP/2, where queries share connections")
-    most = max(1, int((limit or DEFAULT_LIMIT) * SHARE))
     limited = f"the agent's limit of {limit} connections" if limit else f"Consul's usual limit of {DEFAULT_LIMIT}"
-    if limit == 0:  # Consul's word for none
-        return Choice(way=Way.POLLS, why="the agent limits no connections")
+    most = max(1, int((limit or DEFAULT_LIMIT) * SHARE))
+    if limit == 0 or max(1, files - SPARE_FILES) < most:
+        limited, most = f"our own limit of {files} open files", max(1, files - SPARE_FILES)
     if queries <= most:
+        if limit == 0:
+            return Choice(way=Way.POLLS, why="the agent limits no connections")
         return Choice(way=Way.POLLS, why=f"{queries} fit into the {most} that {limited} leaves us")
     needed = -(-queries * 100 // int(100 * SHARE))
+    remedies = []
+    if limit != 0 and needed > (limit or DEFAULT_LIMIT):
+        remedies.append(
+            f"set limits {{ http_max_conns_per_client = {needed} }} in the Consul agent's configuration and run "
+            "`consul reload`"
+        )
+    if queries + SPARE_FILES > files:
+        remedies.append(f"let lvsctl have {queries + SPARE_FILES} files open (LimitNOFILE in its systemd service)")
+    http2_needs = http2_needs or "an https consul.address and the extra lvsctl[http2]"
     return Choice(
         way=Way.SIGNALS,
         why=f"{queries} do not fit into the {most} that {limited} leaves us",
-        remedy=f"set limits {{ http_max_conns_per_client = {needed} }} in the Consul agent's configuration and run "
-        "`consul reload`, or use HTTP/2: an https consul.address and the extra lvsctl[http2]",
+        remedy=f"{' and '.join(remedies)}, or use HTTP/2: {http2_needs}",
     )

@@ -44,15 +44,15 @@ MOST_READS: Final = 32  # answers that do not block, at one time
 class Protocol(enum.Enum):
     """What requests are sent over, and why."""
 
-    UNDECIDED = ("none yet", "the listener was not reached")
-    HTTP2 = ("HTTP/2", "the TLS listener offers it")
-    PLAIN = ("HTTP/1.1", "plain HTTP has none")
-    NOT_OFFERED = ("HTTP/1.1", "the listener does not offer it")
-    NOT_INSTALLED = ("HTTP/1.1", "package h2 is not installed")
+    UNDECIDED = ("none yet", "")
+    HTTP2 = ("HTTP/2", "")
+    PLAIN = ("HTTP/1.1", "")
+    NOT_OFFERED = ("HTTP/1.1", "an https consul.address whose listener offers it, as Consul's own does")
+    NOT_INSTALLED = ("HTTP/1.1", "install the extra lvsctl[http2] (package h2) and start again")
 
-    def __init__(self, version: str, why: str) -> None:
+    def __init__(self, version: str, needs: str) -> None:
         self.version = version
-        self.why = why  # of HTTP/2 or its lack
+        self.needs = needs  # what HTTP/2 takes where little is missing
 
 
 @attrs.frozen(kw_only=True)
@@ -61,6 +61,7 @@ class Capacity:
 
     http2: bool  # queries share connections
     limit: int | None  # connections from one address, 0 for any number; None where the agent does not tell us
+    http2_needs: str = ""  # what is missing for HTTP/2 although consul.address is https
 
 
 class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is untyped
@@ -288,7 +289,7 @@ class Client:
             limit = None
         except ConsulError:
             return None
-        return Capacity(http2=self.protocol is Protocol.HTTP2, limit=limit)
+        return Capacity(http2=self.protocol is Protocol.HTTP2, limit=limit, http2_needs=self.protocol.needs)
 
     async def _ask(self, path: str, params: list[tuple[str, str]], *, index: int = 0, wait: float = WAIT) -> Response:
         """Return a complete answer; what does not block waits its turn behind others that do not."""

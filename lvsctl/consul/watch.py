@@ -15,6 +15,8 @@ A failure is never emptiness: a query without a good answer is absent from `answ
 
 import asyncio
 import contextlib
+import resource
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -178,8 +180,17 @@ class Watches:
         if capacity is not None and known is not None and capacity.limit is None:
             capacity = attrs.evolve(capacity, limit=known.limit)
         self._capacity = capacity or known
-        http2, limit = (self._capacity.http2, self._capacity.limit) if self._capacity else (False, None)
-        before, self._choice = self._choice, choose(queries=len(self._wanted), http2=http2, limit=limit)
+        told = self._capacity or Capacity(http2=False, limit=None)
+        before, self._choice = (
+            self._choice,
+            choose(
+                queries=len(self._wanted),
+                http2=told.http2,
+                limit=told.limit,
+                files=open_files(),
+                http2_needs=told.http2_needs,
+            ),
+        )
         if before is not None and before.way is self._choice.way:
             return
         self._stop_all()
@@ -294,6 +305,12 @@ class Watches:
         self._contacts[query] = contact.failed(error)
         if contact.failing_since is None and self.recalls and not self._is_answered(query):
             self._wake()  # who waits for the first answers need not wait for this one
+
+
+def open_files() -> int:
+    """Return how many files, sockets among them, this process may have open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def _content(answer: Answer) -> tuple[object, ...]:

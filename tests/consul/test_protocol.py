@@ -52,7 +52,6 @@ async def test_where_it_is_offered_it_is_used(certificates: Certificates, config
     assert asked.headers[":path"] == "/v1/health/service/a%3Fb%20c?dc=d+c%26x%3D1&index=3&wait=1s"
     assert asked.headers["x-consul-token"] == TOKEN
     assert asked.headers["accept-encoding"] == "identity"
-    assert (Protocol.HTTP2.version, Protocol.HTTP2.why) == ("HTTP/2", "the TLS listener offers it")
 
 
 async def test_where_it_is_not_offered_requests_go_as_before(certificates: Certificates, config: ConsulConfig) -> None:
@@ -81,6 +80,9 @@ async def test_a_plain_address_and_a_missing_package(
     ):
         await client.instances(RECO)
         assert spoken(client) is Protocol.NOT_INSTALLED
+        told = await client.capacity()
+        assert told is not None
+        assert told.http2_needs == "install the extra lvsctl[http2] (package h2) and start again"
 
 
 async def test_a_listener_that_comes_back_is_asked_again(certificates: Certificates, config: ConsulConfig) -> None:
