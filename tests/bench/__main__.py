@@ -6,10 +6,8 @@ Writes build/bench.json too. The exit status is 0 when everything was measured; 
 """
 
 import argparse
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Final
 
 from tests.bench.emulated import run_emulated
@@ -56,28 +54,12 @@ def _in_the_lab(groups: Sequence[str], *, quick: bool) -> tuple[int, list[Result
     options = ["--quick"] if quick else []
     command = (sys.executable, "-m", "tests.bench.inside", *options, str(LAB_RESULTS), *groups)
     try:
-        with _on_one_processor():
-            status = run(Job(command=command, timeout=DEADLINE, memory="2G"))
+        status = run(Job(command=command, timeout=DEADLINE, memory="2G"))
     except KernelError as error:
         print(error, file=sys.stderr)
         return 1, []
     results = from_json(LAB_RESULTS.read_text("utf-8")) if LAB_RESULTS.exists() else []
     return int(status != 0), results
-
-
-@contextmanager
-def _on_one_processor() -> Iterator[None]:
-    """Keep what is started inside on one processor.
-
-    User-Mode Linux uses one at a time, but is several processes of the host: where the host puts them on two, which it
-    does now and then on a busy machine, each system call takes three times as long until they meet again.
-    """
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(allowed)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, allowed)
 
 
 if __name__ == "__main__":
