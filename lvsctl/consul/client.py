@@ -303,7 +303,8 @@ def _complete(response: Response) -> Response:
     """Return the response of a request that was answered."""
     if response.status != 200:
         text = response.body[:MAX_REFUSAL].decode("utf-8", "replace").strip() or "no text"
-        raise ConsulRefused(response.status, text + _advice(response.status))
+        wait = _number(response.headers.get("Retry-After", ""))  # seconds; a date counts as none
+        raise ConsulRefused(response.status, text + _advice(response.status), retry_after=wait)
     return response
 
 
