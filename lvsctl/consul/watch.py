@@ -28,7 +28,7 @@ from lvsctl.consul.changes import Changes
 from lvsctl.consul.choice import Choice, Way, choose
 from lvsctl.consul.client import Capacity, Client
 from lvsctl.consul.contact import Contact
-from lvsctl.consul.doubt import Belief, Doubt, believe, recalled
+from lvsctl.consul.doubt import Belief, Doubt, believe, identities, recalled
 from lvsctl.consul.pace import IDLE_POLL, WAIT, back_off, next_index, rest, until_sweep
 from lvsctl.consul.signals import Signals
 from lvsctl.core.instance import Answer, Answers, Query
@@ -211,7 +211,9 @@ class Watches:
 
     def _is_on(self, query: Query, nodes: frozenset[str]) -> bool:
         belief = self._beliefs.get(query)
-        return bool(nodes) and belief is not None and any(node in nodes for node, _ in belief.known)
+        if not nodes or belief is None:
+            return False
+        return any(node in nodes for node, _ in belief.known | identities(belief.answer))
 
     async def _watch(self, query: Query) -> None:
         index, failures, quiet, refused = 0, 0, 0, False
