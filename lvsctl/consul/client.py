@@ -310,11 +310,14 @@ def _complete(response: Response) -> Response:
 
 def _answer(response: Response, max_instances: int) -> Answer:
     header = response.headers.get
+    # A blocking query of health is answered from the agent's own copy from 1.10 on, and says that it knows no leader.
+    streamed = header("X-Consul-Query-Backend", "") == "streaming"
     return attrs.evolve(
         decode_answer(response.body, index=_number(header("X-Consul-Index", "")), max_instances=max_instances),
         filtered=header("X-Consul-Results-Filtered-By-ACLs", "").lower() == "true",
-        leader=header("X-Consul-KnownLeader", "").lower() != "false",
+        leader=streamed or header("X-Consul-KnownLeader", "").lower() != "false",
         last_contact=_number(header("X-Consul-LastContact", "")) / 1000,
+        streamed=streamed,
     )
 
 

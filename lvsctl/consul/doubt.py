@@ -28,7 +28,7 @@ class Doubt(enum.Enum):
     STALE = enum.auto()  # the server that answered has no leader, or has not heard it for long: while it is so
     FILTERED = enum.auto()  # Consul left out what the token may not read, and did not before: while it is so
     CONTRADICTED = enum.auto()  # it does not fit what Consul said before: for `HOLD`
-    UNCONFIRMED = enum.auto()  # it lists so few that it is asked again, of a leader that makes sure it is one
+    UNCONFIRMED = enum.auto()  # it lists so few, or may be filtered: asked again, of a leader that makes sure it is one
 
 
 @attrs.frozen(kw_only=True)
@@ -81,11 +81,12 @@ def _doubt(
     if before is None or not lost:
         return None, ""
     few = 2 * len(lost) > len(before.known) or not found
+    unsure = few or answer.streamed or before.doubt is not None
     if before.doubt is not Doubt.CONTRADICTED or held < HOLD:
         text = _contradiction(before.answer, answer, refused=refused and few)
         if text or before.doubt is Doubt.CONTRADICTED:
             return Doubt.CONTRADICTED, text or before.answer.doubt
-    if not consistent and (few or before.doubt is not None):
+    if unsure and not consistent:
         return Doubt.UNCONFIRMED, f"it lists {len(found)} of {len(before.known)} instances and is not confirmed yet"
     return None, ""
 

@@ -89,6 +89,21 @@ def test_that_instances_went_is_not_believed_without_an_index_even_when_it_is_re
     assert believe(belief, answer(1, index=0), NOW + HOLD, consistent=True).doubt is None
 
 
+def test_a_loss_in_a_streamed_answer_which_does_not_say_what_was_left_out_is_asked_for_again() -> None:
+    first, streamed = believed(1, 2, 3, 4), answer(1, 2, 3, index=11, streamed=True)
+    belief = believe(first, streamed, NOW)
+    assert belief.doubt is Doubt.UNCONFIRMED
+    assert believe(belief, attrs.evolve(streamed, streamed=False), NOW, consistent=True).doubt is None
+    left_out = believe(belief, attrs.evolve(streamed, streamed=False, filtered=True), NOW, consistent=True)
+    assert left_out.doubt is Doubt.FILTERED
+    again = believe(left_out, streamed, NOW + HOLD)
+    assert again.doubt is Doubt.UNCONFIRMED
+    assert believe(again, attrs.evolve(streamed, streamed=False, filtered=True), NOW, consistent=True).doubt is (
+        Doubt.FILTERED
+    )
+    assert believe(first, answer(1, 2, 3, 4, 5, index=11, streamed=True), NOW).doubt is None
+
+
 def test_what_only_a_doubted_answer_had_is_no_loss() -> None:
     belief = believe(believed(1, 2, 3, index=10), answer(9, index=5), NOW)
     assert belief.doubt is Doubt.CONTRADICTED
