@@ -14,6 +14,7 @@ import attrs
 import pytest
 
 from lvsctl.config import ConsulConfig
+from lvsctl.consul.choice import Way
 from lvsctl.consul.client import Client
 from lvsctl.consul.watch import Watches
 from lvsctl.core.instance import Answer, Query
@@ -148,3 +149,18 @@ async def test_a_permission_that_is_lost_while_the_list_changes_is_no_loss(guard
         assert found.ids == {"web-1", "web-2"}
         await allow(READING, port=82)
         await found.until(lambda: found.ids == {"web-1", "web-2", "web-3"} and not found.answer.doubt)
+
+
+async def test_with_more_than_the_agent_takes_signals_bring_the_news(guarded: Guarded, file: Path) -> None:
+    hold(file, guarded.token("watch-signals", READING))
+    async with heard(guarded, file) as found:
+        found.watches.watch([RECO, *(Query(service=f"absent-{number}") for number in range(120))])
+        await found.until(lambda: found.watches.complete)
+        assert found.watches.choice is not None
+        assert found.watches.choice.way is Way.SIGNALS
+        await asyncio.to_thread(register, guarded, 1, port=81)
+        await found.until(lambda: 81 in {each.port for each in found.answer.instances})
+        await asyncio.to_thread(deregister, guarded, 3)
+        await found.until(partial(is_left, found, {"web-1", "web-2"}))
+        await asyncio.to_thread(register, guarded, 3)
+        await found.until(partial(is_left, found, {"web-1", "web-2", "web-3"}))
