@@ -114,7 +114,7 @@ class ConsulTable:
         default_words="the system's",
     )
     certificate_file: Path | None = _key(
-        "Client certificate shown to an https address.",
+        "Client certificate shown to an https address; read again when it changes, as the key and `ca_file` are.",
         '"/etc/lvsctl/client.pem"',
         absolute_path("/etc/lvsctl/client.pem", also="; only with https, needs key_file"),
         default=None,

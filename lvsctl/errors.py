@@ -58,9 +58,10 @@ class ConsulError(LvsctlError):
 class ConsulRefused(ConsulError):
     """Consul answered with a status other than 200."""
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, text: str, *, retry_after: float = 0.0) -> None:
         super().__init__(f"Consul answered {status}: {text}")
         self.status = status
+        self.retry_after = retry_after  # seconds that it asks for; 0 when it does not
 
 
 class KernelError(LvsctlError):

@@ -28,7 +28,7 @@ from lvsctl.config import ConsulConfig
 from lvsctl.consul.decode import MAX_INSTANCES, decode_answer
 from lvsctl.consul.pace import WAIT
 from lvsctl.consul.pool import Connection, NotOffered, Pool, Request, RequestFailed, Response, TooLarge
-from lvsctl.consul.tls import reason, tls_context
+from lvsctl.consul.tls import Tls, reason, tls_context
 from lvsctl.consul.token import Token
 from lvsctl.core.instance import Answer, Query
 from lvsctl.errors import ConsulError, ConsulRefused
@@ -71,6 +71,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         self._config = config
         self._token = Token(config)
         self._base, self._socket = _base_url(config.address)
+        self._tls = Tls(config) if config.address.startswith("https") else None
         self._session: aiohttp.ClientSession | None = None
         self._pool: Pool | None = None
         self._protocol = _protocol_without_asking(config.address)
@@ -160,6 +161,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
             headers=request.headers,
             timeout=limits,
             allow_redirects=False,  # whoever it leads to would get the token
+            ssl=self._tls.context() if self._tls else True,  # another context is never given an older connection
             server_hostname=self._config.server_name,
         ) as response:
             return Response(status=response.status, headers=response.headers, body=await _body(response))
@@ -169,15 +171,20 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
             from lvsctl.consul import http2
 
             parts = urlsplit(self._base)
+            tls = Tls(self._config, "h2", "http/1.1")
             listener = http2.Listener(
                 host=parts.hostname or "",
                 port=parts.port or 8501,
                 authority=parts.netloc,
                 server_name=self._config.server_name,
-                tls=tls_context(self._config, "h2", "http/1.1"),
+                tls=tls.context(),
                 connect_timeout=CONNECT_TIMEOUT,
             )
-            self._pool = Pool(functools.partial(self._connect, functools.partial(http2.connect, listener)))
+
+            def connect() -> Awaitable[Connection]:
+                return http2.connect(attrs.evolve(listener, tls=tls.context()))
+
+            self._pool = Pool(functools.partial(self._connect, connect))
         return await self._pool.request(request, timeout=timeout)
 
     async def _connect(self, connect: Callable[[], Awaitable[Connection]]) -> Connection:
@@ -200,8 +207,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
             if self._socket:
                 connector = aiohttp.UnixConnector(path=self._socket, limit=0)
             else:
-                tls = tls_context(self._config) if self._config.address.startswith("https") else True
-                connector = aiohttp.TCPConnector(limit=0, ssl=tls)
+                connector = aiohttp.TCPConnector(limit=0)
             self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False, trust_env=False)
         return self._session
 
@@ -304,17 +310,21 @@ def _complete(response: Response) -> Response:
     """Return the response of a request that was answered."""
     if response.status != 200:
         text = response.body[:MAX_REFUSAL].decode("utf-8", "replace").strip() or "no text"
-        raise ConsulRefused(response.status, text + _advice(response.status))
+        wait = _number(response.headers.get("Retry-After", ""))  # seconds; a date counts as none
+        raise ConsulRefused(response.status, text + _advice(response.status), retry_after=wait)
     return response
 
 
 def _answer(response: Response, max_instances: int) -> Answer:
     header = response.headers.get
+    # A blocking query of health is answered from the agent's own copy from 1.10 on, and says that it knows no leader.
+    streamed = header("X-Consul-Query-Backend", "") == "streaming"
     return attrs.evolve(
         decode_answer(response.body, index=_number(header("X-Consul-Index", "")), max_instances=max_instances),
         filtered=header("X-Consul-Results-Filtered-By-ACLs", "").lower() == "true",
-        leader=header("X-Consul-KnownLeader", "").lower() != "false",
+        leader=streamed or header("X-Consul-KnownLeader", "").lower() != "false",
         last_contact=_number(header("X-Consul-LastContact", "")) / 1000,
+        streamed=streamed,
     )
 
 

@@ -28,7 +28,7 @@ class Doubt(enum.Enum):
     STALE = enum.auto()  # the server that answered has no leader, or has not heard it for long: while it is so
     FILTERED = enum.auto()  # Consul left out what the token may not read, and did not before: while it is so
     CONTRADICTED = enum.auto()  # it does not fit what Consul said before: for `HOLD`
-    UNCONFIRMED = enum.auto()  # it lists so few that it is asked again, of a leader that makes sure it is one
+    UNCONFIRMED = enum.auto()  # it lists so few, or may be filtered: asked again, of a leader that makes sure it is one
 
 
 @attrs.frozen(kw_only=True)
@@ -36,7 +36,7 @@ class Belief:
     """What is believed after an answer."""
 
     answer: Answer  # its `doubt` says in words why it is not believed wholly
-    known: AbstractSet[Identity]  # the instances of the last answer that was, and those that came since
+    known: AbstractSet[Identity]  # the instances of the last answer that was; of the first one while none was
     filtered: bool  # whether the token never could read it all
     doubt: Doubt | None = None
     since: float = 0.0  # Unix seconds when this doubt began; another one begins anew
@@ -44,7 +44,7 @@ class Belief:
 
 def recalled(answer: Answer) -> Belief:
     """Return what `answer` of a snapshot is worth: what Consul says next is compared with it, as if heard just now."""
-    return Belief(answer=answer, known=_identities(answer), filtered=answer.filtered)
+    return Belief(answer=answer, known=identities(answer), filtered=answer.filtered)
 
 
 def believe(
@@ -55,8 +55,8 @@ def believe(
     `refused`: Consul has refused the token since the last answer. `consistent`: the leader has made sure, before it
     answered, that it still is the leader.
     """
-    found = _identities(answer)
-    known = before.known if before else frozenset()
+    found = identities(answer)
+    known = before.known if before else found
     held = now - before.since if before and before.doubt else 0.0
     filtered = before.filtered if before else answer.filtered
     doubt, text = _doubt(before, answer, held=held, refused=refused, consistent=consistent)
@@ -64,7 +64,8 @@ def believe(
         return Belief(answer=answer, known=found, filtered=answer.filtered)
     answer = attrs.evolve(answer, doubt=text)
     since = before.since if before and before.doubt is doubt else now
-    return Belief(answer=answer, known=known | found, filtered=filtered, doubt=doubt, since=since)
+    # What an answer in doubt adds is not known: when the truth comes without it, that is no loss.
+    return Belief(answer=answer, known=known, filtered=filtered, doubt=doubt, since=since)
 
 
 def _doubt(
@@ -73,18 +74,19 @@ def _doubt(
     """Return why `answer` is not believed wholly, and that in words; `held` is seconds since the doubt began."""
     if stale := _staleness(answer):
         return Doubt.STALE, stale
-    found = _identities(answer)
+    found = identities(answer)
     lost = before.known - found if before else frozenset()
     if _newly_filtered(before, answer, lost=bool(lost), held=held):
         return Doubt.FILTERED, "Consul leaves out what the token may not read; it needs node:read and service:read"
     if before is None or not lost:
         return None, ""
     few = 2 * len(lost) > len(before.known) or not found
+    unsure = few or answer.streamed or before.doubt is not None
     if before.doubt is not Doubt.CONTRADICTED or held < HOLD:
         text = _contradiction(before.answer, answer, refused=refused and few)
         if text or before.doubt is Doubt.CONTRADICTED:
             return Doubt.CONTRADICTED, text or before.answer.doubt
-    if not consistent and (few or before.doubt is not None):
+    if unsure and not consistent:
         return Doubt.UNCONFIRMED, f"it lists {len(found)} of {len(before.known)} instances and is not confirmed yet"
     return None, ""
 
@@ -114,14 +116,17 @@ def _contradiction(last: Answer, answer: Answer, *, refused: bool) -> str:
     """Return how an answer that lacks instances does not fit what Consul said before; empty when it may be true."""
     if refused:
         return "Consul refused the token, and now lists far fewer instances"
-    if 0 < answer.index < last.index:
+    if answer.index == 0:
+        return "instances went, and Consul's answer has no usable index"
+    if answer.index < last.index:
         return f"Consul's index went back from {last.index} to {answer.index}, as after a loss of data"
-    if answer.index == last.index and not _identities(last) <= _identities(answer):
+    if answer.index == last.index and not identities(last) <= identities(answer):
         return f"instances went although Consul's index stayed at {answer.index}, as when a token loses a permission"
     return ""
 
 
-def _identities(answer: Answer) -> frozenset[Identity]:
+def identities(answer: Answer) -> frozenset[Identity]:
+    """Return the instances that `answer` lists, those that cannot be read too."""
     return frozenset(each.identity for each in answer.instances) | {
         (each.node, each.instance_id) for each in answer.malformed
     }

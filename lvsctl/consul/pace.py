@@ -6,9 +6,15 @@ Pure but for jitter. Source: Consul HTTP API, Blocking Queries.
 import random
 from typing import Final
 
+from lvsctl.errors import ConsulError, ConsulRefused
+
 WAIT: Final = 25  # seconds; times 17/16 of jitter stays below the 30 s at which Consul 1.22 cuts a request
 FIRST_BACK_OFF: Final = 0.25  # seconds
 LONGEST_BACK_OFF: Final = 2.5  # seconds; with 2 s to the next SYN of a lost connection, work resumes within 5 s
+LONGEST_LIMITED: Final = 30.0  # seconds, after a 429: whoever has too many requests gets fewer
+SHORTEST_POLL: Final = 0.02  # seconds; a changed answer this quick is Consul catching up
+IDLE_POLL: Final = 1.0  # seconds between answers without news that came at once, doubled for each further one
+LONGEST_IDLE: Final = 5.0
 SWEEP: Final = 300.0  # seconds between two answers that no index decides about
 
 
@@ -17,10 +23,26 @@ def next_index(sent: int, received: int) -> int:
     return received if received >= max(sent, 1) else 0
 
 
-def back_off(failures: int) -> float:
-    """Return seconds to wait after so many failures in a row: full jitter under a doubling bound."""
-    bound = min(LONGEST_BACK_OFF, FIRST_BACK_OFF * 2 ** min(failures, 10))
-    return random.uniform(FIRST_BACK_OFF / 2, bound)  # noqa: S311  # jitter, no secret
+def back_off(failures: int, error: ConsulError | None = None) -> float:
+    """Return seconds to wait after so many failures in a row: full jitter under a doubling bound.
+
+    After a 429 the bound grows further, and what Retry-After says is waited for, with jitter on top of it.
+    """
+    limited = isinstance(error, ConsulRefused) and error.status == 429
+    bound = min(LONGEST_LIMITED if limited else LONGEST_BACK_OFF, FIRST_BACK_OFF * 2 ** min(failures, 10))
+    asked_for = min(error.retry_after, LONGEST_LIMITED) if isinstance(error, ConsulRefused) else 0.0
+    return asked_for + random.uniform(FIRST_BACK_OFF / 2, bound)  # noqa: S311  # jitter, no secret
+
+
+def rest(*, news: bool, index: int, quiet: int) -> float:
+    """Return the least seconds from one request to the next.
+
+    `index` is that of the next one. `quiet` counts the answers in a row that came at once and said nothing new: Consul
+    holds such answers back, so whoever sends them is broken, and four requests in ten seconds are enough for it.
+    """
+    if news and index:
+        return SHORTEST_POLL
+    return min(LONGEST_IDLE, IDLE_POLL * 2.0 ** min(max(quiet - 1, 0), 10))
 
 
 def until_sweep() -> float:

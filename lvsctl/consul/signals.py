@@ -72,7 +72,7 @@ class Signals:
             except ConsulError as error:
                 index, listed, failures = 0, None, failures + 1
                 self._failed(listing, str(error))
-                await asyncio.sleep(back_off(failures))
+                await asyncio.sleep(back_off(failures, error))
                 continue
             failures = 0
             self._contacts[listing] = Contact(last=time.time())

@@ -1,16 +1,66 @@
-"""What an https address is reached with, and why a connection to Consul failed, in words."""
+"""What an https address is reached with, and why a connection to Consul failed, in words.
+
+Certificates are renewed while the daemon runs, so their files are read again when they change, as the token's is. A
+certificate and its key are two files, and whoever renews them replaces one after the other: what cannot be used now is
+said once, and what could be used last goes on.
+"""
 
 import os
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import aiohttp
+import structlog
 
 from lvsctl.config import ConsulConfig
+from lvsctl.consul.token import Version, version_of
 from lvsctl.errors import ConsulError
 
 TLS_VARIABLES: Final = ("CONSUL_CACERT", "CONSUL_CAPATH", "CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY")
+ALERTS: Final = ("alert_bad_certificate", "alert_certificate", "certificate_required", "alert_unknown_ca")
+"""How OpenSSL's names for a peer's refusal of our certificate go on, in lower case; which one is the peer's choice."""
+
+log = structlog.get_logger()
+
+
+class Tls:
+    """The TLS context of a configuration; `protocols` are offered by ALPN, the best first."""
+
+    def __init__(self, config: ConsulConfig, *protocols: str) -> None:
+        self._config = config
+        self._protocols = protocols
+        self._context: ssl.SSLContext | None = None
+        self._versions: Mapping[Path, Version | None] = {}
+
+    def context(self) -> ssl.SSLContext:
+        """Return the context of the files as they are; of those that could be used last where these cannot be.
+
+        Raises ConsulError where none could be used yet.
+        """
+        versions = _versions(self._config)
+        if self._context is None or versions != self._versions:
+            try:
+                self._context = tls_context(self._config, *self._protocols)
+            except ConsulError as error:
+                if self._context is None:
+                    raise
+                log.warning("certificate_unusable", why=str(error), kept="the certificates read before")
+            self._versions = versions
+        return self._context
+
+
+def _versions(config: ConsulConfig) -> Mapping[Path, Version | None]:
+    """Return the version of every file that the context is made of; None for one that is not there."""
+    found: dict[Path, Version | None] = {}
+    for path in (config.ca_file, config.ca_directory, config.certificate_file, config.key_file):
+        if path is not None:
+            try:
+                found[path] = version_of(path.stat())
+            except OSError:
+                found[path] = None
+    return found
 
 
 def tls_context(config: ConsulConfig, *protocols: str) -> ssl.SSLContext:
@@ -51,9 +101,28 @@ def reason(error: Exception) -> str:
         return reason(error.os_error)
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error}"
+    if refusal := _refusal(error):
+        return refusal
     if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
         if error.errno and error.errno > 0:
             return os.strerror(error.errno).lower()
         if error.strerror:
             return error.strerror.lower()
     return str(error) or type(error).__name__
+
+
+def _refusal(error: Exception) -> str:
+    """Return that the peer does not take our certificate; empty when it is something else.
+
+    In TLS 1.3 the client hears of it after the handshake, with the first answer, and aiohttp makes an OSError of it
+    whose number is not the kernel's.
+    """
+    words = str(error)
+    if "[SSL" not in words.upper():
+        return ""
+    if any(alert in words.lower() for alert in ALERTS):
+        return (
+            "it does not accept our client certificate, or wants one and there is none; "
+            f"see consul.certificate_file and key_file: {words}"
+        )
+    return words

@@ -42,7 +42,7 @@ class Token:
     def _read(self, path: Path) -> None:
         """Take the token out of its file, if it is another one than the last time."""
         try:
-            if _version(path.stat()) == self._version:
+            if version_of(path.stat()) == self._version:
                 return
             content, status = _content(path)
         except OSError as error:
@@ -54,7 +54,7 @@ class Token:
         value = content.decode("ascii").strip()
         if not re.fullmatch(TOKEN_PATTERN, value):
             raise ConsulError(f"{self._name} {path} does not hold exactly one token")
-        self._value, self._version = value, _version(status)
+        self._value, self._version = value, version_of(status)
         if status.st_mode & stat.S_IROTH:
             log.warning(
                 "token_readable", file=str(path), why="every user of this machine may read it", remedy="chmod o-r"
@@ -79,5 +79,6 @@ def _content(path: Path) -> tuple[bytes, os.stat_result]:
         return file.read(MAX_FILE + 1), status
 
 
-def _version(status: os.stat_result) -> Version:
+def version_of(status: os.stat_result) -> Version:
+    """Return what differs when a file was changed or replaced."""
     return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size

@@ -7,7 +7,8 @@ is asked for. The rules that are applied to an answer, in this order (Consul HTT
    with our index back although it has news; it also says at once that Consul is back;
 2. no usable index: ask the next time without blocking, and not at once;
 3. the index went back (a restored or rebuilt Consul): start over from 0;
-4. the same content: no news, nobody is woken; and when Consul answered at once, do not ask again at once;
+4. the same content: no news, nobody is woken; and when Consul answered at once, do not ask again at once, and later
+   each time it does it again;
 5. so few instances that it may be a lie: ask once more, of a leader that makes sure it still is one (`doubt`);
 6. every few minutes ask without an index, whatever it says (`pace.SWEEP`).
 A failure is never emptiness: a query without a good answer is absent from `answers`.
@@ -29,14 +30,12 @@ from lvsctl.consul.changes import Changes
 from lvsctl.consul.choice import Choice, Way, choose
 from lvsctl.consul.client import Capacity, Client
 from lvsctl.consul.contact import Contact
-from lvsctl.consul.doubt import Belief, Doubt, believe, recalled
-from lvsctl.consul.pace import WAIT, back_off, next_index, until_sweep
+from lvsctl.consul.doubt import Belief, Doubt, believe, identities, recalled
+from lvsctl.consul.pace import IDLE_POLL, WAIT, back_off, next_index, rest, until_sweep
 from lvsctl.consul.signals import Signals
 from lvsctl.core.instance import Answer, Answers, Query
 from lvsctl.errors import ConsulError, ConsulRefused
 
-SHORTEST_POLL: Final = 0.02  # seconds; a changed answer this quick is Consul catching up
-IDLE_POLL: Final = 1.0  # seconds between answers without news that came at once
 CHOOSE_AGAIN: Final = 300.0  # seconds; an agent's limits may change while it runs
 LONGEST_QUESTION: Final = 2.0  # seconds that the agent may take to tell its limits
 
@@ -223,10 +222,12 @@ class Watches:
 
     def _is_on(self, query: Query, nodes: frozenset[str]) -> bool:
         belief = self._beliefs.get(query)
-        return bool(nodes) and belief is not None and any(node in nodes for node, _ in belief.known)
+        if not nodes or belief is None:
+            return False
+        return any(node in nodes for node, _ in belief.known | identities(belief.answer))
 
     async def _watch(self, query: Query) -> None:
-        index, failures, refused = 0, 0, False
+        index, failures, quiet, refused = 0, 0, 0, False
         sweep = time.monotonic() + until_sweep()
         while True:
             if query.datacenter in self._signals:
@@ -245,14 +246,15 @@ class Watches:
                 index, failures = 0, failures + 1
                 refused = refused or (isinstance(error, ConsulRefused) and error.status == 403)
                 self._failed(query, str(error))
-                await asyncio.sleep(back_off(failures))
+                await asyncio.sleep(back_off(failures, error))
                 continue
             failures, refused = 0, False
             news = self._believed(query, belief)
             index = next_index(index, belief.answer.index)
-            rest = (SHORTEST_POLL if news and index else IDLE_POLL) - (time.monotonic() - asked)
+            took = time.monotonic() - asked
+            quiet = quiet + 1 if not news and took < IDLE_POLL else 0
             if query.datacenter not in self._signals:
-                await asyncio.sleep(max(0.0, rest))
+                await asyncio.sleep(max(0.0, rest(news=news, index=index, quiet=quiet) - took))
 
     async def _until_stirred(self, query: Query) -> None:
         """Wait until a signal says that something may have changed, or until it is time to ask in any case."""

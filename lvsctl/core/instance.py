@@ -97,6 +97,7 @@ class Answer:
     filtered: bool = False  # Consul left out what the token may not read; says so from 1.11 on
     leader: bool = True  # the server that answered knows a leader, or does not say
     last_contact: float = 0.0  # seconds since it heard its leader; 0 where it does not say
+    streamed: bool = False  # from the agent's own copy, which says neither whether it is filtered nor of a leader
     doubt: str = ""  # why it may list too few instances, in words; empty when it is believed
     snapshot: float | None = None  # Unix seconds when Consul said it, from the snapshot on disk; None: since the start
 

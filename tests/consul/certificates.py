@@ -3,9 +3,24 @@
 import ssl
 import subprocess
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import attrs
+
+LONG_AGO: Final = ("-startdate", "20200101000000Z", "-enddate", "20200102000000Z")
+AUTHORITY: Final = """\
+[ca]
+default_ca = authority
+[authority]
+database = issued
+serial = ca.srl
+new_certs_dir = .
+default_md = sha256
+policy = names
+[names]
+commonName = supplied
+"""
+"""What openssl needs to sign for a time of our choice; `openssl x509` can only from now on."""
 
 
 @attrs.frozen(kw_only=True)
@@ -18,6 +33,9 @@ class Certificates:
     client: Path
     client_key: Path
     encrypted_key: Path  # the client's
+    renewed: Path  # the client's next certificate, with a key of its own
+    renewed_key: Path
+    expired: Path  # the client's, of long ago
 
     @classmethod
     def make(cls, directory: Path) -> Self:
@@ -32,6 +50,7 @@ class Certificates:
             "server": "subjectAltName=IP:127.0.0.1",
             "named": "subjectAltName=DNS:server.dc1.consul",
             "client": "extendedKeyUsage=clientAuth",
+            "renewed": "extendedKeyUsage=clientAuth",
         }
         for name, extension in extensions.items():
             openssl("req", *new_key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
@@ -40,6 +59,12 @@ class Certificates:
                 "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
                 "-out", f"{name}.pem", "-days", "2", "-extfile", "extension",
             )  # fmt: skip
+        (directory / "issued").touch()
+        (directory / "ca.cnf").write_text(AUTHORITY)
+        openssl(
+            "ca", "-batch", "-notext", "-config", "ca.cnf", "-cert", "ca.pem", "-keyfile", "ca.key",
+            "-in", "client.csr", "-out", "expired.pem", *LONG_AGO,
+        )  # fmt: skip
         openssl("ec", "-in", "client.key", "-out", "encrypted.key", "-aes128", "-passout", "pass:secret")
         return cls(
             ca=directory / "ca.pem",
@@ -48,6 +73,9 @@ class Certificates:
             client=directory / "client.pem",
             client_key=directory / "client.key",
             encrypted_key=directory / "encrypted.key",
+            renewed=directory / "renewed.pem",
+            renewed_key=directory / "renewed.key",
+            expired=directory / "expired.pem",
         )
 
     @property

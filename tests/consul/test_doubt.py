@@ -40,13 +40,15 @@ readings = st.lists(st.tuples(answers, st.sampled_from((0.0, 1.0, HOLD)), st.boo
 def test_whatever_comes_the_content_is_consuls_and_a_doubt_has_words(
     readings: list[tuple[Answer, float, bool, bool]],
 ) -> None:
-    belief, now = None, NOW
+    belief, known, now = None, None, NOW
     for read, pause, refused, consistent in readings:
         now += pause
         belief = believe(belief, read, now, refused=refused, consistent=consistent)
         assert attrs.evolve(belief.answer, doubt="") == read
         assert bool(belief.answer.doubt) == (belief.doubt is not None)
-        assert {each.identity for each in read.instances} <= belief.known
+        listed = {each.identity for each in read.instances}
+        assert belief.known == (known if belief.doubt and known is not None else listed)
+        known = belief.known
 
 
 @given(readings=readings, numbers=numbers)
@@ -74,6 +76,39 @@ def test_the_loss_of_half_is_believed_at_once_and_of_more_when_a_leader_confirms
         assert believe(belief, read, NOW, consistent=True).doubt is None
     else:
         assert belief.doubt is None
+
+
+@pytest.mark.parametrize("before", [0, 10])
+def test_that_instances_went_is_not_believed_without_an_index_even_when_it_is_repeated(before: int) -> None:
+    known = range(1, 11)
+    belief = believe(believed(*known, index=before), answer(1, index=0), NOW)
+    assert belief.answer.doubt == "instances went, and Consul's answer has no usable index"
+    belief = believe(belief, answer(1, index=0), NOW + 1, consistent=True)
+    assert belief.doubt is Doubt.CONTRADICTED
+    assert believe(belief, answer(*known, index=0), NOW + 2).doubt is None
+    assert believe(belief, answer(1, index=0), NOW + HOLD, consistent=True).doubt is None
+
+
+def test_a_loss_in_a_streamed_answer_which_does_not_say_what_was_left_out_is_asked_for_again() -> None:
+    first, streamed = believed(1, 2, 3, 4), answer(1, 2, 3, index=11, streamed=True)
+    belief = believe(first, streamed, NOW)
+    assert belief.doubt is Doubt.UNCONFIRMED
+    assert believe(belief, attrs.evolve(streamed, streamed=False), NOW, consistent=True).doubt is None
+    left_out = believe(belief, attrs.evolve(streamed, streamed=False, filtered=True), NOW, consistent=True)
+    assert left_out.doubt is Doubt.FILTERED
+    again = believe(left_out, streamed, NOW + HOLD)
+    assert again.doubt is Doubt.UNCONFIRMED
+    assert believe(again, attrs.evolve(streamed, streamed=False, filtered=True), NOW, consistent=True).doubt is (
+        Doubt.FILTERED
+    )
+    assert believe(first, answer(1, 2, 3, 4, 5, index=11, streamed=True), NOW).doubt is None
+
+
+def test_what_only_a_doubted_answer_had_is_no_loss() -> None:
+    belief = believe(believed(1, 2, 3, index=10), answer(9, index=5), NOW)
+    assert belief.doubt is Doubt.CONTRADICTED
+    assert believe(belief, answer(1, 2, 3, index=11), NOW + 1).doubt is None
+    assert believe(belief, answer(1, 2, index=11), NOW + 1).doubt is Doubt.CONTRADICTED
 
 
 def test_a_failing_instance_is_not_gone() -> None:

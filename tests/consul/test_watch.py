@@ -284,6 +284,43 @@ async def test_what_consul_says_of_its_leader_and_of_permissions_is_heard() -> N
         assert (found.leader, found.last_contact, found.filtered) == (True, 0.0, False)
 
 
+STREAMED = {  # by Consul 1.20.6, of a blocking query; one that does not block has "blocking-query" and "true"
+    "X-Consul-Default-Acl-Policy": "deny",
+    "X-Consul-Effective-Consistency": "leader",
+    "X-Consul-KnownLeader": "false",
+    "X-Consul-LastContact": "0",
+    "X-Consul-Query-Backend": "streaming",
+}
+
+
+async def test_a_streamed_answer_says_nothing_of_a_leader() -> None:
+    async def said(_request: web.Request) -> web.StreamResponse:
+        return web.json_response([], headers=STREAMED | {"X-Consul-Index": "28"})
+
+    async with consul(said) as server, Client(ConsulConfig(address=server.address)) as client:
+        found = await client.instances(RECO)
+        assert (found.streamed, found.leader, found.index) == (True, True, 28)
+        server.answering = always()
+        assert not (await client.instances(RECO)).streamed
+
+
+async def test_one_that_goes_from_a_streamed_answer_is_believed_when_a_server_confirms_it() -> None:
+    blocking = Blocking((instance(1), instance(2), instance(3)))
+
+    async def streaming(request: web.Request) -> web.StreamResponse:
+        response = await blocking(request)
+        response.headers.update(STREAMED if "index" in request.query else {"X-Consul-KnownLeader": "true"})
+        return response
+
+    async with consul(streaming) as server, watching(server, RECO) as all_of_it:
+        await server.came(2)
+        await blocking.change(instance(1), instance(2))
+        await all_of_it.woken.until(lambda: names(all_of_it.watches.answers[RECO]) == ["reco-1", "reco-2"])
+        assert all_of_it.watches.answers[RECO].doubt == ""
+        await server.came(4)
+        assert ["consistent" in request.query for request in server.requests] == [False, False, True, False]
+
+
 async def test_asking_once_tells_what_is_in_doubt() -> None:
     async def filtered(_request: web.Request) -> web.StreamResponse:
         return web.json_response([], headers={"X-Consul-Results-Filtered-By-ACLs": "true"})

@@ -165,7 +165,7 @@ class Director:
             self.forget()
             self.ipvsadm("-C")
         self.port += 1
-        self._mark = self._log_size()
+        self.forget_log()
 
     def _process(self) -> Process:
         assert self.process is not None, "the daemon was not started"
@@ -182,6 +182,10 @@ class Director:
 
     def _log_size(self) -> int:
         return self.process.log.stat().st_size if self.process else 0
+
+    def forget_log(self) -> None:
+        """Have what the daemon wrote so far belong to an earlier test."""
+        self._mark = self._log_size()
 
     def events(self, *names: str) -> list[Event]:
         """Return the log's events called one of `names`, or all; AssertionError for a line that is no event."""

@@ -146,6 +146,12 @@ class ConsulAgent:
         """End it in order (SIGTERM)."""
         self._running().stop()
 
+    def leave(self, within: float) -> None:
+        """End it in order, however long it takes: a client agent first tells the others (SIGTERM)."""
+        process = self._running()
+        process.signal(signal.SIGTERM)
+        process.wait(within)
+
     def kill(self) -> None:
         """End it at once (SIGKILL)."""
         self._running().kill()
@@ -173,6 +179,11 @@ class ConsulAgent:
             self.put("/v1/agent/reload")
         else:
             self._running().signal(signal.SIGHUP)
+
+    @property
+    def running(self) -> bool:
+        """Tell whether it runs."""
+        return self.process is not None and self.process.running
 
     def _running(self) -> Process:
         assert self.process is not None, f"the Consul agent on {self.host.name} was not started"
