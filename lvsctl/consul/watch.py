@@ -62,6 +62,9 @@ class Watches:
         self._changed = asyncio.Event()
         self._wanted: frozenset[Query] = frozenset()
         self._retired: list[Client] = []
+        self._news: set[Query] = set()
+        self._unanswered: set[Query] = set()  # of those wanted, by Consul itself
+        self._unheard: set[Query] = set()  # of those, the ones that have not failed either
 
     @property
     def answers(self) -> Answers:
@@ -94,19 +97,23 @@ class Watches:
     @property
     def complete(self) -> bool:
         """Tell whether every query was answered at least once."""
-        return all(self._is_answered(query) for query in self._wanted)
+        return not self._unanswered
 
     @property
     def tried(self) -> bool:
         """Tell whether every query was answered or has failed at least once."""
-        contacts = self.contacts
-        unanswered = {query for query in self._wanted if not self._is_answered(query)}
-        return all(contacts.get(query, Contact()).failing_since is not None for query in unanswered)
+        failing = {name for name, signals in self._signals.items() if signals.contact.failing_since is not None}
+        return all(query.datacenter in failing for query in self._unheard)
 
     @property
     def recalls(self) -> bool:
         """Tell whether a snapshot stands in for any answer."""
         return any(belief.answer.snapshot is not None for belief in self._beliefs.values())
+
+    def take_news(self) -> frozenset[Query]:
+        """Return the queries whose answers have become others since this was asked last."""
+        news, self._news = frozenset(self._news), set()
+        return news
 
     def _is_answered(self, query: Query) -> bool:
         belief = self._beliefs.get(query)
@@ -119,6 +126,9 @@ class Watches:
     def watch(self, queries: Iterable[Query]) -> None:
         """Watch exactly `queries`; the answers of those that stay are kept."""
         self._wanted = frozenset(queries)
+        self._unanswered = {query for query in self._wanted if not self._is_answered(query)}
+        failing = {query for query, contact in self._contacts.items() if contact.failing_since is not None}
+        self._unheard = self._unanswered - failing
         self._changed.set()
 
     def use(self, client: Client, replaced: Client) -> None:
@@ -276,8 +286,11 @@ class Watches:
         if before is not None and not news:  # the same object stays: what was made of it is known to hold
             answer = before.answer
         self._beliefs[query] = attrs.evolve(belief, answer=answer)
+        self._unanswered.discard(query)
+        self._unheard.discard(query)
         _log_doubt(query, before, belief)
         if news:
+            self._news.add(query)
             log.debug("consul_answered", consul_service=query.service, instances=len(answer.instances))
             self._wake()
         return news
@@ -292,6 +305,7 @@ class Watches:
                 kept=_kept(self._beliefs.get(query)),
             )
         self._contacts[query] = contact.failed(error)
+        self._unheard.discard(query)
         if contact.failing_since is None and self.recalls and not self._is_answered(query):
             self._wake()  # who waits for the first answers need not wait for this one
 
