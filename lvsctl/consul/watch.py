@@ -23,6 +23,7 @@ from typing import Final
 import attrs
 import structlog
 
+from lvsctl.consul.burst import WINDOW, Burst
 from lvsctl.consul.changes import Changes
 from lvsctl.consul.choice import Choice, Way, choose
 from lvsctl.consul.client import Capacity, Client
@@ -62,6 +63,7 @@ class Watches:
         self._changed = asyncio.Event()
         self._wanted: frozenset[Query] = frozenset()
         self._retired: list[Client] = []
+        self._bursts = {"consul_failed": Burst(), "consul_back": Burst()}
         self._news: set[Query] = set()
         self._unanswered: set[Query] = set()  # of those wanted, by Consul itself
         self._unheard: set[Query] = set()  # of those, the ones that have not failed either
@@ -275,7 +277,7 @@ class Watches:
         """Keep `belief`; return whether it says anything new."""
         before = self._beliefs.get(query)
         failing_since = self._contacts[query].failing_since
-        if failing_since is not None:
+        if failing_since is not None and self._is_told("consul_back", ""):
             log.info("consul_back", consul_service=query.service, after=f"{time.time() - failing_since:.1f}s")
         self._contacts[query] = Contact(last=time.time())
         if not self._sure:  # whoever could not say what it can may now
@@ -295,9 +297,27 @@ class Watches:
             self._wake()
         return news
 
+    def _is_told(self, event: str, text: str) -> bool:
+        """Tell whether `event` is to be logged of this query; where it is not, it is summed up with others' later."""
+        burst = self._bursts[event]
+        if not burst.is_open:
+            asyncio.get_running_loop().call_later(WINDOW, self._sum_up, event)
+        return burst.take(text)
+
+    def _sum_up(self, event: str) -> None:
+        """Log how many more there were of `event`, until there are no more."""
+        rest = self._bursts[event].sum_up()
+        if rest is None:
+            return
+        if event == "consul_failed":
+            log.warning("consul_failed", queries=rest.queries, error=rest.text, kept="of each what it had")
+        else:
+            log.info("consul_back", queries=rest.queries)
+        asyncio.get_running_loop().call_later(WINDOW, self._sum_up, event)
+
     def _failed(self, query: Query, error: str) -> None:
         contact = self._contacts[query]
-        if contact.failing_since is None or contact.error != error:
+        if (contact.failing_since is None or contact.error != error) and self._is_told("consul_failed", error):
             log.warning(
                 "consul_failed",
                 consul_service=query.service,
