@@ -9,6 +9,7 @@ import structlog
 
 from lvsctl.apply import Done, target_of
 from lvsctl.core.admission import Rejected
+from lvsctl.core.decision import VirtualServerDecision
 from lvsctl.core.difference import Line, Sign, address_lines, ipvsadm_delete, line_of
 from lvsctl.core.ownership import Owner
 from lvsctl.core.restoration import OLD
@@ -22,6 +23,7 @@ from netlink.requests import (
     SetRealServer,
     SetVirtualServer,
 )
+from netlink.types import VirtualServerKey
 
 EVENTS: dict[type[Request], str] = {
     AddVirtualServer: "virtual_server_added",
@@ -32,6 +34,12 @@ EVENTS: dict[type[Request], str] = {
     DeleteRealServer: "real_server_deleted",
 }
 
+Trouble = dict[tuple[str, str], str]
+"""What is wrong, by event name and object."""
+
+Troubles = dict[VirtualServerKey | None, Trouble]
+"""The troubles of each virtual server that has any, and of what is no virtual server's."""
+
 log = structlog.get_logger()
 
 
@@ -39,7 +47,7 @@ class Announcer:
     """Remembers what was announced, so that only changes are."""
 
     def __init__(self) -> None:
-        self._troubles: dict[tuple[str, str], str] = {}
+        self._troubles: Troubles = {}
         self._plan: tuple[Line, ...] = ()
 
     def cycle(self, cycle: Cycle, *, planned: bool = False) -> None:
@@ -59,13 +67,17 @@ class Announcer:
             log.info("virtual_address_added", address=str(address))
         for address in cycle.removed_addresses:
             log.info("virtual_address_removed", address=str(address))
-        self._announce_troubles(_troubles(cycle))
+        troubles, only = _troubles(cycle), cycle.only
+        if only is not None:
+            troubles |= {key: each for key, each in self._troubles.items() if key is not None and key not in only}
+        self._announce_troubles(troubles)
 
-    def _announce_troubles(self, troubles: dict[tuple[str, str], str]) -> None:
-        for (event, name), text in troubles.items():
-            if self._troubles.get((event, name)) != text:
+    def _announce_troubles(self, troubles: "Troubles") -> None:
+        before, now = _flat(self._troubles), _flat(troubles)
+        for (event, name), text in now.items():
+            if before.get((event, name)) != text:
                 log.warning(event, name=name, why=text)
-        for event, name in self._troubles.keys() - troubles.keys():
+        for event, name in before.keys() - now.keys():
             log.info("trouble_over", name=name, trouble=event)
         self._troubles = troubles
 
@@ -106,29 +118,34 @@ def _fields(line: Line) -> dict[str, str]:
     return fields | {"what": line.what, "cause": line.cause.kind.value, "why": line.cause.text}
 
 
-def _troubles(cycle: Cycle) -> dict[tuple[str, str], str]:
-    """Return what is wrong now, by event name and object."""
-    troubles = {}
-    for each in cycle.look.decision.virtual_servers.values():
-        if each.held:
-            kept = (
-                "1 real server that serves is"
-                if len(each.held) == 1
-                else f"{len(each.held)} real servers that serve are"
-            )
-            doubt = each.wanted.doubt if each.wanted else ""
-            why = f"Consul's answer is in doubt: {doubt}" if doubt else "no instance in Consul may serve"
-            troubles["hold", each.name] = f"{why}; {kept} kept"
-        if each.owner is Owner.FOREIGN:
-            remedy = f"delete it ({ipvsadm_delete(each)}) or take {each.name!r} out of the configuration"
-            troubles["foreign_in_the_way", each.name] = f"{each.key} exists, is not ours, is not as wanted; {remedy}"
-        for member in each.wanted.members if each.wanted else ():
-            if isinstance(member.verdict, Rejected):
-                source = member.source
-                label = f"{each.name}: {source.instance_id} on {source.node}"
-                troubles["instance_rejected", label] = member.verdict.text
-    if cycle.ledger_error:
-        troubles["ledger_failed", "ledger"] = cycle.ledger_error
-    if cycle.address_error:
-        troubles["virtual_addresses_failed", "vip"] = cycle.address_error
+def _flat(troubles: Troubles) -> Trouble:
+    return {name: text for each in troubles.values() for name, text in each.items()}
+
+
+def _troubles(cycle: Cycle) -> Troubles:
+    """Return what is wrong now with what `cycle` was about."""
+    found = {key: _troubles_of(each) for key, each in cycle.look.decision.virtual_servers.items()}
+    troubles: Troubles = {key: trouble for key, trouble in found.items() if trouble}
+    others = {("ledger_failed", "ledger"): cycle.ledger_error, ("virtual_addresses_failed", "vip"): cycle.address_error}
+    troubles[None] = {name: text for name, text in others.items() if text}
+    return troubles
+
+
+def _troubles_of(each: VirtualServerDecision) -> Trouble:
+    troubles: Trouble = {}
+    if each.held:
+        kept = (
+            "1 real server that serves is" if len(each.held) == 1 else f"{len(each.held)} real servers that serve are"
+        )
+        doubt = each.wanted.doubt if each.wanted else ""
+        why = f"Consul's answer is in doubt: {doubt}" if doubt else "no instance in Consul may serve"
+        troubles["hold", each.name] = f"{why}; {kept} kept"
+    if each.owner is Owner.FOREIGN:
+        remedy = f"delete it ({ipvsadm_delete(each)}) or take {each.name!r} out of the configuration"
+        troubles["foreign_in_the_way", each.name] = f"{each.key} exists, is not ours, is not as wanted; {remedy}"
+    for member in each.wanted.members if each.wanted else ():
+        if isinstance(member.verdict, Rejected):
+            source = member.source
+            label = f"{each.name}: {source.instance_id} on {source.node}"
+            troubles["instance_rejected", label] = member.verdict.text
     return troubles

@@ -11,6 +11,7 @@ import resource
 import signal
 import socket
 import time
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Final
 
@@ -18,12 +19,15 @@ import attrs
 import structlog
 
 from lvsctl import __version__, control, systemd
+from lvsctl.agenda import Agenda, Keys
 from lvsctl.announce import Announcer
 from lvsctl.config import Config
 from lvsctl.configfile import load
 from lvsctl.consul.client import Client
 from lvsctl.consul.watch import Watches
 from lvsctl.core.desired import queries_of
+from lvsctl.core.instance import Query
+from lvsctl.core.part import concerned
 from lvsctl.core.restoration import snapshot_age, stands_alone
 from lvsctl.core.status import ConsulStatus, KernelStatus, Status, virtual_servers
 from lvsctl.errors import ConfigError, StateError
@@ -36,7 +40,6 @@ WITH_SNAPSHOT: Final = 3.0  # the same where a snapshot can restore what is empt
 KEEP: Final = 1.0  # seconds between snapshots at least
 RENEW: Final = 300.0  # seconds after which a snapshot without news is written again: its age is what it is trusted by
 LONGEST_PAUSE: Final = 30.0  # seconds between cycles that fail
-VERIFY: Final = 1.0  # seconds after a write until the table is looked at again
 MOST_FILES: Final = 65_536  # open at one time, more than any configuration takes
 STALLED: Final = 60.0  # seconds in one cycle after which the watchdog is no longer fed
 
@@ -65,6 +68,8 @@ class Daemon:
         self._cycle_error = ""
         self._trouble = ""  # with the ledger or the virtual addresses, in the last cycle
         self._cycle_began: float | None = None
+        self._agenda = Agenda()
+        self._concerned_by = config, concerned(config)
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT."""
@@ -163,23 +168,28 @@ class Daemon:
         self._wake.set()
 
     async def _reconcile(self) -> None:
-        """Reconcile on every news and at every audit, until a signal ends it."""
+        """Reconcile on every news, of what they concern, and everything at every audit, until a signal ends it."""
         await self._first_answers()
         failures, ready = 0, False
         while not self._stopping:
             self._wake.clear()
+            keys = self._agenda.due(self._concerned(self._watches.take_news()), time.monotonic())
             try:
-                pause = self._pause_after(await self._one_cycle())
+                if keys is None or keys:
+                    await self._one_cycle(keys)
+                pause = self._agenda.pause(time.monotonic())
                 self._cycle_error, failures = "", 0
                 if not ready:  # the table is as wanted, or seen and left as it is because Consul does not answer
                     ready = True
                     systemd.notify("READY=1")
             except (NetlinkError, StateError) as error:
                 failures += 1
+                self._agenda.everything()
                 pause = min(LONGEST_PAUSE, 0.5 * 2 ** min(failures, 10))
                 self._in_sync_since, self._cycle_error = None, str(error)
                 log.warning("cycle_failed", error=str(error), retry_in=f"{pause:g}s")
-            systemd.notify(f"STATUS={self._state_words()}")
+            if keys is None:
+                systemd.notify(f"STATUS={self._state_words()}")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
@@ -218,16 +228,17 @@ class Daemon:
             address, queries = self._config.consul.address, queries_of(self._config)
             await asyncio.to_thread(self._snapshot.keep, address, queries, self._watches.believed, renew=renew)
 
-    async def _one_cycle(self) -> Cycle:
+    async def _one_cycle(self, only: Keys | None) -> None:
         answers = self._watches.answers
+        config = self._config
         write = bool(answers) and not self._dry_run  # without a single answer the table stays as it is
         async with self._kernel:
             self._cycle_began = time.monotonic()
             try:
                 if write:
-                    cycle = await asyncio.to_thread(self._reconciler.cycle, self._config, answers)
+                    cycle = await asyncio.to_thread(self._reconciler.cycle, config, answers, only)
                 else:
-                    cycle = Cycle(look=await asyncio.to_thread(self._reconciler.look, self._config, answers))
+                    cycle = Cycle(look=await asyncio.to_thread(self._reconciler.look, config, answers))
             finally:
                 self._cycle_began = None
         self._announcer.cycle(cycle, planned=self._dry_run)
@@ -237,17 +248,21 @@ class Daemon:
             self._in_sync_since = None
         elif cycle.done or self._in_sync_since is None:
             self._in_sync_since = time.time()
-        return cycle
+        self._agenda.note(
+            cycle,
+            now=time.monotonic(),
+            clock=time.time(),
+            audit_interval=config.daemon.audit_interval,
+            dry_run=self._dry_run,
+        )
+        if config is not self._config:
+            self._agenda.everything()  # it was reloaded meanwhile
 
-    def _pause_after(self, cycle: Cycle) -> float:
-        """Return seconds until the next look, if nothing wakes us before."""
-        times = [refusal.retry_at for refusal in cycle.refusals.values()]
-        if cycle.done:
-            times.append(time.time() + VERIFY)
-        if cycle.look.decision.look_again is not None and not self._dry_run:
-            times.append(cycle.look.decision.look_again)
-        soonest = min(times, default=float("inf")) - time.time()
-        return max(0.05, min(self._config.daemon.audit_interval, soonest))
+    def _concerned(self, queries: AbstractSet[Query]) -> Keys:
+        """Return the virtual servers that something else may be wanted of since the answers to `queries` are others."""
+        if self._concerned_by[0] is not self._config:
+            self._concerned_by = self._config, concerned(self._config)
+        return frozenset().union(*(self._concerned_by[1].get(query, frozenset()) for query in queries))
 
     def _reload(self) -> None:
         """Read the configuration file again; a bad one changes nothing."""
@@ -259,6 +274,7 @@ class Daemon:
         else:
             self._use(config)
         systemd.notify("READY=1", f"STATUS={self._state_words()}")
+        self._agenda.everything()
         self._wake.set()
 
     def _refuse(self, error: ConfigError) -> None:

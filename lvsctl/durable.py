@@ -1,9 +1,10 @@
-"""Files that are replaced as a whole: a crash at any instruction leaves the old one or the new one.
+"""Files that are replaced as a whole: a crash at any instruction leaves the old one or the new one. And appending.
 
 What a new one needs on disk before anybody relies on it (fsync of the file, and of the directory that names it) is
 here and nowhere else.
 """
 
+import errno
 import os
 from pathlib import Path
 
@@ -23,6 +24,18 @@ def replace(path: Path, content: bytes, *, durable: bool, mode: int = 0o644) -> 
     draft.replace(path)
     if durable:
         _sync_directory(path.parent)
+
+
+def append(path: Path, content: bytes, *, durable: bool) -> None:
+    """Write `content` behind what is in the file `path`; `durable` returns only when it would survive a power cut.
+
+    A crash may leave the first part of it. Raises OSError, FileNotFoundError where there is no such file.
+    """
+    with open(path, "ab", buffering=0, opener=lambda name, _: os.open(name, os.O_WRONLY | os.O_APPEND)) as file:
+        if file.write(content) != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if durable:
+            os.fsync(file.fileno())
 
 
 def why(error: OSError) -> str:

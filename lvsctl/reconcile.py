@@ -1,7 +1,8 @@
 """One cycle: read the live table, ask the core, write the ledger, apply.
 
 Level-triggered: nothing is decided from the event that woke the loop. Blocking; the daemon runs it in a thread and
-never two at once. `look` never writes anything; `cycle` is the only writer of the kernel in the whole program.
+never two at once. `look` never writes anything; `cycle` is the only writer of the kernel in the whole program. A cycle
+may be about some virtual servers only (`core.part`): with thousands of them, one that changes should not wait for all.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,6 +13,7 @@ import attrs
 
 from lvsctl.apply import Done, Refusals, Target, apply, refusals_after, target_of
 from lvsctl.config import Config
+from lvsctl.core import part
 from lvsctl.core.addresses import AddressMoves, address_moves
 from lvsctl.core.decision import Decision, Step, decide
 from lvsctl.core.instance import Answers
@@ -81,6 +83,7 @@ class Cycle:
     removed_addresses: tuple[Address, ...] = ()
     address_error: str = ""  # why the virtual addresses are not as wanted; empty when they are
     ledger_error: str = ""  # why the ledger on disk is not the one in memory; empty when it is
+    only: frozenset[VirtualServerKey] | None = None  # those it was about; None: everything
 
     @property
     def undone(self) -> bool:
@@ -108,7 +111,9 @@ class Reconciler:
         self._clock = clock
         self._ledger: Ledger | None = None
         self._decision: Decision | None = None  # the last one
+        self._decided_by: Config | None = None  # its configuration
         self._unsaved = False  # the ledger on disk is older than the one in memory
+        self._address_error = ""  # of the last cycle about everything
         self.refusals: Refusals = {}
 
     def look(self, config: Config, answers: Answers, *, ledger: Ledger | None = None) -> Look:
@@ -127,37 +132,82 @@ class Reconciler:
             now=self._clock(),
             before=self._decision,
         )
-        self._decision = decision
+        self._decision, self._decided_by = decision, config
         moves = None
         if config.vip is not None:
             name = config.vip.interface
             moves = address_moves(decision, name, self._addresses.interface_addresses(name), self._absent(observed))
         return Look(observed=observed, local=local, decision=decision, moves=moves)
 
-    def cycle(self, config: Config, answers: Answers) -> Cycle:
+    def look_at(self, config: Config, answers: Answers, only: frozenset[VirtualServerKey]) -> Look | None:
+        """Return what would be done now about the virtual servers at `only`; None where it takes a look at everything.
+
+        Reads nothing but them: everything else is as the last look at everything found it.
+        """
+        whole = self._decision
+        if whole is None or self._decided_by is not config or self._ledger is None:
+            return None
+        ledger = part.only(self._ledger, only)
+        observed = self._observe(ledger, only)
+        decision = decide(
+            part.config_of(config, only),
+            answers,
+            observed,
+            ledger,
+            own_addresses=frozenset(),  # they are in the limits
+            templates_expire=whole.templates_expire,
+            now=self._clock(),
+            before=part.decision_of(whole, only),
+            limits=whole.limits,
+        )
+        if not part.stands_for_itself(decision, whole):
+            return None
+        self._decision = part.decision_joined(whole, decision, only)
+        return Look(observed=observed, local=frozenset(), decision=decision)
+
+    def cycle(self, config: Config, answers: Answers, only: frozenset[VirtualServerKey] | None = None) -> Cycle:
         """Make the kernel what `look` says it should be, and return what was done.
 
+        With `only` the cycle is about those virtual servers, where it can be; see `Cycle.only` of what is returned.
         Needs the lock (`store.locked`). Raises NetlinkError or StateError when nothing more can be done now; what was
         done until then is found again by the next cycle. A ledger that cannot be written stops what would be new in it
         and nothing else: a full disk must not keep a failing instance in the table.
         """
         before = self._own_ledger()
-        look = self.look(config, answers, ledger=before)
+        look = None if only is None else self.look_at(config, answers, only)
+        if look is None or only is None:
+            look, only = self.look(config, answers, ledger=before), None
+        else:
+            before = part.only(before, only)
         waiting = self._waiting()
         ledger = ledger_ahead(look.decision, before, look.observed)
         unsent = [step for step in look.decision.steps if target_of(step) in waiting]
         ledger = _without(ledger, _to_create(unsent) - before.keys())
         new = ledger.keys() - before.keys()
-        error = self._keep(ledger, durable=ledger.keys() != before.keys())
+        error = self._keep(ledger, only, durable=ledger.keys() != before.keys())
         if error and new:
-            self._ledger = ledger = _without(ledger, new)
+            ledger = _without(ledger, new)
+            self._ledger = self._joined(ledger, only)
             waiting |= {(key, None) for key in new}
         done = tuple(apply(self._kernel, look.decision, waiting))
-        self.refusals = refusals_after(done, self._still_refused(look.decision), self._clock())
-        error = self._settle(look.decision, done, ledger=ledger, before=before) or error
-        return self._move_addresses(Cycle(look=look, done=done, refusals=self.refusals, ledger_error=error))
+        self.refusals = refusals_after(done, self._still_refused(look.decision, only), self._clock())
+        error = self._settle(look.decision, done, only, ledger=ledger, before=before) or error
+        cycle = Cycle(look=look, done=done, refusals=self.refusals, ledger_error=error, only=only)
+        if only is not None:
+            return attrs.evolve(cycle, address_error=self._address_error)
+        cycle = self._move_addresses(cycle)
+        self._address_error = cycle.address_error
+        return cycle
 
-    def _settle(self, decision: Decision, done: tuple[Done, ...], *, ledger: Ledger, before: Ledger) -> str:
+    def _settle(
+        self,
+        decision: Decision,
+        done: tuple[Done, ...],
+        only: frozenset[VirtualServerKey] | None,
+        *,
+        ledger: Ledger,
+        before: Ledger,
+    ) -> str:
         """Write down what was done, and forget what we could not create: whoever creates it now is somebody else.
 
         Return why that is not on disk; empty when it is.
@@ -166,15 +216,23 @@ class Reconciler:
         failed = [step for step in decision.steps if step.request not in carried_out]
         settled = ledger_settled(decision, ledger, {step.key for step in failed})
         settled = _without(settled, _to_create(failed) - before.keys())
-        return self._keep(settled, durable=settled.keys() != ledger.keys())
+        return self._keep(settled, only, durable=settled.keys() != ledger.keys())
 
     def _own_ledger(self) -> Ledger:
         if self._ledger is None:
             self._ledger = self._store.load(set_aside_damage=True)
         return self._ledger
 
-    def _keep(self, ledger: Ledger, *, durable: bool) -> str:
-        """Have `ledger` in memory and, where it is not there yet, on disk; return why it is not, empty when it is."""
+    def _joined(self, ledger: Ledger, only: frozenset[VirtualServerKey] | None) -> Ledger:
+        """Return the whole ledger with `ledger` for the virtual servers at `only`."""
+        return ledger if only is None or self._ledger is None else part.joined(self._ledger, ledger, only)
+
+    def _keep(self, ledger: Ledger, only: frozenset[VirtualServerKey] | None, *, durable: bool) -> str:
+        """Have `ledger` in memory and, where it is not there yet, on disk; return why it is not, empty when it is.
+
+        It is the ledger of the virtual servers at `only`, or the whole.
+        """
+        ledger = self._joined(ledger, only)
         if ledger != self._ledger or self._unsaved:
             self._ledger = ledger
             try:
@@ -185,19 +243,23 @@ class Reconciler:
             self._unsaved = False
         return ""
 
-    def _observe(self, ledger: Ledger) -> Observed:
+    def _observe(self, ledger: Ledger, only: frozenset[VirtualServerKey] | None = None) -> Observed:
         """Return the live table, read twice when something of ours seems to be missing: a dump is no snapshot."""
-        observed = self._kernel.observe()
-        return self._kernel.observe() if _misses(observed, ledger) else observed
+        observed = self._kernel.observe(only)
+        return self._kernel.observe(only) if _misses(observed, ledger) else observed
 
     def _waiting(self) -> frozenset[Target]:
         """Return the targets that are not to be tried yet, because the kernel refused them a moment ago."""
         now = self._clock()
         return frozenset(target for target, refusal in self.refusals.items() if refusal.retry_at > now)
 
-    def _still_refused(self, decision: Decision) -> Refusals:
+    def _still_refused(self, decision: Decision, only: frozenset[VirtualServerKey] | None) -> Refusals:
         wrong = {target_of(step) for step in decision.steps}
-        return {target: refusal for target, refusal in self.refusals.items() if target in wrong}
+        return {
+            target: refusal
+            for target, refusal in self.refusals.items()
+            if target in wrong or (only is not None and target[0] not in only)
+        }
 
     def _move_addresses(self, cycle: Cycle) -> Cycle:
         """Keep exactly the virtual addresses that are needed on our interface; return `cycle` with the moves.

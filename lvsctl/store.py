@@ -1,41 +1,35 @@
 """What survives a restart: the ledger of what is ours, and the lock that makes us the only writer.
 
-The ledger is one JSON file, replaced atomically, with a checksum. A new key is on disk (fsync) before the kernel
-hears of it, so a crash in between leaves a line about nothing rather than a virtual server that nobody owns. A
-damaged ledger is set aside: what stands in the kernel exactly as wanted is then adopted again, the rest is foreign.
+The ledger is one JSON file, replaced atomically, with a checksum. A large one has a journal beside it: writing
+megabytes for one real server would be most of a cycle, so what changes is appended there (`ledger_format`), until that
+is as large as the file and both are replaced by a new one. A new key is on disk (fsync) before the kernel hears of it,
+so a crash in between leaves a line about nothing rather than a virtual server that nobody owns. A damaged ledger is set
+aside: what stands in the kernel exactly as wanted is then adopted again, the rest is foreign.
 """
 
 import contextlib
 import fcntl
-import hashlib
-import json
 import os
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+import attrs
 import structlog
-from cattrs import BaseValidationError, Converter
 
-from lvsctl.core.ownership import Ledger, LedgerEntry
-from lvsctl.durable import replace, why
+from lvsctl.core.ownership import Ledger
+from lvsctl.durable import append, replace, why
 from lvsctl.errors import AlreadyRunning, StateError
-from netlink.types import Address, RealServer, RealServerKey, TableEntry, VirtualServer, VirtualServerKey
+from lvsctl.ledger_format import UNREADABLE, decode, encode, encode_change, encode_one, head, replay
 
-VERSION: Final = 1
 LEDGER: Final = "ledger.json"
+JOURNAL: Final = "ledger.journal"
+LARGE: Final = 256 * 1024  # bytes of a ledger from which on its changes are journalled
 LOCK: Final = "lock"
 RUN: Final = Path("/run")
 NAMESPACE: Final = Path("/proc/self/ns/net")
 
 log = structlog.get_logger()
-
-_converter = Converter()
-_converter.register_unstructure_hook(IPv4Address, str)
-_converter.register_unstructure_hook(IPv6Address, str)
-_converter.register_structure_hook(Address, lambda text, _: ip_address(text))
-_converter.register_structure_hook(Address | None, lambda text, _: None if text is None else ip_address(text))
 
 
 @contextlib.contextmanager
@@ -77,12 +71,26 @@ def _lock(path: Path, remedy: str) -> Iterator[None]:
         yield
 
 
-class Store:
-    """The ledger in a state directory."""
+@attrs.define
+class _Written:
+    """What is on disk: the file as it was written, and how far its journal goes."""
 
-    def __init__(self, directory: Path) -> None:
+    ledger: Ledger
+    checksum: str
+    size: int
+    inode: int
+    last_line: bytes
+    journal: int  # bytes
+
+
+class Store:
+    """The ledger in a state directory; one of `large` bytes or more has a journal."""
+
+    def __init__(self, directory: Path, *, large: int = LARGE) -> None:
         self._path = directory / LEDGER
-        self._encoded: dict[VirtualServerKey, tuple[LedgerEntry, str]] = {}  # of the ledger saved last
+        self._journal = directory / JOURNAL
+        self._large = large
+        self._written: _Written | None = None  # None: the next time all of it is written
 
     def load(self, *, set_aside_damage: bool) -> Ledger:
         """Return the ledger, empty when there is none yet.
@@ -90,86 +98,78 @@ class Store:
         A damaged one counts as empty, with a warning; the writer also sets it aside (`set_aside_damage`).
         """
         try:
-            content = self._path.read_bytes()
+            content, journal = self._read()
         except FileNotFoundError:
             return {}
         except OSError as error:
             raise StateError(f"{self._path}: {why(error)}; lvsctl must be able to read its own ledger") from error
         try:
-            return _decode(content.decode())
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, BaseValidationError) as error:
+            ledger, checksum = decode(content)
+            ledger, whole = replay(ledger, checksum, journal)
+        except UNREADABLE as error:
             aside = self._path.with_suffix(".damaged")
             if set_aside_damage:
                 self._path.replace(aside)
             log.warning("ledger_damaged", path=str(self._path), set_aside=str(aside), error=type(error).__name__)
             return {}
+        if not whole:
+            lost = "what was written after that is forgotten"
+            log.warning("ledger_damaged", path=str(self._journal), error="a line is wrong", lost=lost)
+        return ledger
+
+    def _read(self) -> tuple[bytes, bytes]:
+        """Return the file and its journal, which may be of another file; a reader's may be replaced between the two."""
+        content = self._path.read_bytes()
+        while True:
+            try:
+                journal = self._journal.read_bytes()
+            except FileNotFoundError:
+                journal = b""
+            content, before = self._path.read_bytes(), content
+            if content == before:
+                return content, journal
 
     def save(self, ledger: Ledger, *, durable: bool) -> None:
-        """Replace the ledger on disk; `durable` returns only when it would survive a power cut.
+        """Have `ledger` on disk; `durable` returns only when it would survive a power cut.
 
         A state directory that is gone is made again: the ledger in memory is still true, so nothing has to wait.
         """
+        written, self._written = self._written, None  # until it is known what is there
         try:
-            replace(self._path, self._encode(ledger).encode(), durable=durable)
+            if written is None or not self._append(written, ledger, durable=durable):
+                written = self._replace(ledger, durable=durable)
         except OSError as error:
             remedy = "make daemon.state_directory writable; until then nothing new is written to the kernel"
             raise StateError(f"{self._path}: {why(error)}; {remedy}") from error
+        self._written = written
 
-    def _encode(self, ledger: Ledger) -> str:
-        """Return the file's text; most entries are the same objects as the last time, and so is their text."""
-        before, self._encoded = self._encoded, {}
-        for key, entry in ledger.items():
-            known = before.get(key)
-            same = known is not None and known[0] is entry
-            self._encoded[key] = known if known is not None and same else (entry, _encode_one(key, entry))
-        body = f"[{','.join(text for _, text in self._encoded.values())}]"
-        return json.dumps({"version": VERSION, "sha256": _checksum(body), "virtual_servers": body}) + "\n"
-
-
-def _encode_one(key: VirtualServerKey, entry: LedgerEntry) -> str:
-    encoded = {
-        "key": _converter.unstructure(key),
-        "name": entry.name,
-        "drain_timeout": entry.drain_timeout,
-        "written": _encode_entry(entry.written) if entry.written else None,
-        "draining": [[str(server.address), server.port, since] for server, since in entry.draining.items()],
-    }
-    return json.dumps(encoded, separators=(",", ":"))
-
-
-def _encode_entry(entry: TableEntry) -> dict[str, Any]:
-    return {
-        "virtual_server": _converter.unstructure(entry.virtual_server),
-        "real_servers": [_converter.unstructure(real_server) for real_server in entry.real_servers.values()],
-    }
-
-
-def _decode(text: str) -> Ledger:
-    document = json.loads(text)
-    body = document["virtual_servers"]
-    if document["version"] != VERSION or document["sha256"] != _checksum(body):
-        raise ValueError("another version, or a wrong checksum")
-    return {
-        _converter.structure(entry["key"], VirtualServerKey): LedgerEntry(
-            name=entry["name"],
-            drain_timeout=float(entry["drain_timeout"]),
-            written=_decode_entry(entry["written"]) if entry["written"] else None,
-            draining={
-                RealServerKey(address=ip_address(address), port=port): since
-                for address, port, since in entry["draining"]
-            },
+    def _replace(self, ledger: Ledger, *, durable: bool) -> _Written | None:
+        """Replace the file; its journal, if any, is of another one from then on. Return it where it may have one."""
+        content, checksum = encode(encode_one(key, entry) for key, entry in ledger.items())
+        journalled = len(content) >= self._large
+        replace(self._path, content, durable=durable or journalled)  # a journal that is safe needs a file that is
+        if not journalled:
+            return None
+        first = head(checksum)
+        replace(self._journal, first, durable=True)
+        inode = self._path.stat().st_ino
+        return _Written(
+            ledger=ledger, checksum=checksum, size=len(content), inode=inode, last_line=first, journal=len(first)
         )
-        for entry in json.loads(body)
-    }
 
-
-def _decode_entry(entry: Any) -> TableEntry:
-    real_servers = [_converter.structure(each, RealServer) for each in entry["real_servers"]]
-    return TableEntry(
-        virtual_server=_converter.structure(entry["virtual_server"], VirtualServer),
-        real_servers={real_server.key: real_server for real_server in real_servers},
-    )
-
-
-def _checksum(body: str) -> str:
-    return hashlib.sha256(body.encode()).hexdigest()
+    def _append(self, written: _Written, ledger: Ledger, *, durable: bool) -> bool:
+        """Write what changed; False where all is to be written: the journal is long, or the files are not there."""
+        before = written.ledger
+        changed = [(key, entry) for key, entry in ledger.items() if before.get(key) is not entry]
+        gone = before.keys() - ledger.keys()
+        line = encode_change([encode_one(key, entry) for key, entry in changed], sorted(gone), written.last_line)
+        if written.journal + len(line) > written.size:
+            return False
+        try:
+            if self._path.stat().st_ino != written.inode:
+                return False
+            append(self._journal, line, durable=durable)
+        except FileNotFoundError:
+            return False
+        written.ledger, written.last_line, written.journal = ledger, line, written.journal + len(line)
+        return True

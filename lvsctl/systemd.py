@@ -14,7 +14,8 @@ def notify(*assignments: str) -> None:
     if not address.startswith(("/", "@")):
         return
     name = "\0" + address[1:] if address.startswith("@") else address
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as connection:
+    kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK  # one that does not read must not stop us
+    with socket.socket(socket.AF_UNIX, kind) as connection:
         try:
             connection.sendto("\n".join(assignments).encode(), name)
         except OSError:

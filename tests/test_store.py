@@ -5,18 +5,23 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from lvsctl.core.ownership import Ledger, LedgerEntry
 from lvsctl.errors import AlreadyRunning, StateError
-from lvsctl.store import LEDGER, Store, locked
+from lvsctl.store import JOURNAL, LEDGER, Store, locked
+from netlink.types import VirtualServerKey
 from tests.strategies import ledgers
 from tests.values import KEY, NOW, entry, real, real_key
 
+BIG = VirtualServerKey.by_mark(4_000_000_000)
+OTHER = VirtualServerKey.by_mark(7)
 ONE: Ledger = {KEY: LedgerEntry(name="reco", drain_timeout=30.0, written=entry(real(1)), draining={real_key(2): NOW})}
 
 
@@ -146,6 +151,109 @@ def test_a_write_that_fails_leaves_the_old_ledger(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="no space left on device"):
         store.save({}, durable=True)
     assert store.load(set_aside_damage=False) == ONE
+
+
+# --- the journal ----------------------------------------------------------------------------------------------------
+
+
+def journalled(directory: Path, steps: Sequence[Ledger]) -> list[tuple[bytes, Ledger]]:
+    """Save each of `steps` with a journal; return what the journal was after each that was appended, and the ledger."""
+    store, found = Store(directory, large=0), []
+    for ledger in steps:
+        store.save(ledger, durable=False)
+        found.append(((directory / JOURNAL).read_bytes(), ledger))
+    return found
+
+
+@given(steps=st.lists(ledgers(), min_size=2, max_size=5), data=st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_a_journal_cut_anywhere_is_one_of_the_ledgers_that_were_saved(
+    tmp_path: Path, steps: Sequence[Ledger], data: st.DataObject
+) -> None:
+    large: Ledger = {**steps[0], BIG: LedgerEntry(name="x" * 20_000, drain_timeout=1.0)}
+    found = journalled(tmp_path, [large, *({**step, BIG: large[BIG]} for step in steps)])
+    whole, last = found[-1]
+    assert whole.startswith(found[0][0])
+    assert Store(tmp_path).load(set_aside_damage=False) == last
+    cut = data.draw(st.integers(0, len(whole)))
+    (tmp_path / JOURNAL).write_bytes(whole[:cut])
+    with capture_logs() as logs:
+        expected = [ledger for journal, ledger in found if len(journal) <= cut]
+        assert Store(tmp_path).load(set_aside_damage=True) == (expected[-1] if expected else large)
+    assert logs == []
+
+
+@given(steps=st.lists(ledgers(), min_size=2, max_size=5), data=st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_a_journal_changed_anywhere_is_one_of_the_ledgers_that_were_saved(
+    tmp_path: Path, steps: Sequence[Ledger], data: st.DataObject
+) -> None:
+    large: Ledger = {**steps[0], BIG: LedgerEntry(name="x" * 20_000, drain_timeout=1.0)}
+    found = journalled(tmp_path, [large, *({**step, BIG: large[BIG]} for step in steps)])
+    whole, _ = found[-1]
+    place = data.draw(st.integers(0, len(whole) - 1))
+    changed = bytes([whole[place] ^ data.draw(st.integers(1, 255))])
+    (tmp_path / JOURNAL).write_bytes(whole[:place] + changed + whole[place + 1 :])
+    with capture_logs():
+        loaded = Store(tmp_path).load(set_aside_damage=True)
+    assert loaded in [ledger for journal, ledger in found if len(journal) <= place] or loaded == large
+
+
+def test_only_what_changed_is_written_until_the_journal_is_as_large_as_the_file(tmp_path: Path) -> None:
+    store = Store(tmp_path, large=0)
+    many = {
+        VirtualServerKey.by_mark(mark): LedgerEntry(name=f"name-{mark}", drain_timeout=30.0, written=entry(real(1)))
+        for mark in range(1, 300)
+    }
+    store.save(many, durable=False)
+    first = (tmp_path / LEDGER).read_bytes()
+    written, sizes = 0, []
+    while (tmp_path / LEDGER).read_bytes() == first:
+        many = {**many, VirtualServerKey.by_mark(7): LedgerEntry(name=f"name-{written}", drain_timeout=1.0)}
+        store.save(many, durable=written == 3)
+        written += 1
+        sizes.append((tmp_path / JOURNAL).stat().st_size)
+    assert Store(tmp_path).load(set_aside_damage=False) == many
+    assert sizes[0] < 500
+    assert sizes[-2] <= len(first) < sizes[-2] + 500
+    assert sizes[-1] < 100  # the new file's own, which is empty
+
+
+def test_the_journal_of_another_file_is_not_read(tmp_path: Path) -> None:
+    store = Store(tmp_path, large=0)
+    store.save(ONE, durable=False)
+    store.save({**ONE, OTHER: ONE[KEY]}, durable=False)
+    journal = (tmp_path / JOURNAL).read_bytes()
+    Store(tmp_path, large=0).save({OTHER: ONE[KEY]}, durable=False)
+    (tmp_path / JOURNAL).write_bytes(journal)  # killed between the two
+    assert Store(tmp_path).load(set_aside_damage=False) == {OTHER: ONE[KEY]}
+
+
+@pytest.mark.parametrize("lost", [LEDGER, JOURNAL])
+def test_a_file_that_is_gone_is_written_again(tmp_path: Path, lost: str) -> None:
+    store = Store(tmp_path, large=0)
+    store.save(ONE, durable=False)
+    (tmp_path / lost).unlink()
+    both = {**ONE, OTHER: ONE[KEY]}
+    store.save(both, durable=False)
+    assert Store(tmp_path).load(set_aside_damage=False) == both
+
+
+def test_an_append_that_fails_is_followed_by_a_new_file(tmp_path: Path) -> None:
+    store = Store(tmp_path, large=0)
+    large = {**ONE, BIG: LedgerEntry(name="x" * 5000, drain_timeout=1.0)}
+    store.save(large, durable=True)
+    journal = (tmp_path / JOURNAL).read_bytes()
+    (tmp_path / JOURNAL).unlink()
+    (tmp_path / JOURNAL).symlink_to("/dev/full")
+    both = {**large, OTHER: ONE[KEY]}
+    with pytest.raises(StateError, match="no space left on device"):
+        store.save(both, durable=True)
+    (tmp_path / JOURNAL).unlink()
+    (tmp_path / JOURNAL).write_bytes(journal + b"torn")
+    store.save(both, durable=True)
+    store.save(large, durable=True)
+    assert Store(tmp_path).load(set_aside_damage=False) == large
 
 
 # --- the lock -------------------------------------------------------------------------------------------------------

@@ -36,6 +36,15 @@ def test_a_manager_that_does_not_listen_is_no_reason_to_stop(tmp_path: Path, mon
     systemd.notify("READY=1")
 
 
+def test_a_manager_that_does_not_read_is_no_reason_to_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        for _ in range(1000):  # far more than a socket holds
+            systemd.notify("STATUS=in sync")
+        assert manager.recv(1000) == b"STATUS=in sync"
+
+
 @pytest.mark.parametrize(
     ("microseconds", "pid", "interval"),
     [

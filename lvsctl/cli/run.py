@@ -50,7 +50,7 @@ def command(path: Path, *, dry_run: bool, once: bool, log_level: str | None, log
     import asyncio
     import contextlib
 
-    from lvsctl import logs
+    from lvsctl import logs, memory
     from lvsctl.cli.live import reconciler
     from lvsctl.configfile import load
     from lvsctl.consul.client import Client
@@ -60,6 +60,7 @@ def command(path: Path, *, dry_run: bool, once: bool, log_level: str | None, log
         level=log_level or ("warning" if once else "info"),
         as_json=None if log_format == "auto" else log_format == "json",
     )
+    memory.give_back()
     config = load(path)
     Client(config.consul).check()
     writer = contextlib.nullcontext() if dry_run else locked(config.daemon.state_directory)

@@ -25,6 +25,7 @@ import attrs
 from consul import base
 
 from lvsctl.config import ConsulConfig
+from lvsctl.consul.budget import Budget, Share, TooMuch
 from lvsctl.consul.decode import MAX_INSTANCES, decode_answer
 from lvsctl.consul.pace import WAIT
 from lvsctl.consul.pool import Connection, NotOffered, Pool, Request, RequestFailed, Response, TooLarge
@@ -72,6 +73,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         self._token = Token(config)
         self._base, self._socket = _base_url(config.address)
         self._tls = Tls(config) if config.address.startswith("https") else None
+        self.budget = Budget()
         self._session: aiohttp.ClientSession | None = None
         self._pool: Pool | None = None
         self._protocol = _protocol_without_asking(config.address)
@@ -89,9 +91,16 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         headers: Any = None,
         *,
         timeout: float = ANSWER_TIMEOUT,
+        share: Share | None = None,
     ) -> Any:
-        """Return `callback(response)`; `timeout` is for the whole answer, in seconds."""
-        return callback(await self._request("GET", path, params, headers, data=None, timeout=timeout))
+        """Return `callback(response)`; `timeout` is for the whole answer, in seconds.
+
+        The body is counted in `share` until whoever made that ends it, else until here.
+        """
+        with contextlib.ExitStack() as stack:
+            if share is None:
+                share = stack.enter_context(self.budget.share())
+            return callback(await self._request("GET", path, params, headers, data=None, timeout=timeout, share=share))
 
     async def put(
         self, callback: Callable[[Response], Any], path: str, params: Any = None, data: Any = "", headers: Any = None
@@ -127,7 +136,15 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
             tls_context(self._config)
 
     async def _request(
-        self, method: str, path: str, params: Any, headers: Any, *, data: Any, timeout: float
+        self,
+        method: str,
+        path: str,
+        params: Any,
+        headers: Any,
+        *,
+        data: Any,
+        timeout: float,
+        share: Share | None = None,
     ) -> Response:
         request = Request(
             method=method,
@@ -135,6 +152,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
             headers={"Accept-Encoding": "identity", **(headers or {}), **self._token.header()},
             body=data.encode() if isinstance(data, str) else data or b"",
             most_bytes=MAX_BODY,
+            share=share or Budget().share(),
         )
         try:
             if self._protocol in (Protocol.UNDECIDED, Protocol.HTTP2):
@@ -164,7 +182,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
             ssl=self._tls.context() if self._tls else True,  # another context is never given an older connection
             server_hostname=self._config.server_name,
         ) as response:
-            return Response(status=response.status, headers=response.headers, body=await _body(response))
+            return Response(status=response.status, headers=response.headers, body=await _body(response, request.share))
 
     async def _over_http2(self, request: Request, timeout: float) -> Response:
         if self._pool is None:
@@ -269,15 +287,17 @@ class Client:
         Raises ConsulRefused for every status but 200, ConsulError when there is no complete answer.
         """
         params = [("dc", query.datacenter), ("near", query.near)]
-        response = await self._ask(
-            f"/v1/health/service/{query.service}",  # quoted by the transport, as all paths of python-consul2
-            [(name, value) for name, value in params if value] + ([("consistent", "")] if consistent else []),
-            index=index,
-            wait=wait,
-        )
-        if len(response.body) < LARGE:
-            return _answer(response, self._max_instances)
-        return await asyncio.get_running_loop().run_in_executor(self._large, _answer, response, self._max_instances)
+        with self._transport.budget.share() as share:  # until it is decoded
+            response = await self._ask(
+                f"/v1/health/service/{query.service}",  # quoted by the transport, as all paths of python-consul2
+                [(name, value) for name, value in params if value] + ([("consistent", "")] if consistent else []),
+                index=index,
+                wait=wait,
+                share=share,
+            )
+            if len(response.body) < LARGE:
+                return _answer(response, self._max_instances)
+            return await asyncio.get_running_loop().run_in_executor(self._large, _answer, response, self._max_instances)
 
     async def listing(
         self, path: str, datacenter: str = "", *, index: int = 0, wait: float = WAIT
@@ -297,12 +317,22 @@ class Client:
             return None
         return Capacity(http2=self.protocol is Protocol.HTTP2, limit=limit, http2_needs=self.protocol.needs)
 
-    async def _ask(self, path: str, params: list[tuple[str, str]], *, index: int = 0, wait: float = WAIT) -> Response:
+    async def _ask(
+        self,
+        path: str,
+        params: list[tuple[str, str]],
+        *,
+        index: int = 0,
+        wait: float = WAIT,
+        share: Share | None = None,
+    ) -> Response:
         """Return a complete answer; what does not block waits its turn behind others that do not."""
         blocking = [("index", str(index)), ("wait", f"{wait:g}s")] if index > 0 else []
         timeout = ANSWER_TIMEOUT + (wait * 17 / 16 if blocking else 0.0)
         async with contextlib.nullcontext() if blocking else self._reads:
-            response: Response = await self._api.http.get(_complete, path, params + blocking, timeout=timeout)
+            response: Response = await self._api.http.get(
+                _complete, path, params + blocking, timeout=timeout, share=share
+            )
         return response
 
 
@@ -347,15 +377,20 @@ def _advice(status: int) -> str:
     return ""
 
 
-async def _body(response: aiohttp.ClientResponse) -> bytes:
+async def _body(response: aiohttp.ClientResponse, share: Share) -> bytes:
     if (response.content_length or 0) > MAX_BODY:
-        raise ConsulError(f"answer is larger than {MAX_BODY >> 20} MiB")
-    body = bytearray()
+        raise TooLarge
     async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise ConsulError(f"answer is larger than {MAX_BODY >> 20} MiB")
-    return bytes(body)
+        try:
+            share.add(chunk)
+        except TooMuch as error:
+            raise RequestFailed(str(error)) from error
+        if len(share) > MAX_BODY:
+            raise TooLarge
+    try:
+        return share.take()
+    except TooMuch as error:
+        raise RequestFailed(str(error)) from error
 
 
 def _base_url(address: str) -> tuple[str, str]:

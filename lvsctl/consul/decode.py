@@ -7,6 +7,8 @@ where text is shown. Source: Consul HTTP API, Health; Consul's `structs.CheckSer
 """
 
 import re
+from collections.abc import Mapping
+from sys import intern  # the same few names are in every answer: each is kept once
 from typing import Any, Final, NoReturn
 
 from lvsctl.consul.entries import Unread, entries
@@ -18,6 +20,7 @@ MAX_TEXT: Final = 512  # characters kept of what only people read, a check's out
 MAX_NAME: Final = 1024  # characters of what identifies: node, instance, check, address
 MAX_LABEL: Final = 4096  # characters of a tag, of a key or value of Meta
 MAX_LIST: Final = 1024  # tags, keys of Meta, or checks, of one instance
+NO_META: Final[Mapping[str, str]] = {}
 HEALTH: Final = {"passing": Health.PASSING, "warning": Health.WARNING, "critical": Health.CRITICAL}
 
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")  # half of a character, which cannot be written anywhere
@@ -70,13 +73,13 @@ def _instance(entry: Any) -> Instance:
     node, service = _of(dict, entry, "Node"), _of(dict, entry, "Service")
     weights = _of(dict, service, "Weights", default={"Passing": 1, "Warning": 1})
     return Instance(
-        node=_identifying(node, "Node"),
+        node=intern(_identifying(node, "Node")),
         instance_id=_identifying(service, "ID"),
-        address=_text(service, "Address", default="") or _text(node, "Address"),
+        address=intern(_text(service, "Address", default="") or _text(node, "Address")),
         port=_number(service, "Port", 65535, default=0),
         weight=_number(weights, "Passing", 65535),
         warning_weight=_number(weights, "Warning", 65535),
-        tags=tuple(_label(tag, "Tags") for tag in _list(service, "Tags")),
+        tags=tuple(intern(_label(tag, "Tags")) for tag in _list(service, "Tags")),
         meta=_meta(_of(dict, service, "Meta", default={})),
         checks=tuple(_check(check) for check in _list(entry, "Checks")),
     )
@@ -87,7 +90,7 @@ def _check(check: Any) -> Check:
     maintenance = check_id.split(":", 1)[0] in MAINTENANCE_CHECKS and status == "critical"
     return Check(
         check_id=check_id,
-        name=_readable(_of(str, check, "Name", default="")),
+        name=intern(_readable(_of(str, check, "Name", default=""))),
         health=Health.MAINTENANCE if maintenance else HEALTH.get(status, Health.CRITICAL),
         output=_readable(_of(str, check, "Notes" if maintenance else "Output", default="")),
     )
@@ -133,10 +136,10 @@ def _label(value: Any, key: str) -> str:
     return _bounded(value, f"an entry of {key}", MAX_LABEL)
 
 
-def _meta(values: dict[str, Any]) -> dict[str, str]:
+def _meta(values: dict[str, Any]) -> Mapping[str, str]:
     if len(values) > MAX_LIST:
         _refuse(f"Meta has {len(values)} entries, expected {MAX_LIST} at most")
-    return {_label(key, "Meta"): _label(value, "Meta") for key, value in values.items()}
+    return {intern(_label(key, "Meta")): intern(_label(value, "Meta")) for key, value in values.items()} or NO_META
 
 
 def _bounded(text: str, what: str, longest: int) -> str:

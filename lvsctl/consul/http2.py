@@ -132,7 +132,8 @@ class Connection:
         """Return the answer; raises RequestFailed. Left early, by cancellation too, the stream is reset."""
         fields = list(fields_of(request, self._listener.authority))
         number = self._h2.get_next_available_stream_id()
-        stream = Stream(most_bytes=request.most_bytes, answer=asyncio.get_running_loop().create_future())
+        answer = asyncio.get_running_loop().create_future()
+        stream = Stream(most_bytes=request.most_bytes, body=request.share, answer=answer)
         self._streams[number] = stream
         try:
             self._h2.send_headers(number, fields, end_stream=not request.body)

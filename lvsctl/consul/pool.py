@@ -11,6 +11,8 @@ from typing import Protocol
 import attrs
 from multidict import MultiMapping
 
+from lvsctl.consul.budget import Budget, Share
+
 
 @attrs.frozen(kw_only=True)
 class Request:
@@ -21,6 +23,7 @@ class Request:
     headers: Mapping[str, str] = attrs.field(repr=False)  # the token is among them
     body: bytes = b""
     most_bytes: int  # of the answer's body; a longer one is TooLarge
+    share: Share = attrs.field(factory=lambda: Budget().share(), eq=False, repr=False)  # where the body is gathered
 
 
 @attrs.frozen(kw_only=True)

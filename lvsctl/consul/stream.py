@@ -13,6 +13,7 @@ from h2.events import ResponseReceived, StreamEnded, StreamReset
 from hpack import HeaderTuple, NeverIndexedHeaderTuple
 from multidict import CIMultiDict
 
+from lvsctl.consul.budget import Share, TooMuch
 from lvsctl.consul.pool import Request, RequestFailed, Response, TooLarge
 
 SECRET: Final = frozenset({"x-consul-token"})  # fields that no table of HPACK may keep (RFC 7541, 7.1.3)
@@ -23,12 +24,12 @@ class Stream:
     """A request under way; `answer` is done when there is nothing more to wait for."""
 
     most_bytes: int
+    body: Share
     answer: asyncio.Future[Response]
     sent: bool = False  # our side has ended
     ended: bool = False  # the other side has
     _status: int = 0
     _headers: CIMultiDict[str] = attrs.field(factory=CIMultiDict)
-    _body: bytearray = attrs.field(factory=bytearray)
 
     def fail(self, error: RequestFailed) -> None:
         """End the request without an answer."""
@@ -47,7 +48,11 @@ class Stream:
             case StreamEnded():
                 self.ended = True
                 if not self.answer.done():
-                    body = bytes(self._body)
+                    try:
+                        body = self.body.take()
+                    except TooMuch as error:
+                        self.fail(RequestFailed(str(error)))
+                        return
                     self.answer.set_result(Response(status=self._status, headers=self._headers, body=body))
             case StreamReset():
                 self.sent = self.ended = True
@@ -57,11 +62,16 @@ class Stream:
         """Take a piece of the body; False, once, when it is too much and the stream is to be reset."""
         if self.answer.done():
             return True
-        if len(self._body) + len(data) <= self.most_bytes:
-            self._body += data
-            return True
+        error: RequestFailed = TooLarge(f"answer is larger than {self.most_bytes} bytes")
+        if len(self.body) + len(data) <= self.most_bytes:
+            try:
+                self.body.add(data)
+            except TooMuch as too_much:
+                error = RequestFailed(str(too_much))
+            else:
+                return True
         self.sent = self.ended = True
-        self.fail(TooLarge(f"answer is larger than {self.most_bytes} bytes"))
+        self.fail(error)
         return False
 
 

@@ -26,6 +26,7 @@ from typing import Final
 import attrs
 import structlog
 
+from lvsctl.consul.burst import WINDOW, Burst
 from lvsctl.consul.changes import Changes
 from lvsctl.consul.choice import Choice, Way, choose
 from lvsctl.consul.client import Capacity, Client
@@ -63,6 +64,10 @@ class Watches:
         self._changed = asyncio.Event()
         self._wanted: frozenset[Query] = frozenset()
         self._retired: list[Client] = []
+        self._bursts = {"consul_failed": Burst(), "consul_back": Burst()}
+        self._news: set[Query] = set()
+        self._unanswered: set[Query] = set()  # of those wanted, by Consul itself
+        self._unheard: set[Query] = set()  # of those, the ones that have not failed either
 
     @property
     def answers(self) -> Answers:
@@ -95,19 +100,23 @@ class Watches:
     @property
     def complete(self) -> bool:
         """Tell whether every query was answered at least once."""
-        return all(self._is_answered(query) for query in self._wanted)
+        return not self._unanswered
 
     @property
     def tried(self) -> bool:
         """Tell whether every query was answered or has failed at least once."""
-        contacts = self.contacts
-        unanswered = {query for query in self._wanted if not self._is_answered(query)}
-        return all(contacts.get(query, Contact()).failing_since is not None for query in unanswered)
+        failing = {name for name, signals in self._signals.items() if signals.contact.failing_since is not None}
+        return all(query.datacenter in failing for query in self._unheard)
 
     @property
     def recalls(self) -> bool:
         """Tell whether a snapshot stands in for any answer."""
         return any(belief.answer.snapshot is not None for belief in self._beliefs.values())
+
+    def take_news(self) -> frozenset[Query]:
+        """Return the queries whose answers have become others since this was asked last."""
+        news, self._news = frozenset(self._news), set()
+        return news
 
     def _is_answered(self, query: Query) -> bool:
         belief = self._beliefs.get(query)
@@ -120,6 +129,9 @@ class Watches:
     def watch(self, queries: Iterable[Query]) -> None:
         """Watch exactly `queries`; the answers of those that stay are kept."""
         self._wanted = frozenset(queries)
+        self._unanswered = {query for query in self._wanted if not self._is_answered(query)}
+        failing = {query for query, contact in self._contacts.items() if contact.failing_since is not None}
+        self._unheard = self._unanswered - failing
         self._changed.set()
 
     def use(self, client: Client, replaced: Client) -> None:
@@ -278,7 +290,7 @@ class Watches:
         """Keep `belief`; return whether it says anything new."""
         before = self._beliefs.get(query)
         failing_since = self._contacts[query].failing_since
-        if failing_since is not None:
+        if failing_since is not None and self._is_told("consul_back", ""):
             log.info("consul_back", consul_service=query.service, after=f"{time.time() - failing_since:.1f}s")
         self._contacts[query] = Contact(last=time.time())
         if not self._sure:  # whoever could not say what it can may now
@@ -289,15 +301,36 @@ class Watches:
         if before is not None and not news:  # the same object stays: what was made of it is known to hold
             answer = before.answer
         self._beliefs[query] = attrs.evolve(belief, answer=answer)
+        self._unanswered.discard(query)
+        self._unheard.discard(query)
         _log_doubt(query, before, belief)
         if news:
+            self._news.add(query)
             log.debug("consul_answered", consul_service=query.service, instances=len(answer.instances))
             self._wake()
         return news
 
+    def _is_told(self, event: str, text: str) -> bool:
+        """Tell whether `event` is to be logged of this query; where it is not, it is summed up with others' later."""
+        burst = self._bursts[event]
+        if not burst.is_open:
+            asyncio.get_running_loop().call_later(WINDOW, self._sum_up, event)
+        return burst.take(text)
+
+    def _sum_up(self, event: str) -> None:
+        """Log how many more there were of `event`, until there are no more."""
+        rest = self._bursts[event].sum_up()
+        if rest is None:
+            return
+        if event == "consul_failed":
+            log.warning("consul_failed", queries=rest.queries, error=rest.text, kept="of each what it had")
+        else:
+            log.info("consul_back", queries=rest.queries)
+        asyncio.get_running_loop().call_later(WINDOW, self._sum_up, event)
+
     def _failed(self, query: Query, error: str) -> None:
         contact = self._contacts[query]
-        if contact.failing_since is None or contact.error != error:
+        if (contact.failing_since is None or contact.error != error) and self._is_told("consul_failed", error):
             log.warning(
                 "consul_failed",
                 consul_service=query.service,
@@ -305,6 +338,7 @@ class Watches:
                 kept=_kept(self._beliefs.get(query)),
             )
         self._contacts[query] = contact.failed(error)
+        self._unheard.discard(query)
         if contact.failing_since is None and self.recalls and not self._is_answered(query):
             self._wake()  # who waits for the first answers need not wait for this one
 

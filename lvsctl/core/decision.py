@@ -107,6 +107,7 @@ def decide(
     templates_expire: bool,
     now: float,
     before: Decision | None = None,
+    limits: Limits | None = None,
 ) -> Decision:
     """Return what to do about every virtual server.
 
@@ -114,7 +115,7 @@ def decide(
     `expire_quiescent_template`: whether clients with persistence leave a quiesced real server. `before` is an earlier
     decision: it spares work where nothing has changed since, and changes nothing.
     """
-    limits = limits_of(config, own_addresses)
+    limits = limits or limits_of(config, own_addresses)
     if before is not None and (before.limits, before.templates_expire) != (limits, templates_expire):
         before = None
     known = before.virtual_servers if before else {}

@@ -78,7 +78,7 @@ class Malformed:
     reason: str
 
 
-@attrs.frozen(kw_only=True, order=True)
+@attrs.frozen(kw_only=True, order=True, cache_hash=True)
 class Query:
     """What is asked of Consul: one Consul service, where, and sorted from where."""
 

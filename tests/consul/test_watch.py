@@ -10,6 +10,7 @@ from typing import Self
 
 import attrs
 import pytest
+import structlog
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
@@ -501,3 +502,40 @@ async def test_what_another_consul_said_is_kept_for_none() -> None:
         await other.came(2)
         assert watches.answers.keys() == {RECO}
         assert watches.believed == {}
+
+
+# --- very many ------------------------------------------------------------------------------------------------------
+
+
+async def told(logs: list[structlog.typing.EventDict], event: str, queries: int) -> None:
+    """Return when the lines about `event` are of so many queries."""
+    async with asyncio.timeout(DEADLINE):
+        while sum(each.get("queries", 1) for each in logs if each["event"] == event) < queries:  # noqa: ASYNC110 -- a line
+            await asyncio.sleep(0.01)
+
+
+async def test_an_agent_that_goes_away_is_told_in_a_few_lines_and_so_is_its_return(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lvsctl.consul.watch.WINDOW", 1.0)
+    queries = [Query(service=f"service-{number}") for number in range(60)]
+    async with consul(refusing(500, "No cluster leader")) as server, watching(server, *queries) as watched:
+        with capture_logs() as logs:
+            await told(logs, "consul_failed", len(queries))
+            assert len([each for each in logs if each["event"] == "consul_failed"]) < 10
+            assert all(each.failing_since for each in watched.watches.contacts.values())
+            server.answering = always(instance(1))
+            await told(logs, "consul_back", len(queries))
+        assert len([each for each in logs if each["event"] == "consul_back"]) < 10
+        assert not any(each.failing_since for each in watched.watches.contacts.values())
+
+
+async def test_news_are_named_once() -> None:
+    blocking = Blocking((instance(1),))
+    async with consul(blocking) as server, watching(server, Query(service="reco")) as watched:
+        await watched.woken.until(lambda: watched.watches.complete)
+        assert watched.watches.take_news() == {Query(service="reco")}
+        assert watched.watches.take_news() == frozenset()
+        await blocking.change(instance(2))
+        await watched.woken.until(lambda: names(watched.watches.answers[Query(service="reco")]) == ["reco-2"])
+        assert watched.watches.take_news() == {Query(service="reco")}

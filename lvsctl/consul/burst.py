@@ -1,0 +1,52 @@
+"""The same event of very many queries at one time: the first are told one by one, the rest as a number.
+
+Pure. When an agent goes away all its queries fail within a moment, and thousands of lines that say the same would hide
+the one that says something else. Nothing is left out of `status`, which has every query on its own.
+"""
+
+from typing import Final
+
+import attrs
+
+WINDOW: Final = 5.0  # seconds from the first event until the rest is summed up
+AT_ONCE: Final = 3  # events of one text that are told as they come
+TEXTS: Final = 20  # different texts of which that is so; those of the next are summed up too
+
+
+@attrs.frozen
+class Rest:
+    """What was not told one by one."""
+
+    queries: int
+    text: str  # of the last of them
+
+
+@attrs.define
+class Burst:
+    """Events of one name, from the first until nothing is left to be summed up."""
+
+    _told: dict[str, int] = attrs.field(factory=dict)
+    _rest: int = 0
+    _text: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether `sum_up` is still to come."""
+        return bool(self._told)
+
+    def take(self, text: str) -> bool:
+        """Take an event; return whether it is to be told at once."""
+        told = self._told.get(text, 0)
+        if told < AT_ONCE and (told or len(self._told) < TEXTS):
+            self._told[text] = told + 1
+            return True
+        self._rest, self._text = self._rest + 1, text
+        return False
+
+    def sum_up(self) -> Rest | None:
+        """Return what was not told since it was asked last; None where that is nothing, and the burst is over."""
+        if not self._rest:
+            self._told.clear()
+            return None
+        rest, self._rest = Rest(self._rest, self._text), 0
+        return rest

@@ -1,0 +1,127 @@
+"""The ledger as bytes: a file that has it whole, and a journal of what changed since that file was written.
+
+Pure. `store` reads and writes the files. The journal's first line has the checksum of the file it goes on from, so the
+journal of an older file is told apart. Each further line is one change, all of it or nothing: its checksum covers the
+line before it too, so that a line counts only where every line before it does. A crash leaves at most one line that is
+torn, the last, and that change was not made yet.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any, Final
+
+from cattrs import BaseValidationError, Converter
+
+from lvsctl.core.ownership import Ledger, LedgerEntry
+from netlink.types import Address, RealServer, RealServerKey, TableEntry, VirtualServer, VirtualServerKey
+
+VERSION: Final = 1
+JOURNAL: Final = b"lvsctl-journal"
+
+UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionError, BaseValidationError)
+"""What `decode` raises for bytes that are no ledger."""
+
+_converter = Converter()
+_converter.register_unstructure_hook(IPv4Address, str)
+_converter.register_unstructure_hook(IPv6Address, str)
+_converter.register_structure_hook(Address, lambda text, _: ip_address(text))
+_converter.register_structure_hook(Address | None, lambda text, _: None if text is None else ip_address(text))
+
+
+def encode_one(key: VirtualServerKey, entry: LedgerEntry) -> str:
+    """Return one entry as text."""
+    encoded = {
+        "key": _converter.unstructure(key),
+        "name": entry.name,
+        "drain_timeout": entry.drain_timeout,
+        "written": _encode_entry(entry.written) if entry.written else None,
+        "draining": [[str(server.address), server.port, since] for server, since in entry.draining.items()],
+    }
+    return json.dumps(encoded, separators=(",", ":"))
+
+
+def encode(entries: Iterable[str]) -> tuple[bytes, str]:
+    """Return the file that has `entries`, and its checksum."""
+    body = f"[{','.join(entries)}]"
+    checksum = _checksum(body)
+    return (json.dumps({"version": VERSION, "sha256": checksum, "virtual_servers": body}) + "\n").encode(), checksum
+
+
+def decode(content: bytes) -> tuple[Ledger, str]:
+    """Return the ledger in a file, and its checksum; raises one of UNREADABLE."""
+    document = json.loads(content.decode())
+    body, checksum = document["virtual_servers"], document["sha256"]
+    if document["version"] != VERSION or checksum != _checksum(body):
+        raise ValueError("another version, or a wrong checksum")
+    return dict(_decode_one(entry) for entry in json.loads(body)), checksum
+
+
+def head(checksum: str) -> bytes:
+    """Return the first line of the journal that goes on from the file with this checksum."""
+    return b"%s %d %s\n" % (JOURNAL, VERSION, checksum.encode())
+
+
+def encode_change(entries: Iterable[str], gone: Iterable[VirtualServerKey], before: bytes) -> bytes:
+    """Return the journal's line that sets `entries` and removes `gone`, to be written behind the line `before`."""
+    keys = json.dumps([_converter.unstructure(key) for key in gone], separators=(",", ":"))
+    text = f'{{"set":[{",".join(entries)}],"gone":{keys}}}'.encode()
+    return b"%s %s\n" % (_link(before, text), text)
+
+
+def replay(ledger: Ledger, checksum: str, journal: bytes) -> tuple[Ledger, bool]:
+    """Return `ledger`, of the file with this checksum, as `journal` changed it; and whether no whole line was wrong."""
+    first, newline, rest = journal.partition(b"\n")
+    before = first + newline
+    if before != head(checksum):
+        return ledger, True  # of another file: all of it is in ours
+    replayed = dict(ledger)
+    while rest:
+        line, newline, rest = rest.partition(b"\n")
+        link, _, text = line.partition(b" ")
+        if not newline:
+            break  # torn
+        if link != _link(before, text):
+            return replayed, False
+        change = json.loads(text)
+        replayed |= dict(_decode_one(entry) for entry in change["set"])
+        for key in change["gone"]:
+            replayed.pop(_converter.structure(key, VirtualServerKey), None)
+        before = line + newline
+    return replayed, True
+
+
+def _encode_entry(entry: TableEntry) -> dict[str, Any]:
+    return {
+        "virtual_server": _converter.unstructure(entry.virtual_server),
+        "real_servers": [_converter.unstructure(real_server) for real_server in entry.real_servers.values()],
+    }
+
+
+def _decode_one(entry: Any) -> tuple[VirtualServerKey, LedgerEntry]:
+    return _converter.structure(entry["key"], VirtualServerKey), LedgerEntry(
+        name=entry["name"],
+        drain_timeout=float(entry["drain_timeout"]),
+        written=_decode_entry(entry["written"]) if entry["written"] else None,
+        draining={
+            RealServerKey(address=ip_address(address), port=port): since for address, port, since in entry["draining"]
+        },
+    )
+
+
+def _decode_entry(entry: Any) -> TableEntry:
+    real_servers = [_converter.structure(each, RealServer) for each in entry["real_servers"]]
+    return TableEntry(
+        virtual_server=_converter.structure(entry["virtual_server"], VirtualServer),
+        real_servers={real_server.key: real_server for real_server in real_servers},
+    )
+
+
+def _checksum(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
+def _link(before: bytes, text: bytes) -> bytes:
+    """Return the checksum of `text` behind the line `before`."""
+    return hashlib.sha256(before + text).hexdigest().encode()

@@ -1,0 +1,36 @@
+"""Many events at one time are a few lines, and their number is right."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lvsctl.consul.burst import AT_ONCE, TEXTS, Burst, Rest
+
+
+def test_the_first_are_told_and_the_rest_is_a_number() -> None:
+    burst = Burst()
+    assert not burst.is_open
+    assert [burst.take("refused") for _ in range(1000)].count(True) == AT_ONCE
+    assert burst.take("reset")  # something else is news
+    assert burst.is_open
+    assert burst.sum_up() == Rest(1000 - AT_ONCE, "refused")
+    assert not burst.take("refused")  # it goes on
+    assert burst.sum_up() == Rest(1, "refused")
+    assert burst.is_open
+    assert burst.sum_up() is None
+    assert not burst.is_open
+    assert burst.take("refused")
+
+
+@given(st.lists(st.integers(0, 40).map(str) | st.none()))
+def test_every_event_is_told_or_counted_and_lines_are_few(events: list[str | None]) -> None:
+    burst, told, counted, lines = Burst(), 0, 0, 0
+    for event in [*events, None]:
+        if event is not None:
+            at_once = burst.take(event)
+            told, lines = told + at_once, lines + at_once
+            assert lines <= AT_ONCE * TEXTS
+        elif (rest := burst.sum_up()) is not None:
+            counted += rest.queries
+        else:
+            lines = 0
+    assert told + counted == sum(event is not None for event in events)

@@ -1,0 +1,99 @@
+"""What is looked at next: everything when it is time, else what there is a reason for."""
+
+from pathlib import Path
+
+import attrs
+import pytest
+
+from lvsctl.agenda import MOST, SOONEST, VERIFY, Agenda
+from lvsctl.apply import Refusal
+from lvsctl.core.decision import DRAIN_POLL
+from lvsctl.reconcile import Cycle, Reconciler
+from lvsctl.store import Store
+from netlink.fake import FakeIPVS
+from netlink.types import RealServerUsage, VirtualServerKey
+from tests.addresses import FakeAddresses
+from tests.values import KEY, NOW, answers_of, config_of, failing, instance, real_key
+
+AUDIT = 10.0
+OTHER = VirtualServerKey.by_mark(7)
+
+
+@attrs.define
+class World:
+    """An agenda and what makes its cycles."""
+
+    reconciler: Reconciler
+    kernel: FakeIPVS
+    agenda: Agenda = attrs.field(factory=Agenda)
+    now: float = 0.0  # of the clock that never goes back; the other one is NOW then
+
+    def note(self, cycle: Cycle) -> None:
+        """Take note of a cycle that has ended now."""
+        self.agenda.note(cycle, now=self.now, clock=NOW + self.now, audit_interval=AUDIT, dry_run=False)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    kernel = FakeIPVS()
+    return World(reconciler=Reconciler(kernel, FakeAddresses(), Store(tmp_path), lambda: NOW), kernel=kernel)
+
+
+def test_everything_comes_first_and_at_every_audit(world: World) -> None:
+    config = config_of()
+    assert world.agenda.due(frozenset(), 0.0) is None
+    world.reconciler.cycle(config, answers_of(config, instance(1)))
+    world.note(world.reconciler.cycle(config, answers_of(config, instance(1))))
+    assert world.agenda.due(frozenset(), 9.9) == frozenset()
+    assert world.agenda.pause(4.0) == pytest.approx(6.0)
+    assert world.agenda.due(frozenset({KEY}), 9.9) == frozenset({KEY})
+    assert world.agenda.due(frozenset({KEY}), 10.0) is None
+    assert world.agenda.pause(11.0) == SOONEST
+    world.agenda.everything()
+    assert world.agenda.due(frozenset(), 1.0) is None
+
+
+def test_what_was_written_is_looked_at_again_once(world: World) -> None:
+    config, answers = config_of(), answers_of(config_of(), instance(1))
+    world.note(world.reconciler.cycle(config, answers))
+    assert world.agenda.due(frozenset(), 0.9) == frozenset()
+    assert world.agenda.pause(0.0) == pytest.approx(VERIFY)
+    world.now = 1.0
+    keys = world.agenda.due(frozenset(), world.now)
+    assert keys == frozenset({KEY})
+    world.note(world.reconciler.cycle(config, answers, keys))
+    assert world.agenda.due(frozenset(), 9.9) == frozenset()
+    assert world.agenda.due(frozenset(), 10.0) is None  # a look at some is no audit
+
+
+def test_what_drains_is_looked_at_every_second(world: World) -> None:
+    config = config_of()
+    world.reconciler.cycle(config, answers_of(config, instance(1), instance(2)))
+    world.kernel.set_usage(KEY, real_key(2), RealServerUsage(active=1))
+    world.note(world.reconciler.cycle(config, answers_of(config, instance(1), failing(2))))
+    world.now = 1.0
+    for _ in range(3):
+        assert world.agenda.due(frozenset(), world.now + 0.9 * DRAIN_POLL - 1.0) == frozenset()
+        assert world.agenda.due(frozenset(), world.now) == frozenset({KEY})
+        cycle = world.reconciler.cycle(config, answers_of(config, instance(1), failing(2)), frozenset({KEY}))
+        world.agenda.note(cycle, now=world.now, clock=NOW, audit_interval=AUDIT, dry_run=False)
+        world.now += DRAIN_POLL
+
+
+def test_what_was_refused_is_looked_at_when_it_may_be_tried(world: World) -> None:
+    config = config_of()
+    world.reconciler.cycle(config, answers_of(config, instance(1)))
+    cycle = world.reconciler.cycle(config, answers_of(config, instance(1)))
+    refusal = Refusal(error="no", attempts=3, retry_at=NOW + 4.0)
+    world.note(attrs.evolve(cycle, refusals={(OTHER, None): refusal}))
+    assert world.agenda.due(frozenset(), 3.9) == frozenset()
+    assert world.agenda.pause(0.0) == pytest.approx(4.0)
+    assert world.agenda.due(frozenset(), 4.0) == frozenset({OTHER})
+
+
+def test_news_of_very_many_are_news_of_everything(world: World) -> None:
+    config = config_of()
+    world.note(world.reconciler.cycle(config, answers_of(config, instance(1))))
+    keys = [VirtualServerKey.by_mark(mark) for mark in range(1, MOST + 2)]
+    assert world.agenda.due(frozenset(keys[:MOST]), 0.5) == frozenset(keys[:MOST])
+    assert world.agenda.due(frozenset(keys), 0.5) is None

@@ -1,0 +1,98 @@
+"""A cycle about some virtual servers does to them what a cycle about everything would, and to the others nothing."""
+
+import tempfile
+from pathlib import Path
+
+import attrs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lvsctl.config import Config
+from lvsctl.core.desired import queries_of
+from lvsctl.core.instance import Answers
+from lvsctl.core.part import concerned
+from lvsctl.reconcile import Reconciler
+from lvsctl.store import Store
+from netlink.fake import FakeIPVS
+from netlink.requests import Flush, SetRealServer
+from netlink.types import VirtualServerKey
+from tests import strategies
+from tests.addresses import FakeAddresses
+from tests.values import KEY, NOW, answers_of, config_of, configured, entry, failing, instance, real
+
+OTHER = VirtualServerKey.by_mark(7)
+BOTH = config_of(configured(), configured("other", OTHER))
+
+
+@attrs.frozen
+class World:
+    """A reconciler on a kernel of its own."""
+
+    directory: Path
+    kernel: FakeIPVS
+    reconciler: Reconciler
+
+    @classmethod
+    def fresh(cls, directory: Path) -> "World":
+        """Return one where nothing has happened."""
+        directory.mkdir()
+        kernel = FakeIPVS()
+        store = Store(directory, large=0)
+        return cls(directory, kernel, Reconciler(kernel, FakeAddresses(), store, lambda: NOW))
+
+    def outcome(self) -> tuple[object, ...]:
+        """Return all that lasts."""
+        return self.kernel.observe().table, Store(self.directory).load(set_aside_damage=False), self.reconciler.refusals
+
+
+@given(data=st.data(), config=strategies.configs())
+@settings(deadline=None, max_examples=25)
+def test_the_parts_that_news_concern_end_as_the_whole(data: st.DataObject, config: Config) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        whole, parts = World.fresh(Path(directory, "whole")), World.fresh(Path(directory, "parts"))
+        answers: Answers = {}
+        due: set[VirtualServerKey] = set()  # as the agenda has it
+        keys_of = concerned(config)
+        for number in range(data.draw(st.integers(1, 4))):
+            news = data.draw(strategies.answers_for(config))
+            changed = {query for query in news if query not in answers or data.draw(st.booleans())}
+            answers = {**answers, **{query: news[query] for query in changed}}
+            whole.reconciler.cycle(config, answers)
+            only = frozenset[VirtualServerKey]().union(due, *(keys_of[query] for query in changed))
+            cycle = parts.reconciler.cycle(config, answers, only)
+            assert cycle.only in ((only, None) if number else (None,))
+            assert parts.outcome() == whole.outcome()
+            decided = cycle.look.decision.virtual_servers
+            due = {key for key, each in decided.items() if each.draining} | {done.step.key for done in cycle.done}
+
+
+def test_nothing_else_is_read_or_written(tmp_path: Path) -> None:
+    world = World.fresh(tmp_path / "state")
+    world.reconciler.cycle(BOTH, answers_of(BOTH, instance(1), instance(2)))
+    hand = SetRealServer(virtual_server=OTHER, real_server=real(1, 77))
+    world.kernel.apply([hand])
+    world.kernel.writes.clear()
+    answers = answers_of(BOTH, instance(1), failing(2))
+    cycle = world.reconciler.cycle(BOTH, answers, frozenset({KEY}))
+    assert cycle.only == frozenset({KEY})
+    assert {each.virtual_server for each in world.kernel.writes if isinstance(each, SetRealServer)} == {KEY}
+    assert cycle.look.observed.table.keys() == {KEY}
+    assert world.kernel.observe().table[OTHER].real_servers[hand.real_server.key].weight == 77
+    assert world.reconciler.cycle(BOTH, answers).only is None
+    assert world.kernel.observe().table[OTHER].real_servers[hand.real_server.key].weight == 1
+
+
+def test_what_concerns_more_than_a_part_is_a_cycle_about_everything(tmp_path: Path) -> None:
+    world = World.fresh(tmp_path / "state")
+    answers, only = answers_of(BOTH, instance(1)), frozenset({KEY})
+    assert world.reconciler.cycle(BOTH, answers, only).only is None  # the first
+    assert world.reconciler.cycle(BOTH, answers, only).only == only
+    assert world.reconciler.cycle(config_of(), answers, only).only is None  # another configuration
+    world.kernel.apply([Flush()])
+    assert world.reconciler.cycle(config_of(), answers, only).only is None
+    assert world.kernel.observe().table[KEY] == entry(real(1))
+
+
+def test_a_query_concerns_every_virtual_server_that_asks_it() -> None:
+    config = config_of(configured(), configured("other", OTHER, consul_service="reco"))
+    assert concerned(config) == {query: frozenset({KEY, OTHER}) for query in queries_of(config)}
