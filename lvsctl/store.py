@@ -127,13 +127,15 @@ class Store:
 
 
 def _encode_one(key: VirtualServerKey, entry: LedgerEntry) -> str:
-    encoded = {
+    encoded: dict[str, Any] = {
         "key": _converter.unstructure(key),
         "name": entry.name,
         "drain_timeout": entry.drain_timeout,
         "written": _encode_entry(entry.written) if entry.written else None,
         "draining": [[str(server.address), server.port, since] for server, since in entry.draining.items()],
     }
+    if entry.failed_over:
+        encoded["failed_over"] = entry.failed_over
     return json.dumps(encoded, separators=(",", ":"))
 
 
@@ -158,6 +160,7 @@ def _decode(text: str) -> Ledger:
                 RealServerKey(address=ip_address(address), port=port): since
                 for address, port, since in entry["draining"]
             },
+            failed_over=str(entry.get("failed_over", "")),
         )
         for entry in json.loads(body)
     }

@@ -26,6 +26,7 @@ class Kind(enum.Enum):
     MAINTENANCE = "maintenance"
     DEREGISTERED = "deregistered"
     FILTERED = "filtered"
+    FAILOVER = "failover"
     REJECTED = "rejected"
     WEIGHT = "weight"
     CONFIGURATION = "configuration"
@@ -48,6 +49,7 @@ EXCLUSIONS = {
     Reason.MAINTENANCE: Kind.MAINTENANCE,
     Reason.TAGS: Kind.FILTERED,
     Reason.META: Kind.FILTERED,
+    Reason.DATACENTER: Kind.FAILOVER,
 }
 
 

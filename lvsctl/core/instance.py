@@ -99,6 +99,7 @@ class Answer:
     last_contact: float = 0.0  # seconds since it heard its leader; 0 where it does not say
     doubt: str = ""  # why it may list too few instances, in words; empty when it is believed
     snapshot: float | None = None  # Unix seconds when Consul said it, from the snapshot on disk; None: since the start
+    silent: bool = False  # Consul fails to answer since; told where it matters, for virtual servers that can fail over
 
 
 Answers = Mapping[Query, Answer]
