@@ -65,6 +65,7 @@ class Wanted:
     failed_over: str = ""  # the same where it is not the first of its list; empty where it is
     standings: tuple[Standing | None, ...] = ()  # of the datacenters in their order; None for one never heard
     # Of what it was made: where all this is the same objects again, it is the same again.
+    queries: tuple[Query, ...] = attrs.field(default=(), eq=False, repr=False)
     heard: tuple[Answer | None, ...] = attrs.field(default=(), eq=False, repr=False)
     limits: Limits | None = attrs.field(default=None, eq=False, repr=False)
 
@@ -137,17 +138,16 @@ def desired(
     wanted = {}
     for name, virtual_server in config.virtual_servers.items():
         key = virtual_server.key
-        heard = tuple(usable(answers.get(query), table.get(key)) for query in queries_in_order(virtual_server))
-        known, serving = before.get(key), failed_over.get(key, "")
-        if known and known.config is virtual_server and known.limits is limits and _is_same(known, heard, serving):
+        known, serving, standing = before.get(key), failed_over.get(key, ""), table.get(key)
+        if known is not None and (known.config is not virtual_server or known.limits is not limits):
+            known = None
+        queries = known.queries if known else queries_in_order(virtual_server)
+        heard = tuple([usable(answers.get(query), standing) for query in queries])
+        if known and known.failed_over == serving and all(map(operator.is_, known.heard, heard)):
             wanted[name] = known
-        elif (each := _wanted(virtual_server, heard, limits, serving)) is not None:
+        elif (each := _wanted(virtual_server, queries, heard, limits, serving)) is not None:
             wanted[name] = each
     return wanted
-
-
-def _is_same(known: Wanted, heard: tuple[Answer | None, ...], serving: str) -> bool:
-    return known.failed_over == serving and all(map(operator.is_, known.heard, heard))
 
 
 def virtual_server_of(config: VirtualServerConfig) -> VirtualServer:
@@ -164,10 +164,14 @@ def virtual_server_of(config: VirtualServerConfig) -> VirtualServer:
 
 
 def _wanted(
-    config: VirtualServerConfig, heard: tuple[Answer | None, ...], limits: Limits, serving: str
+    config: VirtualServerConfig,
+    queries: tuple[Query, ...],
+    heard: tuple[Answer | None, ...],
+    limits: Limits,
+    serving: str,
 ) -> Wanted | None:
     """Return what the datacenters' answers make of `config`, None while it waits; `serving` is `Wanted.failed_over`."""
-    datacenters = (config.datacenter or "", *config.failover)
+    datacenters = tuple(query.datacenter for query in queries)
     judged = [_judged(config, *each, limits) for each in zip(heard, datacenters, strict=True)]
     standings = tuple(_standing(*each) for each in zip(heard, judged, strict=True))
     chosen = choose(standings, config.failover.index(serving) + 1 if serving in config.failover else 0)
@@ -193,6 +197,7 @@ def _wanted(
         datacenter=datacenters[chosen],
         failed_over=datacenters[chosen] if chosen else "",
         standings=standings,
+        queries=queries,
         heard=heard,
         limits=limits,
     )

@@ -82,7 +82,8 @@ def why_failed_over(standings: Sequence[Standing | None], datacenters: Sequence[
         return f"{said}; Consul's answer for {named(datacenters[0])} is in doubt ({first.doubt})"
     if not first.able:
         return f"{said}; no instance in {named(datacenters[0])} may serve"
-    return f"{said}; {named(datacenters[0])} takes over with {-(-first.meant // 2)} of {first.meant}, {first.able} now"
+    needed = -(-first.meant // 2)
+    return f"{said} until {needed} of {first.meant} instances in {named(datacenters[0])} may serve ({first.able} now)"
 
 
 def named(datacenter: str) -> str:

@@ -30,7 +30,7 @@ class State(enum.Enum):
     """How a virtual server stands; the value is what screens and JSON show."""
 
     OK = "ok"
-    DEGRADED = "degraded"  # some instances do not serve
+    DEGRADED = "degraded"  # some instances do not serve, or another datacenter's do
     EMPTY = "empty"  # nothing serves
     HELD = "held"  # Consul wants the last ones out; they stay
     LEAVING = "leaving"  # no longer configured, draining
@@ -269,7 +269,7 @@ def _state(each: VirtualServerDecision, *, serving: int, wanted: int, refused: b
         return State.HELD
     if serving == 0:
         return State.EMPTY
-    return State.OK if serving >= wanted else State.DEGRADED
+    return State.OK if serving >= wanted and not each.wanted.failed_over else State.DEGRADED
 
 
 def _note(each: VirtualServerDecision, state: State, local: AbstractSet[Address]) -> str:
@@ -288,15 +288,14 @@ def _note(each: VirtualServerDecision, state: State, local: AbstractSet[Address]
 
 
 def _failed_over(wanted: Wanted) -> str:
-    datacenters = [query.datacenter for query in queries_in_order(wanted.config)]
-    return why_failed_over(wanted.standings, datacenters, wanted.datacenter)
+    return why_failed_over(wanted.standings, [query.datacenter for query in wanted.queries], wanted.datacenter)
 
 
 def _unheard(each: VirtualServerDecision) -> str:
     """Return which datacenters cannot take over because they do not answer, in words; empty where there is none."""
     if each.wanted is None:
         return ""
-    asked = zip(queries_in_order(each.wanted.config), each.wanted.standings, strict=True)
+    asked = zip(each.wanted.queries, each.wanted.standings, strict=True)
     unheard = [named(query.datacenter) for query, standing in asked if standing is None or standing.silent]
     return f", {' and '.join(unheard)} {'does' if len(unheard) == 1 else 'do'} not answer" if unheard else ""
 

@@ -321,11 +321,9 @@ def test_all_critical_fails_over_and_half_of_them_come_back() -> None:
     world.answers = asked(own=[*ALL_GOOD[:2], *ALL_BAD[2:]], dc2=THERE)
     back = world.once()
     leaving = [line for line in difference(back) if line.real_server == "10.0.0.11:8080"]
+    why = "may serve, but the agent's own datacenter does, which comes first"
     assert [(line.cause.kind, line.cause.text) for line in leaving] == [
-        (
-            Kind.FAILOVER,
-            "instance 'reco-11' on node 'app11': may serve, but the agent's own datacenter does, which comes first",
-        )
+        (Kind.FAILOVER, f"instance 'reco-11' on node 'app11' in datacenter 'dc2': {why}")
     ]
     world.until_quiet()
     assert table(world) == table_of(entry(real(1), real(2)))
@@ -397,6 +395,8 @@ def test_an_empty_answer_that_is_believed_fails_over() -> None:
     world = world_of(asked(own=[], dc2=THERE))
     world.until_quiet()
     assert table(world) == table_of(entry(real(11), real(12)))
+    shown = row(world)
+    assert (shown.state, shown.serving, shown.wanted) == (State.DEGRADED, 2, 2)
 
 
 def test_a_doubt_about_the_other_one_does_not_give_it_back_to_a_few() -> None:
@@ -509,7 +509,9 @@ def test_what_status_says() -> None:
     ]
     world.answers = asked(own=[instance(1), *ALL_BAD[1:]], dc2=THERE)
     shown = row(world)
-    assert shown.note == ("failed over to datacenter 'dc2'; the agent's own datacenter takes over with 2 of 4, 1 now")
+    assert shown.note == (
+        "failed over to datacenter 'dc2' until 2 of 4 instances in the agent's own datacenter may serve (1 now)"
+    )
     assert shown.real_servers[2].why == "may serve, but datacenter 'dc2' does until 2 of 4 here may (1 now)"
     world.answers = asked(own=ALL_GOOD, dc2=THERE)
     world.until_quiet()
