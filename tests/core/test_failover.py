@@ -209,6 +209,18 @@ def test_it_arrives_rests_and_owes_nothing_to_the_decision_before(world: Cycles)
     assert again.ledger == ledger
 
 
+@given(world=worlds(), data=st.data())
+def test_a_decision_owes_nothing_to_the_one_before(world: Cycles, data: st.DataObject) -> None:
+    for _ in range(data.draw(st.integers(1, 4), "cycles")):
+        world.once()  # compares with a decision that knows of none
+        if data.draw(st.booleans(), "other answers"):
+            world.answers = {**world.answers, **data.draw(strategies.answers_for(world.config))}
+        if data.draw(st.booleans(), "another ledger"):
+            failed_over = data.draw(st.sampled_from(("", "dc2", "dc3")))
+            world.ledger = {key: attrs.evolve(each, failed_over=failed_over) for key, each in world.ledger.items()}
+    world.once()
+
+
 @given(world=worlds())
 def test_a_virtual_server_that_serves_is_never_emptied(world: Cycles) -> None:
     def check(decision: Decision, _ledger: Ledger, observed: Observed) -> None:
