@@ -11,6 +11,7 @@ from lvsctl.apply import Done, target_of
 from lvsctl.core.admission import Rejected
 from lvsctl.core.decision import VirtualServerDecision
 from lvsctl.core.difference import Line, Sign, address_lines, ipvsadm_delete, line_of
+from lvsctl.core.failover import named
 from lvsctl.core.ownership import Owner
 from lvsctl.core.restoration import OLD
 from lvsctl.reconcile import Cycle
@@ -143,6 +144,9 @@ def _troubles_of(each: VirtualServerDecision) -> Trouble:
     if each.owner is Owner.FOREIGN:
         remedy = f"delete it ({ipvsadm_delete(each)}) or take {each.name!r} out of the configuration"
         troubles["foreign_in_the_way", each.name] = f"{each.key} exists, is not ours, is not as wanted; {remedy}"
+    if each.wanted and each.wanted.failed_over:
+        first = named(each.wanted.config.datacenter or "")
+        troubles["failed_over", each.name] = f"{named(each.wanted.failed_over)} serves in place of {first}"
     for member in each.wanted.members if each.wanted else ():
         if isinstance(member.verdict, Rejected):
             source = member.source

@@ -219,6 +219,7 @@ class DaemonConfig:
 
 
 _NAMED: Final = r"[^\s/]{1,255}"
+_DATACENTER: Final = r"[A-Za-z0-9_-]{1,64}"
 
 
 @attrs.frozen(kw_only=True)
@@ -278,9 +279,19 @@ class DefaultsTable:
     datacenter: str | None = _key(
         "Consul datacenter that is asked for instances.",
         '"dc2"',
-        text(r"[A-Za-z0-9_-]{1,64}", "1 to 64 of A-Z a-z 0-9 _ -", "dc2"),
+        text(_DATACENTER, "1 to 64 of A-Z a-z 0-9 _ -", "dc2"),
         default=None,
         default_words="the Consul agent's own",
+    )
+    failover: tuple[str, ...] | None = _key(
+        "Consul datacenters that serve when no instance of `datacenter` may, in this order. They must not name "
+        "`datacenter` again; to name the agent's own where that is not written changes nothing. The real servers must "
+        "be reachable with `forwarding`, and inside `safety.allowed_networks`. `[]` switches off what `[defaults]` "
+        "switched on. The rule is in [operations](operations.md#another-datacenter-takes-over).",
+        '["dc2", "dc3"]',
+        list_of(text(_DATACENTER, "1 to 64 of A-Z a-z 0-9 _ -", "dc2"), most=8),
+        default=None,
+        default_words="`[]`, no other",
     )
     near: str | None = _key(
         "Node that Consul measures distance from when it orders its answer; `_agent` is the agent that is asked.",
@@ -376,6 +387,7 @@ class VirtualServerConfig:
     tags: tuple[str, ...] = ()
     meta: Mapping[str, str] = attrs.field(factory=dict)
     datacenter: str | None = None
+    failover: tuple[str, ...] = ()
     near: str | None = None
     only_passing: bool = True
     scheduler: str = "wlc"

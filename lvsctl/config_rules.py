@@ -100,6 +100,7 @@ def virtual_server_rules(merged: Merged) -> Iterator[Wrong]:
     yield from _scheduling(merged)
     yield from _persistence(merged)
     yield from _thresholds(merged)
+    yield from _failover(merged)
 
 
 def _identity(merged: Merged) -> Iterator[Wrong]:
@@ -186,6 +187,21 @@ def _thresholds(merged: Merged) -> Iterator[Wrong]:
         f"lower_threshold {lower} is above upper_threshold {upper}" + ("" if upper else " (no limit)"),
         "write an upper_threshold that is not below it",
         ("defaults", "lower_threshold") if both_inherited else merged.at(own[0] if own else ""),
+    )
+
+
+def _failover(merged: Merged) -> Iterator[Wrong]:
+    if not merged.known("datacenter", "failover"):
+        return
+    own, others = merged.value("datacenter"), merged.value("failover")
+    if own not in others:
+        return
+    left = ", ".join(quoted(each) for each in others if each != own)
+    listed = merged.is_written("failover")
+    yield Wrong(
+        f"{quoted(own)} is its own datacenter, it cannot fail over to it",
+        f"write failover = [{left}]",
+        (*merged.at("failover"), others.index(own)) if listed else merged.at("datacenter"),
     )
 
 

@@ -164,8 +164,8 @@ def choice(words: Mapping[str, T], instead: Mapping[str, str] | None = None) -> 
     return KeyType(name="string", between=one_of(words), read=read, write=lambda value: quoted(spelled[value]))
 
 
-def list_of(item: KeyType[T], *, least: int = 0) -> KeyType[tuple[T, ...]]:
-    """Return the type of lists of `item` without duplicates, of `least` elements or more."""
+def list_of(item: KeyType[T], *, least: int = 0, most: int | None = None) -> KeyType[tuple[T, ...]]:
+    """Return the type of lists of `item` without duplicates, of `least` to `most` elements; None: any number."""
 
     def read(value: object) -> tuple[T, ...]:
         if not isinstance(value, list):
@@ -173,6 +173,8 @@ def list_of(item: KeyType[T], *, least: int = 0) -> KeyType[tuple[T, ...]]:
             raise Wrong(f"{shown(value)} is not a list", f"write it in square brackets: {escaped(meant)}")
         if len(value) < least:
             raise Wrong("the list is empty", f"write one element or more ({item.between}), or leave the key out")
+        if most is not None and len(value) > most:
+            raise Wrong(f"the list has {len(value)} elements", f"write {most} at most")
         found: dict[T, int] = {}
         wrongs: list[Wrong] = []
         for index, element in enumerate(value):
@@ -190,7 +192,9 @@ def list_of(item: KeyType[T], *, least: int = 0) -> KeyType[tuple[T, ...]]:
 
     return KeyType(
         name=f"list of {item.name}s",
-        between=(f"{least} or more: " if least else "") + f"{item.between}; none twice",
+        between=(f"{least} or more: " if least else "")
+        + (f"{most} at most: " if most is not None else "")
+        + f"{item.between}; none twice",
         read=read,
         write=lambda value: "[" + ", ".join(map(item.write, value)) + "]",
     )

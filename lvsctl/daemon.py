@@ -25,7 +25,7 @@ from lvsctl.config import Config
 from lvsctl.configfile import load
 from lvsctl.consul.client import Client
 from lvsctl.consul.watch import Watches
-from lvsctl.core.desired import queries_of
+from lvsctl.core.desired import contested_queries_of, first_queries_of, queries_of
 from lvsctl.core.instance import Query
 from lvsctl.core.part import concerned
 from lvsctl.core.restoration import snapshot_age, stands_alone
@@ -92,7 +92,7 @@ class Daemon:
             )
             queries = queries_of(self._config)
             self._watches.recall(await asyncio.to_thread(self._snapshot.load, self._config.consul.address, queries))
-            self._watches.watch(queries)
+            self._watch()
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(self._watches.run(), name="watches"),
@@ -143,13 +143,13 @@ class Daemon:
     def _consul_status(self) -> ConsulStatus:
         contacts = list(self._watches.contacts.values())
         failing = [contact for contact in contacts if contact.failing_since is not None]
-        heard = [contact.last for contact in contacts if contact.last is not None]
-        complete = len(heard) == len(contacts) and contacts
+        heard = {query: each.last for query, each in self._watches.contacts.items() if each.last is not None}
+        complete = heard and first_queries_of(self._config) <= heard.keys()
         choice = self._watches.choice
         return ConsulStatus(
             address=self._config.consul.address,
             reachable=len(failing) < len(contacts) or not contacts,
-            data_age=time.time() - min(heard) if complete else None,
+            data_age=time.time() - min(heard.values()) if complete else None,
             failing_since=min((each.failing_since for each in failing if each.failing_since), default=None),
             failing=len(failing),
             error=failing[0].error if failing else "",
@@ -295,8 +295,15 @@ class Daemon:
         if (config.consul, config.safety.max_instances) != (old.consul, old.safety.max_instances):
             replaced, self._client = self._client, _client(config)
             self._watches.use(self._client, replaced)
-        self._watches.watch(queries_of(config))
+        self._watch()
         log.info("reloaded", config=str(self._path), virtual_servers=len(config.virtual_servers))
+
+    def _watch(self) -> None:
+        self._watches.watch(
+            queries_of(self._config),
+            first=first_queries_of(self._config),
+            contested=contested_queries_of(self._config),
+        )
 
     async def _feed_watchdog(self) -> None:
         """Tell systemd that we live, as long as no cycle is stuck."""

@@ -32,13 +32,15 @@ _converter.register_structure_hook(Address | None, lambda text, _: None if text 
 
 def encode_one(key: VirtualServerKey, entry: LedgerEntry) -> str:
     """Return one entry as text."""
-    encoded = {
+    encoded: dict[str, Any] = {
         "key": _converter.unstructure(key),
         "name": entry.name,
         "drain_timeout": entry.drain_timeout,
         "written": _encode_entry(entry.written) if entry.written else None,
         "draining": [[str(server.address), server.port, since] for server, since in entry.draining.items()],
     }
+    if entry.failed_over:
+        encoded["failed_over"] = entry.failed_over
     return json.dumps(encoded, separators=(",", ":"))
 
 
@@ -107,6 +109,7 @@ def _decode_one(entry: Any) -> tuple[VirtualServerKey, LedgerEntry]:
         draining={
             RealServerKey(address=ip_address(address), port=port): since for address, port, since in entry["draining"]
         },
+        failed_over=str(entry.get("failed_over", "")),
     )
 
 

@@ -180,5 +180,6 @@ def ledgers(draw: st.DrawFn, table: Table | None = None) -> Ledger:
             drain_timeout=draw(st.sampled_from((0.0, 30.0))),
             written=written,
             draining={server: NOW + draw(st.sampled_from((-1000.0, -10.0, 0.0, 10.0, 1000.0))) for server in draining},
+            failed_over=draw(st.sampled_from(("", "", "dc2", "dc3", "gone"))),
         )
     return ledger

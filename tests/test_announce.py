@@ -6,15 +6,16 @@ from pathlib import Path
 import attrs
 import pytest
 from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
 from lvsctl.announce import Announcer
-from lvsctl.core.instance import Instance
+from lvsctl.core.instance import Answer, Instance, Query
 from lvsctl.reconcile import Cycle, Reconciler
 from lvsctl.store import Store
 from netlink.fake import FakeIPVS
 from netlink.requests import AddRealServer, AddVirtualServer
 from tests.addresses import FakeAddresses
-from tests.values import NOW, answers_of, config_of, entry, failing, instance, kernel_with, real, table_of
+from tests.values import NOW, answers_of, config_of, configured, entry, failing, instance, kernel_with, real, table_of
 
 
 @attrs.define
@@ -112,3 +113,27 @@ def test_a_plan_is_told_when_it_is_new(world: World) -> None:
         world.announcer.cycle(Cycle(look=look), planned=True)
         world.announcer.cycle(Cycle(look=look), planned=True)
     assert [each["event"] for each in logs] == ["would_change", "would_change"]
+
+
+def test_a_failover_is_said_when_it_begins_and_when_it_ends(world: World) -> None:
+    config = config_of(configured(failover=("dc2",), drain_timeout=0.0))
+    there = Answer(instances=(instance(11), instance(12)), index=1)
+
+    def said(*here: Instance) -> list[EventDict]:
+        answers = {
+            Query(service="reco"): Answer(instances=here, index=1),
+            Query(service="reco", datacenter="dc2"): there,
+        }
+        with capture_logs() as logs:
+            world.announcer.cycle(world.reconciler.cycle(config, answers))
+        return [each for each in logs if not each["event"].startswith("real_server_")]
+
+    said(instance(1), instance(2), instance(3))
+    why = "datacenter 'dc2' serves in place of the agent's own datacenter"
+    assert said(failing(1), failing(2), failing(3)) == [
+        {"event": "failed_over", "log_level": "warning", "name": "reco", "why": why}
+    ]
+    assert said(instance(1), failing(2), failing(3)) == []
+    assert said(instance(1), instance(2), failing(3)) == [
+        {"event": "trouble_over", "log_level": "info", "name": "reco", "trouble": "failed_over"}
+    ]

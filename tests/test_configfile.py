@@ -81,6 +81,7 @@ consul_service = "dns"
 tags = ["v2", "blue"]
 meta = { zone = "a" }
 datacenter = "dc2"
+failover = ["dc3", "dc1"]
 near = "_agent"
 only_passing = false
 scheduler = "sh"
@@ -116,6 +117,7 @@ drain_timeout = "250ms"
             tags=("v2", "blue"),
             meta={"zone": "a"},
             datacenter="dc2",
+            failover=("dc3", "dc1"),
             near="_agent",
             only_passing=False,
             scheduler="sh",
@@ -145,6 +147,7 @@ persistence = "0s"
 upper_threshold = 0
 lower_threshold = 0
 datacenter = "dc1"
+failover = []
 near = "here"
 [virtual_server.inherits]
 address = "10.9.0.2:80"
@@ -157,6 +160,7 @@ persistence = "1m"
 upper_threshold = 9
 lower_threshold = 8
 datacenter = "dc2"
+failover = ["dc1"]
 near = "there"
 """,
         FILE,
@@ -166,8 +170,8 @@ near = "there"
     def values(one: VirtualServerConfig) -> list[Any]:
         return [getattr(one, name) for name in attrs.fields_dict(DefaultsTable)]
 
-    assert values(own) == ["rr", Forwarding.MASQUERADE, 0.0, True, None, 0, 0, "dc1", "here"]
-    assert values(inherits) == ["sed", Forwarding.DIRECT_ROUTE, 3600.0, False, 60, 9, 8, "dc2", "there"]
+    assert values(own) == ["rr", Forwarding.MASQUERADE, 0.0, True, None, 0, 0, "dc1", (), "here"]
+    assert values(inherits) == ["sed", Forwarding.DIRECT_ROUTE, 3600.0, False, 60, 9, 8, "dc2", ("dc1",), "there"]
 
 
 @pytest.mark.parametrize(
@@ -271,6 +275,11 @@ IN_SERVER = [
     ("meta = { a = 1 }", "meta.a", "1 is not a string", 'a = "value"'),
     (r'meta = { a = "\u0000" }', "meta.a", r'"\u0000" has control characters', "printable"),
     ('datacenter = "a/b"', "datacenter", '"a/b" cannot be used here', "1 to 64"),
+    ('failover = "dc2"', "failover", '"dc2" is not a list', '["dc2"]'),
+    ('failover = ["dc2", "a/b"]', "failover[1]", '"a/b" cannot be used here', "1 to 64"),
+    ('failover = ["dc2", "dc3", "dc2"]', "failover[2]", '"dc2" is in the list twice', "remove one"),
+    (f"failover = {[f'dc{number}' for number in range(9)]}", "failover", "has 9 elements", "8 at most"),
+    ('failover = ["dc2", "dc1", "dc3"]\ndatacenter = "dc1"', "failover[1]", "its own", 'failover = ["dc2", "dc3"]'),
     ('near = ""', "near", '"" cannot be used here', "1 to 255"),
     ("near = 2020-01-01", "near", "2020-01-01 is not a string", "in quotes"),
 ]
@@ -513,6 +522,12 @@ def test_a_flag_is_compared_with_the_inherited_scheduler() -> None:
     assert only(text + '"xx"').key == "defaults.scheduler"  # and nothing about the flag
 
 
+def test_a_datacenter_is_compared_with_the_inherited_list() -> None:
+    problem = only(f'[defaults]\nfailover = ["dc2", "dc3"]\n{SERVER}datacenter = "dc2"')
+    assert problem.key == "virtual_server.reco.datacenter"
+    assert problem.remedy == 'write failover = ["dc3"]'
+
+
 def test_a_threshold_is_compared_with_the_inherited_one() -> None:
     below = only(f"[defaults]\nlower_threshold = 5\nupper_threshold = 9\n{SERVER}upper_threshold = 4")
     assert (below.line, below.key) == (6, "virtual_server.reco.upper_threshold")
@@ -733,6 +748,7 @@ KEY_VALUES: dict[str, st.SearchStrategy[Any]] = {
     "persistence": whole_seconds,
     "upper_threshold": st.integers(0, 2**31 - 1),
     "datacenter": st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True),
+    "failover": st.lists(st.sampled_from(["elsewhere-1", "elsewhere-2", "elsewhere-3"]), unique=True).map(tuple),
     "near": st.just("_agent"),
     "consul_service": st.text(st.characters(categories=["L", "N", "P"], exclude_characters="/"), min_size=1),
     "tags": st.lists(st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1), unique=True).map(tuple),

@@ -143,10 +143,11 @@ def test_the_schema_is_named_and_every_key_is_there() -> None:
     assert document["virtual_servers"][0]["state"] == State.OK.value
     assert set(document["virtual_servers"][0]) == {
         "name", "consul_service", "address", "scheduler", "forwarding", "serving", "wanted", "state", "note",
-        "active", "inactive", "rate", "real_servers", "data_age",
+        "active", "inactive", "rate", "real_servers", "data_age", "datacenter", "failed_over",
     }  # fmt: skip
     assert set(document["virtual_servers"][0]["real_servers"][0]) == {
         "real_server", "node", "instance", "check", "place", "weight", "active", "inactive", "rate", "why",
+        "datacenter",
     }  # fmt: skip
     assert set(document["consul"]) == {
         "address", "reachable", "data_age", "failing_since", "failing", "error", "snapshot_age",

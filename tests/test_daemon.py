@@ -13,6 +13,7 @@ from pathlib import Path
 import attrs
 import pytest
 import structlog
+from aiohttp import web
 from structlog.testing import capture_logs
 
 from lvsctl import control
@@ -100,12 +101,21 @@ def port_of(server: Consul) -> int:
 
 @contextlib.asynccontextmanager
 async def running(
-    answering: Answering, directory: Path, kernel: Watched | None = None, *, dry_run: bool = False, port: int = 0
+    answering: Answering,
+    directory: Path,
+    kernel: Watched | None = None,
+    *,
+    dry_run: bool = False,
+    port: int = 0,
+    lines: Sequence[str] = (),
 ) -> AsyncIterator[Running]:
-    """Run a daemon until the context ends, then stop it as systemd does; `port` is Consul's, any when 0."""
+    """Run a daemon until the context ends, then stop it as systemd does.
+
+    `port` is Consul's, any when 0; `lines` are more of reco's.
+    """
     kernel = kernel or Watched()
     async with consul(answering, port=port) as server:
-        file = written(server, directory)
+        file = written(server, directory, *lines)
         reconciler = Reconciler(kernel, FakeAddresses(), Store(directory), time.time)
         with capture_logs() as logs:
             task = asyncio.create_task(Daemon(file, load(file), reconciler, dry_run=dry_run).run(), name="daemon")
@@ -279,6 +289,52 @@ async def test_an_old_snapshot_is_used_and_called_old(tmp_path: Path) -> None:
     (used,) = daemon.events("snapshot_used")
     assert used["log_level"] == "error"
     assert "somebody else's" in used["why"]
+
+
+async def test_another_datacenter_takes_over_and_a_restart_changes_nothing(tmp_path: Path) -> None:
+    here, there = Blocking((instance(1), instance(2))), Blocking((instance(11),))
+
+    async def both(request: web.Request) -> web.StreamResponse:
+        return await (there if request.query.get("dc") == "dc2" else here)(request)
+
+    async with running(both, tmp_path, lines=('failover = ["dc2"]',)) as daemon:
+        await daemon.until(table_of(entry(real(1), real(2))))
+        await here.change(failing(1), failing(2), failing(3))
+        await daemon.until(table_of(entry(real(11))))
+        await here.change(instance(1), failing(2), failing(3))
+        status = await daemon.until_status(lambda status: "1 now" in status.virtual_servers[0].note)
+        row = status.virtual_servers[0]
+        assert (row.state, row.datacenter, row.failed_over) == (State.DEGRADED, "dc2", True)
+        assert row.data_age is not None
+    assert len(daemon.events("failed_over")) == 1
+    kernel = daemon.kernel
+    kernel.writes.clear()
+    lines = ('failover = ["dc2"]',)
+    async with running(both, tmp_path, kernel, port=port_of(daemon.server), lines=lines) as daemon:
+        await daemon.until_status(lambda status: status.kernel.in_sync_since is not None)
+        await daemon.until_status(lambda status: status.virtual_servers[0].state is State.DEGRADED)
+        assert kernel.writes == []
+        await here.change(instance(1), instance(2), failing(3))
+        await daemon.until(table_of(entry(real(1), real(2))))
+        await daemon.until_status(lambda status: not status.virtual_servers[0].failed_over)
+
+
+async def test_a_datacenter_to_fail_over_to_delays_no_start(tmp_path: Path) -> None:
+    """It hangs for longer than the start waits for answers; nothing has failed or timed out when the first serves."""
+    never = asyncio.Event()
+
+    async def hanging(request: web.Request) -> web.StreamResponse:
+        if "dc" in request.query:
+            await never.wait()
+        return await Blocking((instance(1),))(request)
+
+    async with running(hanging, tmp_path, lines=('failover = ["dc2"]',)) as daemon:
+        await daemon.until(table_of(entry(real(1))))
+        status = await daemon.until_status(lambda status: status.kernel.in_sync_since is not None)
+        assert status.consul is not None
+        assert status.consul.data_age is not None
+        assert daemon.events("consul_failed") == daemon.events("consul_incomplete") == []
+        never.set()
 
 
 async def test_a_bad_file_changes_nothing_and_a_good_one_does(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ Examples:
 def command(path: Path, output: str) -> None:
     """Show what in the kernel is not as Consul and the configuration want it, and why."""
     from lvsctl import logs
-    from lvsctl.cli.live import ask, reconciler
+    from lvsctl.cli.live import ask, demand, reconciler
     from lvsctl.configfile import load
     from lvsctl.core.difference import difference
 
@@ -45,7 +45,7 @@ def command(path: Path, output: str) -> None:
     config = load(path)
     answers = ask(config)
     with reconciler(config) as kernel:
-        look = kernel.look(config, answers)
+        look = demand(kernel.look(config, answers))
     lines = difference(look.decision, look.moves)
     equal = not any(line.differs for line in lines)
     if output == "json":

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from lvsctl.config import Config
 from lvsctl.consul.client import Client
 from lvsctl.consul.watch import ask_once
-from lvsctl.core.desired import queries_of
+from lvsctl.core.desired import first_queries_of, queries_of
 from lvsctl.core.instance import Answers
-from lvsctl.reconcile import Reconciler
+from lvsctl.errors import ConsulError
+from lvsctl.reconcile import Look, Reconciler
 from lvsctl.store import Store
 from netlink import IPVS
 from netlink.addresses import Addresses
@@ -24,10 +25,21 @@ def reconciler(config: Config) -> Iterator[Reconciler]:
 
 
 def ask(config: Config) -> Answers:
-    """Return a fresh answer of Consul for every virtual server; raises ConsulError when one has none."""
+    """Return a fresh answer of Consul for every virtual server; raises ConsulError when one has none.
+
+    A datacenter to fail over to that does not answer is told in the log; `demand` says whether it was needed.
+    """
 
     async def ask_all() -> Answers:
         async with Client(config.consul, max_instances=config.safety.max_instances) as client:
-            return await ask_once(client, queries_of(config))
+            return await ask_once(client, first_queries_of(config), queries_of(config))
 
     return asyncio.run(ask_all())
+
+
+def demand(look: Look) -> Look:
+    """Return `look`; raises ConsulError where a virtual server waits for a datacenter that did not answer."""
+    if look.decision.waiting:
+        names = ", ".join(sorted(look.decision.waiting))
+        raise ConsulError(f"{names}: served by another datacenter, which does not answer now; left as it is")
+    return look

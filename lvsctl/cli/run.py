@@ -86,10 +86,10 @@ async def _run(path: Path, config: "Config", kernel: "Reconciler", *, dry_run: b
 def _plan(config: "Config", kernel: "Reconciler") -> None:
     """Print what would be done."""
     from lvsctl.cli.diff import render
-    from lvsctl.cli.live import ask
+    from lvsctl.cli.live import ask, demand
     from lvsctl.core.difference import difference
 
-    look = kernel.look(config, ask(config))
+    look = demand(kernel.look(config, ask(config)))
     lines = [line for line in difference(look.decision, look.moves) if line.differs]
     click.echo("\n".join(render(lines) or ["in sync: nothing would be changed"]))
 
@@ -97,7 +97,7 @@ def _plan(config: "Config", kernel: "Reconciler") -> None:
 def _once(config: "Config", kernel: "Reconciler") -> int:
     """Converge and print each change; return 5 when the kernel refused something, 1 when something is left."""
     from lvsctl.cli.diff import render
-    from lvsctl.cli.live import ask
+    from lvsctl.cli.live import ask, demand
     from lvsctl.core.difference import difference, line_of
     from lvsctl.errors import KernelError, StateError
 
@@ -118,6 +118,7 @@ def _once(config: "Config", kernel: "Reconciler") -> int:
             click.echo("\n".join(f"lvsctl: {visible(error)}" for error in errors if error), err=True)
             return StateError.exit_code if cycle.ledger_error else KernelError.exit_code
         if not cycle.done and not cycle.look.decision.look_again:
+            demand(cycle.look)
             left = [line for line in difference(cycle.look.decision) if line.differs]
             for text in render(left):
                 click.echo(text)

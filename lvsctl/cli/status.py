@@ -265,6 +265,7 @@ def _real_servers(row: "VirtualServerStatus") -> list[str]:
     if not row.real_servers:
         return ["  no real servers"]
     head = ["  REAL SERVER", "NODE", "INSTANCE", "CHECK", "STATE", "WEIGHT", "ACTIVE", "INACTIVE", "CONN/S", "WHY"]
+    several = len({each.datacenter for each in row.real_servers} | {row.datacenter}) > 1
     cells = [
         [
             f"  {each.real_server or NOTHING}",
@@ -280,6 +281,13 @@ def _real_servers(row: "VirtualServerStatus") -> list[str]:
         ]
         for each in row.real_servers
     ]
+    if several:
+        datacenters = [
+            "DATACENTER",
+            *((each.datacenter or "own") if each.instance else NOTHING for each in row.real_servers),
+        ]
+        table = [[*line[:1], name, *line[1:]] for name, line in zip(datacenters, [head, *cells], strict=True)]
+        return columns(table, right=frozenset({6, 7, 8, 9}))
     return columns([head, *cells], right=frozenset({5, 6, 7, 8}))
 
 

@@ -39,7 +39,8 @@ ANSWER_TIMEOUT: Final = 10.0  # for an answer that does not block, and on top of
 MAX_BODY: Final = 32 * 1024 * 1024  # bytes; 10,000 instances take about 15 MB
 LARGE: Final = 256 * 1024  # bytes of a body from which on it is decoded beside the loop, which others wait for
 MAX_REFUSAL: Final = 300  # characters kept of the text of a refusal
-MOST_READS: Final = 32  # answers that do not block, at one time
+MOST_READS: Final = 32  # answers that do not block, at one time, of each of the first two datacenters
+READS_ELSEWHERE: Final = 8  # of each other one: with eight of them all take less than Consul's limit of 200 connections
 
 
 class Protocol(enum.Enum):
@@ -252,7 +253,9 @@ class Client:
         self._api = _API(self._transport)
         self._max_instances = max_instances
         self._large = ThreadPoolExecutor(1, "decode")  # one, so that large answers are taken apart one by one
-        self._reads = asyncio.Semaphore(MOST_READS)  # who came first is served first, which a connection pool is not
+        # Who came first is served first, which a connection pool is not. A datacenter that is dead holds its requests
+        # until they time out: those of the others must not wait behind them.
+        self._reads: dict[str, asyncio.Semaphore] = {}
 
     async def __aenter__(self) -> Self:
         """Return the client; nothing is asked yet."""
@@ -329,11 +332,17 @@ class Client:
         """Return a complete answer; what does not block waits its turn behind others that do not."""
         blocking = [("index", str(index)), ("wait", f"{wait:g}s")] if index > 0 else []
         timeout = ANSWER_TIMEOUT + (wait * 17 / 16 if blocking else 0.0)
-        async with contextlib.nullcontext() if blocking else self._reads:
+        async with contextlib.nullcontext() if blocking else self._turn(dict(params).get("dc", "")):
             response: Response = await self._api.http.get(
                 _complete, path, params + blocking, timeout=timeout, share=share
             )
         return response
+
+    def _turn(self, datacenter: str) -> asyncio.Semaphore:
+        """Return what those wait for that ask about `datacenter`."""
+        if datacenter not in self._reads:
+            self._reads[datacenter] = asyncio.Semaphore(MOST_READS if len(self._reads) < 2 else READS_ELSEWHERE)
+        return self._reads[datacenter]
 
 
 def _complete(response: Response) -> Response:

@@ -63,6 +63,9 @@ class Watches:
         self._sure = False  # it was asked since it last could not be
         self._changed = asyncio.Event()
         self._wanted: frozenset[Query] = frozenset()
+        self._first: frozenset[Query] = frozenset()  # those of them that the start waits for
+        self._contested: frozenset[Query] = frozenset()  # those of which it is told that they fail (`Answer.silent`)
+        self._silent: dict[Query, tuple[Answer, Answer]] = {}  # their last answers, and the same with that told
         self._retired: list[Client] = []
         self._bursts = {"consul_failed": Burst(), "consul_back": Burst()}
         self._news: set[Query] = set()
@@ -72,7 +75,17 @@ class Watches:
     @property
     def answers(self) -> Answers:
         """Return the last complete answers, each with why it is in doubt; a snapshot's where there is none yet."""
-        return {query: belief.answer for query, belief in self._beliefs.items()}
+        answers = {query: belief.answer for query, belief in self._beliefs.items()}
+        contacts = self.contacts if self._contested else {}
+        failing = {query for query in self._contested if contacts.get(query, Contact()).failing_since is not None}
+        heard = {query for query in failing & answers.keys() if answers[query].snapshot is None}
+        self._silent = {query: self._told_silent(query, answers[query]) for query in heard}
+        return answers | {query: told for query, (_, told) in self._silent.items()}
+
+    def _told_silent(self, query: Query, answer: Answer) -> tuple[Answer, Answer]:
+        """Return `answer`, and it as one that nothing came after; the same objects as long as it is the same."""
+        known = self._silent.get(query)
+        return known if known and known[0] is answer else (answer, attrs.evolve(answer, silent=True))
 
     @property
     def believed(self) -> Answers:
@@ -99,12 +112,12 @@ class Watches:
 
     @property
     def complete(self) -> bool:
-        """Tell whether every query was answered at least once."""
+        """Tell whether every query that the start waits for was answered at least once."""
         return not self._unanswered
 
     @property
     def tried(self) -> bool:
-        """Tell whether every query was answered or has failed at least once."""
+        """Tell whether every query that the start waits for was answered or has failed at least once."""
         failing = {name for name, signals in self._signals.items() if signals.contact.failing_since is not None}
         return all(query.datacenter in failing for query in self._unheard)
 
@@ -126,10 +139,18 @@ class Watches:
         """Have the answers of `snapshot` stand in for Consul's own until it gives them."""
         self._beliefs |= {query: recalled(answer) for query, answer in snapshot.items() if query not in self._beliefs}
 
-    def watch(self, queries: Iterable[Query]) -> None:
-        """Watch exactly `queries`; the answers of those that stay are kept."""
+    def watch(
+        self, queries: Iterable[Query], *, first: Iterable[Query] | None = None, contested: Iterable[Query] = ()
+    ) -> None:
+        """Watch exactly `queries`; the answers of those that stay are kept.
+
+        `first` are those of them that count for `complete` and `tried`, all of them where it is None; `contested` are
+        those of which `answers` tells that they fail now.
+        """
         self._wanted = frozenset(queries)
-        self._unanswered = {query for query in self._wanted if not self._is_answered(query)}
+        self._first = self._wanted if first is None else frozenset(first)
+        self._contested = frozenset(contested)
+        self._unanswered = {query for query in self._first if not self._is_answered(query)}
         failing = {query for query, contact in self._contacts.items() if contact.failing_since is not None}
         self._unheard = self._unanswered - failing
         self._changed.set()
@@ -257,7 +278,7 @@ class Watches:
             except ConsulError as error:
                 index, failures = 0, failures + 1
                 refused = refused or (isinstance(error, ConsulRefused) and error.status == 403)
-                self._failed(query, str(error))
+                self._failed(query, _at(query) + str(error))
                 await asyncio.sleep(back_off(failures, error))
                 continue
             failures, refused = 0, False
@@ -305,8 +326,9 @@ class Watches:
         self._unheard.discard(query)
         _log_doubt(query, before, belief)
         if news:
-            self._news.add(query)
             log.debug("consul_answered", consul_service=query.service, instances=len(answer.instances))
+        if news or (failing_since is not None and query in self._contested):
+            self._news.add(query)
             self._wake()
         return news
 
@@ -373,12 +395,22 @@ def _log_doubt(query: Query, before: Belief | None, belief: Belief) -> None:
         log.info("consul_believed", consul_service=query.service, after=f"{time.time() - before.since:.1f}s")
 
 
-async def ask_once(client: Client, queries: Iterable[Query]) -> Answers:
-    """Return a fresh answer to every query; raises the first ConsulError when one has none."""
-    queries = sorted(queries)
-    tasks = [asyncio.ensure_future(_ask(client, query)) for query in queries]
+def _at(query: Query) -> str:
+    """Return where it was asked, to begin an error with; empty for the agent's own datacenter."""
+    return f"datacenter {query.datacenter!r}: " if query.datacenter else ""
+
+
+async def ask_once(client: Client, queries: Iterable[Query], others: Iterable[Query] = ()) -> Answers:
+    """Return a fresh answer to every query; raises the first ConsulError when one has none.
+
+    One of `others` without an answer is only told in the log.
+    """
+    needed = sorted(queries)
+    asked = sorted({*needed, *others})
+    tasks = [asyncio.ensure_future(_ask(client, query, needed=query in needed)) for query in asked]
     try:
-        return dict(zip(queries, await asyncio.gather(*tasks), strict=True))
+        answers = zip(asked, await asyncio.gather(*tasks), strict=True)
+        return {query: answer for query, answer in answers if answer is not None}
     finally:
         for task in tasks:
             task.cancel()
@@ -386,9 +418,12 @@ async def ask_once(client: Client, queries: Iterable[Query]) -> Answers:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _ask(client: Client, query: Query) -> Answer:
+async def _ask(client: Client, query: Query, *, needed: bool) -> Answer | None:
     try:
         return believe(None, await client.instances(query), time.time()).answer
     except ConsulError as error:
         place = f" in datacenter {query.datacenter!r}" if query.datacenter else ""
-        raise ConsulError(f"Consul service {query.service!r}{place}: {error}") from error
+        if needed:
+            raise ConsulError(f"Consul service {query.service!r}{place}: {error}") from error
+        log.warning("consul_failed", consul_service=query.service, error=_at(query) + str(error), kept="nothing")
+        return None

@@ -32,6 +32,7 @@ class Reason(enum.Enum):
     MAINTENANCE = "maintenance"
     TAGS = "tags"
     META = "meta"
+    DATACENTER = "datacenter"
     NOT_AN_ADDRESS = "not-an-address"
     FORBIDDEN_ADDRESS = "forbidden-address"
     OUTSIDE_ALLOWED_NETWORKS = "outside-allowed-networks"

@@ -26,6 +26,7 @@ class Kind(enum.Enum):
     MAINTENANCE = "maintenance"
     DEREGISTERED = "deregistered"
     FILTERED = "filtered"
+    FAILOVER = "failover"
     REJECTED = "rejected"
     WEIGHT = "weight"
     CONFIGURATION = "configuration"
@@ -48,6 +49,7 @@ EXCLUSIONS = {
     Reason.MAINTENANCE: Kind.MAINTENANCE,
     Reason.TAGS: Kind.FILTERED,
     Reason.META: Kind.FILTERED,
+    Reason.DATACENTER: Kind.FAILOVER,
 }
 
 
@@ -121,12 +123,13 @@ def cause_of_deletion(drained: Drained, leaving: Cause, *, timeout: float, now: 
 
 
 def name_of(member: Member | None) -> str:
-    """Return `instance 'reco-1' on node 'app1'`."""
+    """Return `instance 'reco-1' on node 'app1'`, with its datacenter where that is not the agent's own."""
     if member is None:
         return "an instance unknown to Consul"
     source = member.source
     if isinstance(source, Instance) or source.instance_id:
-        return f"instance {source.instance_id!r} on node {source.node!r}"
+        place = f" in datacenter {member.datacenter!r}" if member.datacenter else ""
+        return f"instance {source.instance_id!r} on node {source.node!r}{place}"
     return "an unreadable entry"
 
 

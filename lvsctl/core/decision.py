@@ -25,7 +25,7 @@ from lvsctl.core.drain import Drained, Draining, drain
 from lvsctl.core.instance import Answers
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, foreign, is_still_ours, owner_of
 from lvsctl.core.plan import plan_virtual_server
-from lvsctl.core.restoration import stands_alone, without_waiting
+from lvsctl.core.restoration import stands_alone
 from netlink.requests import AddRealServer, DeleteRealServer, SetRealServer, TableRequest
 from netlink.types import (
     Address,
@@ -120,8 +120,14 @@ def decide(
         before = None
     known = before.virtual_servers if before else {}
     limits = before.limits if before else limits
-    decidable = without_waiting(config, answers, observed.table)
-    wanted = desired(decidable, answers, limits, {key: each.wanted for key, each in known.items() if each.wanted})
+    wanted = desired(
+        config,
+        answers,
+        limits,
+        {key: each.wanted for key, each in known.items() if each.wanted},
+        table=observed.table,
+        failed_over={key: entry.failed_over for key, entry in ledger.items() if entry.failed_over},
+    )
     decisions = {}
     for each in wanted.values():
         key = each.config.key

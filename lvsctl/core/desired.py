@@ -3,8 +3,12 @@
 Pure. Says for every instance what becomes of it (`Member`), so that nothing that is left out is left out silently.
 Two instances at one address and port are one real server: one that is admitted stands for both, the first by node and
 id when both are; the other is shown.
+
+Where a virtual server has a `failover` list, the instances of every datacenter are judged, and those of one serve
+(`failover`); the others that could are left out with that as the reason.
 """
 
+import operator
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
@@ -12,13 +16,16 @@ import attrs
 
 from lvsctl.config import Config, VirtualServerConfig
 from lvsctl.core.admission import Admitted, Excluded, Limits, Reason, Rejected, Verdict, admit
+from lvsctl.core.failover import Standing, choose, why_not
 from lvsctl.core.instance import Answer, Answers, Instance, Malformed, Query
+from lvsctl.core.restoration import usable
 from netlink.types import (
     Address,
     Family,
     RealServer,
     RealServerKey,
     RealServers,
+    Table,
     TableEntry,
     VirtualServer,
     VirtualServerKey,
@@ -31,6 +38,7 @@ class Member:
 
     source: Instance | Malformed
     verdict: Verdict
+    datacenter: str = ""  # where it is; empty: the agent's own
 
     @property
     def key(self) -> RealServerKey | None:
@@ -45,21 +53,25 @@ class Member:
 
 @attrs.frozen(kw_only=True)
 class Wanted:
-    """One virtual server as configured, with what Consul's answer makes of it."""
+    """One virtual server as configured, with what Consul's answers make of it."""
 
     config: VirtualServerConfig
     entry: TableEntry
-    members: tuple[Member, ...]
+    members: tuple[Member, ...]  # of the datacenter that serves, then of those before it; of all while none can
     by_key: Mapping[RealServerKey, Member]  # the member behind each real server, the one nearest to serving
     doubt: str = ""  # why Consul may have more instances than it says; empty when it is believed
     snapshot: float | None = None  # Unix seconds when Consul said it, where a snapshot stands in for it
-    # Of what it was made: where all three are the same objects again, it is the same again.
-    answer: Answer | None = attrs.field(default=None, eq=False, repr=False)
+    datacenter: str = ""  # whose instances serve; empty: the agent's own
+    failed_over: str = ""  # the same where it is not the first of its list; empty where it is
+    standings: tuple[Standing | None, ...] = ()  # of the datacenters in their order; None for one never heard
+    # Of what it was made: where all this is the same objects again, it is the same again.
+    queries: tuple[Query, ...] = attrs.field(default=(), eq=False, repr=False)
+    heard: tuple[Answer | None, ...] = attrs.field(default=(), eq=False, repr=False)
     limits: Limits | None = attrs.field(default=None, eq=False, repr=False)
 
 
 def query_of(virtual_server: VirtualServerConfig) -> Query:
-    """Return what has to be asked of Consul for `virtual_server`."""
+    """Return what has to be asked of Consul for `virtual_server` first of all."""
     return Query(
         service=virtual_server.consul_service,
         datacenter=virtual_server.datacenter or "",
@@ -67,9 +79,29 @@ def query_of(virtual_server: VirtualServerConfig) -> Query:
     )
 
 
+def queries_in_order(virtual_server: VirtualServerConfig) -> tuple[Query, ...]:
+    """Return what has to be asked for `virtual_server`: of its own datacenter, then of each it may fail over to.
+
+    The others are asked without `near`, which is a node of the first.
+    """
+    others = (Query(service=virtual_server.consul_service, datacenter=name) for name in virtual_server.failover)
+    return (query_of(virtual_server), *others)
+
+
 def queries_of(config: Config) -> frozenset[Query]:
     """Return everything that has to be asked of Consul; virtual servers may share a query."""
+    return frozenset(query for each in config.virtual_servers.values() for query in queries_in_order(each))
+
+
+def first_queries_of(config: Config) -> frozenset[Query]:
+    """Return what has to be answered before all virtual servers can be served; failover is not waited for."""
     return frozenset(query_of(virtual_server) for virtual_server in config.virtual_servers.values())
+
+
+def contested_queries_of(config: Config) -> frozenset[Query]:
+    """Return the queries of which it matters whether they are answered just now: of all that can fail over."""
+    several = (each for each in config.virtual_servers.values() if each.failover)
+    return frozenset(query for each in several for query in queries_in_order(each))
 
 
 def virtual_addresses(config: Config) -> frozenset[Address]:
@@ -89,23 +121,32 @@ def limits_of(config: Config, own_addresses: AbstractSet[Address]) -> Limits:
 
 
 def desired(
-    config: Config, answers: Answers, limits: Limits, before: Mapping[VirtualServerKey, Wanted] | None = None
+    config: Config,
+    answers: Answers,
+    limits: Limits,
+    before: Mapping[VirtualServerKey, Wanted] | None = None,
+    *,
+    table: Table | None = None,
+    failed_over: Mapping[VirtualServerKey, str] | None = None,
 ) -> Mapping[str, Wanted]:
-    """Return what is wanted by name, without the virtual servers whose query was never answered.
+    """Return what is wanted by name, without the virtual servers that wait for an answer.
 
-    To judge instances is most of the work of a cycle, so what is made of the same as in `before` is taken from there.
+    `table` is what stands in the kernel, `failed_over` the datacenters that serve in place of the first. To judge
+    instances is most of the work of a cycle, so what is made of the same as in `before` is taken from there.
     """
-    before = before or {}
+    before, table, failed_over = before or {}, table or {}, failed_over or {}
     wanted = {}
     for name, virtual_server in config.virtual_servers.items():
-        answer = answers.get(query_of(virtual_server))
-        if answer is None:
-            continue
-        known = before.get(virtual_server.key)
-        if known and known.config is virtual_server and known.answer is answer and known.limits is limits:
+        key = virtual_server.key
+        known, serving, standing = before.get(key), failed_over.get(key, ""), table.get(key)
+        if known is not None and (known.config is not virtual_server or known.limits is not limits):
+            known = None
+        queries = known.queries if known else queries_in_order(virtual_server)
+        heard = tuple([usable(answers.get(query), standing) for query in queries])
+        if known and known.failed_over == serving and all(map(operator.is_, known.heard, heard)):
             wanted[name] = known
-        else:
-            wanted[name] = _wanted(virtual_server, answer, limits)
+        elif (each := _wanted(virtual_server, queries, heard, limits, serving)) is not None:
+            wanted[name] = each
     return wanted
 
 
@@ -122,23 +163,74 @@ def virtual_server_of(config: VirtualServerConfig) -> VirtualServer:
     )
 
 
-def _wanted(config: VirtualServerConfig, answer: Answer, limits: Limits) -> Wanted:
-    members = _one_for_each_real_server(
-        Member(source=instance, verdict=admit(instance, config, limits)) for instance in answer.instances
-    )
-    unreadable = tuple(
-        Member(source=entry, verdict=Rejected(reason=Reason.MALFORMED, text=entry.reason)) for entry in answer.malformed
+def _wanted(
+    config: VirtualServerConfig,
+    queries: tuple[Query, ...],
+    heard: tuple[Answer | None, ...],
+    limits: Limits,
+    serving: str,
+) -> Wanted | None:
+    """Return what the datacenters' answers make of `config`, None while it waits; `serving` is `Wanted.failed_over`."""
+    datacenters = tuple(query.datacenter for query in queries)
+    judged = [_judged(config, *each, limits) for each in zip(heard, datacenters, strict=True)]
+    standings = tuple(_standing(*each) for each in zip(heard, judged, strict=True))
+    chosen = choose(standings, config.failover.index(serving) + 1 if serving in config.failover else 0)
+    if chosen is None or (answer := heard[chosen]) is None:
+        return None
+    real_servers = _real_servers(config, judged[chosen])
+    for place, standing in enumerate(standings):
+        if place != chosen and standing is not None:
+            why = why_not(standing, datacenters[chosen], returning=place < chosen)
+            judged[place] = tuple(_left_out(member, why) for member in judged[place])
+    shown = (
+        judged[:chosen]
+        if any(each.weight > 0 for each in real_servers.values())
+        else judged[:chosen] + judged[chosen + 1 :]
     )
     return Wanted(
         config=config,
-        entry=TableEntry(virtual_server=virtual_server_of(config), real_servers=_real_servers(config, members)),
-        members=members + unreadable,
-        by_key=_by_key(members),
+        entry=TableEntry(virtual_server=virtual_server_of(config), real_servers=real_servers),
+        members=sum(shown, judged[chosen]),
+        by_key=_by_key(sum(judged, ())),
         doubt=answer.doubt,
         snapshot=answer.snapshot,
-        answer=answer,
+        datacenter=datacenters[chosen],
+        failed_over=datacenters[chosen] if chosen else "",
+        standings=standings,
+        queries=queries,
+        heard=heard,
         limits=limits,
     )
+
+
+def _judged(config: VirtualServerConfig, answer: Answer | None, datacenter: str, limits: Limits) -> tuple[Member, ...]:
+    """Return what each instance of one datacenter may become, were it to serve."""
+    if answer is None:
+        return ()
+    members = _one_for_each_real_server(
+        Member(source=instance, verdict=admit(instance, config, limits), datacenter=datacenter)
+        for instance in answer.instances
+    )
+    unreadable = tuple(
+        Member(source=each, verdict=Rejected(reason=Reason.MALFORMED, text=each.reason), datacenter=datacenter)
+        for each in answer.malformed
+    )
+    return members + unreadable
+
+
+def _standing(answer: Answer | None, members: tuple[Member, ...]) -> Standing | None:
+    if answer is None:
+        return None
+    able = sum(isinstance(each.verdict, Admitted) and each.verdict.weight > 0 for each in members)
+    kept_out = sum(isinstance(each.verdict, Excluded) and not each.is_filtered for each in members)
+    return Standing(able=able, meant=able + kept_out, doubt=answer.doubt, silent=answer.silent)
+
+
+def _left_out(member: Member, why: str) -> Member:
+    """Return `member` of a datacenter that does not serve."""
+    if not isinstance(member.verdict, Admitted):
+        return member
+    return attrs.evolve(member, verdict=Excluded(reason=Reason.DATACENTER, text=why, key=member.key))
 
 
 def _by_key(members: tuple[Member, ...]) -> Mapping[RealServerKey, Member]:

@@ -21,6 +21,7 @@ class LedgerEntry:
     drain_timeout: float  # seconds, for when it is no longer there
     written: TableEntry | None = None  # as we last left it in the kernel; None before the first write
     draining: Mapping[RealServerKey, float] = attrs.field(factory=dict)  # when each was quiesced, Unix seconds
+    failed_over: str = ""  # the datacenter that serves in place of the first; empty: the first
 
 
 Ledger = Mapping[VirtualServerKey, LedgerEntry]

@@ -38,6 +38,7 @@ def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledg
             drain_timeout=each.drain_timeout,
             written=_written_ahead(each, before.written if before else None),
             draining={server: state.since for server, state in each.leaving.items()},
+            failed_over=_failed_over(each),
         )
     return kept
 
@@ -45,7 +46,13 @@ def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledg
 def _says_it_all(entry: LedgerEntry, each: VirtualServerDecision) -> bool:
     """Tell whether `entry` is what there is to remember of a virtual server that stays as it is."""
     quiet = not each.steps and not each.leaving and not entry.draining and entry.written is not None
-    return quiet and entry.name == each.name and entry.drain_timeout == each.drain_timeout
+    said = (entry.name, entry.drain_timeout, entry.failed_over)
+    return quiet and said == (each.name, each.drain_timeout, _failed_over(each))
+
+
+def _failed_over(each: VirtualServerDecision) -> str:
+    """Return the datacenter that serves in place of the first; empty where the first does."""
+    return each.wanted.failed_over if each.wanted else ""
 
 
 def _written_ahead(each: VirtualServerDecision, written: TableEntry | None) -> TableEntry | None:

@@ -8,26 +8,17 @@ What was restored has real servers, so the next cycle already leaves it alone.
 
 from typing import Final
 
-import attrs
-
-from lvsctl.config import Config
-from lvsctl.core.desired import query_of
 from lvsctl.core.instance import Answer, Answers
-from netlink.types import Table, TableEntry
+from netlink.types import TableEntry
 
 OLD: Final = 7 * 86400.0  # seconds from which on a snapshot is still used, for it is the best that is known, but loudly
 
 
-def without_waiting(config: Config, answers: Answers, table: Table) -> Config:
-    """Return `config` without the virtual servers that have real servers in `table` and nothing newer from Consul."""
-    if all(answer.snapshot is None for answer in answers.values()):
-        return config
-    chosen = {
-        name: each
-        for name, each in config.virtual_servers.items()
-        if _may_decide(answers.get(query_of(each)), table.get(each.key))
-    }
-    return attrs.evolve(config, virtual_servers=chosen)
+def usable(answer: Answer | None, observed: TableEntry | None) -> Answer | None:
+    """Return `answer` where a virtual server that stands as `observed` may become what it makes of it."""
+    if answer is None or answer.snapshot is None or observed is None or not observed.real_servers:
+        return answer
+    return None
 
 
 def stands_alone(answers: Answers) -> bool:
@@ -42,8 +33,3 @@ def snapshot_age(answers: Answers, now: float) -> float | None:
     """
     times = [answer.snapshot for answer in answers.values() if answer.snapshot is not None]
     return max(0.0, now - min(times)) if times else None
-
-
-def _may_decide(answer: Answer | None, observed: TableEntry | None) -> bool:
-    """Tell whether a virtual server that stands as `observed` may become what `answer` makes of it."""
-    return answer is None or answer.snapshot is None or observed is None or not observed.real_servers

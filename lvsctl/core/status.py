@@ -13,8 +13,9 @@ import attrs
 from lvsctl.config import Config, VirtualServerConfig
 from lvsctl.core.admission import Admitted, Rejected
 from lvsctl.core.decision import NO_USAGE, Decision, VirtualServerDecision
-from lvsctl.core.desired import Member, query_of
+from lvsctl.core.desired import Member, Wanted, queries_in_order
 from lvsctl.core.difference import ipvsadm_delete
+from lvsctl.core.failover import named, why_failed_over
 from lvsctl.core.guard import serves, why_held
 from lvsctl.core.instance import Health, Instance, Query
 from lvsctl.core.ownership import Owner
@@ -29,7 +30,7 @@ class State(enum.Enum):
     """How a virtual server stands; the value is what screens and JSON show."""
 
     OK = "ok"
-    DEGRADED = "degraded"  # some instances do not serve
+    DEGRADED = "degraded"  # some instances do not serve, or another datacenter's do
     EMPTY = "empty"  # nothing serves
     HELD = "held"  # Consul wants the last ones out; they stay
     LEAVING = "leaving"  # no longer configured, draining
@@ -64,6 +65,7 @@ class RealServerStatus:
     inactive: int
     rate: int  # new connections a second
     why: str
+    datacenter: str = ""  # where the instance is; empty: the agent's own, or not in Consul
 
 
 @attrs.frozen(kw_only=True)
@@ -84,6 +86,8 @@ class VirtualServerStatus:
     rate: int  # new connections a second
     real_servers: tuple[RealServerStatus, ...] = ()
     data_age: float | None = None  # seconds since Consul was last heard about it; None: never, or it is leaving
+    datacenter: str = ""  # whose instances serve; empty: the agent's own
+    failed_over: bool = False  # it is not the first of its list
 
 
 @attrs.frozen(kw_only=True)
@@ -149,9 +153,24 @@ def virtual_servers(
         for each in decision.virtual_servers.values()
     ]
     rows += [_waiting(config.virtual_servers[name], observed) for name in decision.waiting]
-    asked = {name: query_of(each) for name, each in config.virtual_servers.items()}
-    rows = [attrs.evolve(row, data_age=ages.get(asked[row.name]) if row.name in asked else None) for row in rows]
+    rows = [
+        attrs.evolve(row, data_age=_data_age(config.virtual_servers[row.name], row.datacenter, ages))
+        if row.name in config.virtual_servers
+        else row
+        for row in rows
+    ]
     return tuple(sorted(rows, key=lambda row: (row.name, row.address)))
+
+
+def _data_age(virtual_server: VirtualServerConfig, serving: str, ages: Mapping[Query, float]) -> float | None:
+    """Return the age of the oldest answer that decides: of the datacenter that serves, or of one before it."""
+    deciding = []
+    for query in queries_in_order(virtual_server):
+        deciding.append(ages.get(query))
+        if query.datacenter == serving:
+            break
+    known = [age for age in deciding if age is not None]
+    return max(known, default=None) if deciding[-1] is not None else None
 
 
 def bare_virtual_servers(observed: Observed, names: Mapping[VirtualServerKey, str]) -> tuple[VirtualServerStatus, ...]:
@@ -193,7 +212,11 @@ def _of_observed(each: VirtualServerDecision, observed: Observed) -> VirtualServ
         return row
     virtual_server = each.wanted.entry.virtual_server
     return attrs.evolve(
-        row, scheduler=virtual_server_words(virtual_server), forwarding=word(each.wanted.config.forwarding)
+        row,
+        scheduler=virtual_server_words(virtual_server),
+        forwarding=word(each.wanted.config.forwarding),
+        datacenter=each.wanted.datacenter,
+        failed_over=bool(each.wanted.failed_over),
     )
 
 
@@ -203,6 +226,7 @@ def _waiting(config: VirtualServerConfig, observed: Observed) -> VirtualServerSt
         row,
         scheduler=row.scheduler or config.scheduler,
         forwarding=word(config.forwarding),
+        datacenter=config.datacenter or "",
         note="Consul has not answered yet; left as it is",
     )
 
@@ -245,26 +269,41 @@ def _state(each: VirtualServerDecision, *, serving: int, wanted: int, refused: b
         return State.HELD
     if serving == 0:
         return State.EMPTY
-    return State.OK if serving >= wanted else State.DEGRADED
+    return State.OK if serving >= wanted and not each.wanted.failed_over else State.DEGRADED
 
 
 def _note(each: VirtualServerDecision, state: State, local: AbstractSet[Address]) -> str:
     notes = []
+    if each.wanted and each.wanted.failed_over:
+        notes.append(_failed_over(each.wanted))
     if state is State.HELD:
         notes.append(_why_held(each))
     if state is State.LEAVING:
         notes.append("no longer in the configuration")
     if state is State.EMPTY:
-        notes.append(_nobody(each))
+        notes.append(_nobody(each) + _unheard(each))
     if each.key.address is not None and each.key.address not in local:
         notes.append(f"{each.key.address} is on no interface of this machine")
     return "; ".join(notes)
 
 
+def _failed_over(wanted: Wanted) -> str:
+    return why_failed_over(wanted.standings, [query.datacenter for query in wanted.queries], wanted.datacenter)
+
+
+def _unheard(each: VirtualServerDecision) -> str:
+    """Return which datacenters cannot take over because they do not answer, in words; empty where there is none."""
+    if each.wanted is None:
+        return ""
+    asked = zip(each.wanted.queries, each.wanted.standings, strict=True)
+    unheard = [named(query.datacenter) for query, standing in asked if standing is None or standing.silent]
+    return f", {' and '.join(unheard)} {'does' if len(unheard) == 1 else 'do'} not answer" if unheard else ""
+
+
 def _why_held(each: VirtualServerDecision) -> str:
     if each.wanted and each.wanted.doubt:
         return f"{len(each.held)} kept, for {why_held(each.wanted)}"
-    return f"{_nobody(each)}; the last serving real servers stay"
+    return f"{_nobody(each)}{_unheard(each)}; the last serving real servers stay"
 
 
 def _nobody(each: VirtualServerDecision) -> str:
@@ -345,4 +384,5 @@ def _row(  # noqa: PLR0917  # a row has its columns
         inactive=usage.inactive,
         rate=usage.traffic.connection_rate,
         why=why,
+        datacenter=member.datacenter if member else "",
     )

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import attrs
 import pytest
+from aiohttp import web
+from structlog.testing import capture_logs
 
 from lvsctl.cli.run import _once, _plan
 from lvsctl.config import Config, ConsulConfig, VipConfig
@@ -18,7 +20,7 @@ from netlink.fake import FakeIPVS
 from netlink.requests import AddVirtualServer
 from tests.addresses import FakeAddresses
 from tests.consul.server import Answering, always, consul, refusing
-from tests.values import NOW, config_of, configured, entry, instance, kernel_with, real, table_of
+from tests.values import NOW, config_of, configured, entry, failing, instance, kernel_with, real, table_of
 
 Running = Callable[[Config, Reconciler], int | None]
 
@@ -99,3 +101,36 @@ async def test_a_plan_is_printed_and_not_carried_out(world: World) -> None:
     world.kernel = kernel_with(table_of(entry(real(1))))
     await world.run(_plan, always(instance(1)), config_of())
     assert world.printed == ["in sync: nothing would be changed"]
+
+
+BY_DATACENTER = config_of(configured(failover=("dc2",), drain_timeout=0.0))
+
+
+def elsewhere_fails(*instances: Instance) -> Answering:
+    """Return what has `instances` in the agent's datacenter and knows no way to any other."""
+
+    async def answering(request: web.Request) -> web.StreamResponse:
+        return await (refusing(500, "No path to datacenter") if "dc" in request.query else always(*instances))(request)
+
+    return answering
+
+
+async def test_a_datacenter_that_is_not_needed_may_fail_and_is_named(world: World) -> None:
+    with capture_logs() as logs:
+        assert await world.run(_once, elsewhere_fails(instance(1)), BY_DATACENTER) == 0
+    assert world.kernel.observe().table == table_of(entry(real(1)))
+    (failed,) = [each for each in logs if each["event"] == "consul_failed"]
+    assert failed["error"] == "datacenter 'dc2': Consul answered 500: No path to datacenter"
+
+
+@pytest.mark.parametrize("what", [_once, _plan])
+async def test_one_that_serves_may_not(world: World, what: Running) -> None:
+    async def both(request: web.Request) -> web.StreamResponse:
+        return await (always(instance(2)) if "dc" in request.query else always(failing(1)))(request)
+
+    assert await world.run(_once, both, BY_DATACENTER) == 0
+    assert world.kernel.observe().table == table_of(entry(real(2)))
+    world.kernel.writes.clear()
+    with pytest.raises(ConsulError, match="reco: served by another datacenter, which does not answer now"):
+        await world.run(what, elsewhere_fails(failing(1)), BY_DATACENTER)
+    assert world.kernel.writes == []

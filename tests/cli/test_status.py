@@ -77,6 +77,19 @@ def test_the_wide_screen() -> None:
     ]
 
 
+def test_the_datacenters_are_a_column_where_there_are_several() -> None:
+    here, there = RECO.real_servers[0], attrs.evolve(RECO.real_servers[1], datacenter="dc2")
+    stray = attrs.evolve(here, real_server="10.0.0.9:8080", node="", instance="", check="")
+    row = attrs.evolve(RECO, datacenter="dc2", failed_over=True, real_servers=(there, here, stray))
+    shown = render(attrs.evolve(FULL, virtual_servers=(row,)), with_real_servers=True)
+    assert shown[-4:] == [
+        "  REAL SERVER    DATACENTER  NODE  INSTANCE  CHECK    STATE    WEIGHT  ACTIVE  INACTIVE  CONN/S  WHY",
+        "  10.0.0.2:8080  dc2         app2  reco-2    passing  serving       1      20         2       2",
+        "  10.0.0.1:8080  own         app1  reco-1    passing  serving       1      10         1       1",
+        "  10.0.0.9:8080  -           -     -         -        serving       1      10         1       1",
+    ]
+
+
 def header(status: Status) -> dict[str, str]:
     lines = render(status)
     return dict(line.split(maxsplit=1) for line in lines[: lines.index("")])

@@ -492,6 +492,30 @@ async def test_a_directory_of_authorities(certificates: Certificates, tmp_path: 
         Client(config).check()
 
 
+async def test_a_datacenter_that_does_not_answer_keeps_no_other_waiting() -> None:
+    never, waiting = asyncio.Event(), 0
+
+    async def hanging(request: web.Request) -> web.StreamResponse:
+        nonlocal waiting
+        if "dc" in request.query:
+            waiting += 1
+            await never.wait()
+        return answer(instance(1))
+
+    async with consul(hanging) as server, Client(ConsulConfig(address=server.address)) as client:
+        asking = [
+            asyncio.create_task(client.instances(Query(service=f"reco-{number}", datacenter=datacenter)))
+            for datacenter in ("dc2", "dc3")
+            for number in range(2 * client_module.MOST_READS)
+        ]
+        async with asyncio.timeout(DEADLINE):
+            await server.came(client_module.MOST_READS + client_module.READS_ELSEWHERE)
+            assert (await client.instances(RECO)).instances == (instance(1),)
+        assert waiting <= 2 * client_module.MOST_READS
+        never.set()
+        assert len(await asyncio.gather(*asking)) == 4 * client_module.MOST_READS
+
+
 async def test_an_answer_in_pieces_is_whole() -> None:
     body = to_json(*(instance(number) for number in range(1, 200)))
 
