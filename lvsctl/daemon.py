@@ -38,6 +38,9 @@ from netlink.errors import NetlinkError
 FIRST_ANSWERS: Final = 10.0  # seconds to wait for an answer to every query before the first write
 WITH_SNAPSHOT: Final = 3.0  # the same where a snapshot can restore what is empty; less once every query has failed
 KEEP: Final = 1.0  # seconds between snapshots at least
+KEEP_SHARE: Final = (
+    30.0  # times as long as writing the last one took: a large one takes a processor's tenths of a second
+)
 RENEW: Final = 300.0  # seconds after which a snapshot without news is written again: its age is what it is trusted by
 LONGEST_PAUSE: Final = 30.0  # seconds between cycles that fail
 MOST_FILES: Final = 65_536  # open at one time, more than any configuration takes
@@ -58,6 +61,7 @@ class Daemon:
         self._snapshot = Snapshot(config.daemon.state_directory)
         self._wake = asyncio.Event()
         self._news = asyncio.Event()  # for the snapshot
+        self._keep_all = True  # the next snapshot is made of everything, not of news alone
         self._stopping = False
         self._kernel = asyncio.Lock()  # the netlink socket serves one caller at a time
         self._client = _client(config)
@@ -217,16 +221,21 @@ class Daemon:
                 async with asyncio.timeout(max(0.0, renewed + RENEW - time.monotonic())):
                     await self._news.wait()
             self._news.clear()
-            due = time.monotonic() >= renewed + RENEW
+            began = time.monotonic()
+            due = began >= renewed + RENEW
             await self._keep_snapshot(renew=due)
             if due:
-                renewed = time.monotonic()
-            await asyncio.sleep(KEEP)
+                renewed = began
+            await asyncio.sleep(max(KEEP, KEEP_SHARE * (time.monotonic() - began)))
 
     async def _keep_snapshot(self, *, renew: bool) -> None:
         if not self._dry_run:
             address, queries = self._config.consul.address, queries_of(self._config)
-            await asyncio.to_thread(self._snapshot.keep, address, queries, self._watches.believed, renew=renew)
+            news = self._watches.take_believed()
+            believed = self._watches.believed if renew or self._keep_all else news
+            self._keep_all = True  # until it is known that the file has it
+            kept = await asyncio.to_thread(self._snapshot.keep, address, queries, believed, renew=renew)
+            self._keep_all = not kept or address != self._config.consul.address
 
     async def _one_cycle(self, only: Keys | None) -> None:
         answers = self._watches.answers
@@ -295,6 +304,7 @@ class Daemon:
         if (config.consul, config.safety.max_instances) != (old.consul, old.safety.max_instances):
             replaced, self._client = self._client, _client(config)
             self._watches.use(self._client, replaced)
+            self._keep_all = True
         self._watch()
         log.info("reloaded", config=str(self._path), virtual_servers=len(config.virtual_servers))
 

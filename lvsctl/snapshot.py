@@ -57,20 +57,23 @@ class Snapshot:
         self._address, self._answers = address, _only(answers, queries)
         return self._answers
 
-    def keep(self, address: str, queries: AbstractSet[Query], believed: Answers, *, renew: bool) -> None:
+    def keep(self, address: str, queries: AbstractSet[Query], believed: Answers, *, renew: bool) -> bool:
         """Write down what the Consul at `address` said, where it is something else than the file has.
 
         Of `queries` without a believed answer the last one stays. `renew` also writes that the same was said again.
+        Return whether the file has it.
         """
         with self._writing:
             before = self._answers if address == self._address else {}
             after = _only({**before, **believed}, queries)
             if not after or (address == self._address and _is_kept(before, after, times=renew)):
-                return
+                return True
             content, self._texts = encode(address, after, self._texts)
-            if self._write(content):
+            written = self._write(content)
+            if written:
                 self._address, self._answers = address, after
                 log.debug("snapshot_saved", path=str(self._path), size=len(content), consul_services=len(after))
+            return written
 
     def _write(self, content: bytes) -> bool:
         """Return whether `content` is on disk now; a lasting trouble is said once."""

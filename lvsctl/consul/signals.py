@@ -18,7 +18,9 @@ from lvsctl.consul.contact import Contact
 from lvsctl.consul.pace import back_off, next_index
 from lvsctl.errors import ConsulError
 
-AT_MOST_EVERY: Final = 1.0  # seconds between two readings of one list
+AT_MOST_EVERY: Final = 1.0  # seconds between two readings of one list that is long
+SHORTEST_REST: Final = 0.1  # seconds
+SHARE: Final = 0.2  # of the time may go into reading a list that moves all the time; a short one is read more often
 EVERYTHING_EVERY: Final = 5.0  # seconds between two changes of everything
 BIG: Final = 1 << 18  # bytes from which on a list is decoded beside the loop
 
@@ -67,7 +69,8 @@ class Signals:
             asked = time.monotonic()
             try:
                 received, body = await self._client.listing(listing.value, self._datacenter, index=index)
-                if listed is None or received != index:
+                came, moved = time.monotonic(), received != index
+                if listed is None or moved:
                     listed = await self._read(listing, listed, body)
             except ConsulError as error:
                 index, listed, failures = 0, None, failures + 1
@@ -79,7 +82,9 @@ class Signals:
             self._note(listing)
             index = next_index(index, received)
             listed = listed if index else None
-            await asyncio.sleep(max(0.0, AT_MOST_EVERY - (time.monotonic() - asked)))
+            now = time.monotonic()
+            rest = min(AT_MOST_EVERY, max(SHORTEST_REST, (now - came) / SHARE)) if moved and index else AT_MOST_EVERY
+            await asyncio.sleep(max(0.0, rest - (now - asked)))
 
     async def _read(self, listing: Listing, before: Listed | None, body: bytes) -> Listed:
         """Return what `body` lists, and pass on what has changed since `before`."""

@@ -69,6 +69,7 @@ class Watches:
         self._retired: list[Client] = []
         self._bursts = {"consul_failed": Burst(), "consul_back": Burst()}
         self._news: set[Query] = set()
+        self._unsaved: set[Query] = set()  # news that no snapshot has yet
         self._unanswered: set[Query] = set()  # of those wanted, by Consul itself
         self._unheard: set[Query] = set()  # of those, the ones that have not failed either
 
@@ -90,9 +91,18 @@ class Watches:
     @property
     def believed(self) -> Answers:
         """Return what this Consul said last and is not in doubt, each with when it said so: worth a snapshot."""
+        return self._believed_of(self._beliefs.keys())
+
+    def take_believed(self) -> Answers:
+        """Return of `believed` what has changed since this was asked last."""
+        unsaved, self._unsaved = self._unsaved, set()
+        return self._believed_of(unsaved & self._beliefs.keys())
+
+    def _believed_of(self, queries: Iterable[Query]) -> Answers:
+        beliefs = {query: self._beliefs[query] for query in queries}
         return {
             query: attrs.evolve(belief.answer, snapshot=self._contacts[query].last)
-            for query, belief in self._beliefs.items()
+            for query, belief in beliefs.items()
             if belief.doubt is None and self._contacts.get(query, Contact()).last is not None
         }
 
@@ -326,6 +336,7 @@ class Watches:
         self._unheard.discard(query)
         _log_doubt(query, before, belief)
         if news:
+            self._unsaved.add(query)
             log.debug("consul_answered", consul_service=query.service, instances=len(answer.instances))
         if news or (failing_since is not None and query in self._contested):
             self._news.add(query)

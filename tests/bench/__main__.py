@@ -1,4 +1,4 @@
-"""`make bench`: measures in the lab's kernel, then in a real one under qemu, and prints one table.
+"""`make bench`: measures in the lab's kernel, in a real one under qemu, and with a real Consul; prints one table.
 
     python -m tests.bench [--only GROUP,GROUP] [--quick]
 
@@ -10,13 +10,17 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+from tests.bench import scaling
 from tests.bench.emulated import run_emulated
-from tests.bench.inside import ALL, EMULATED
+from tests.bench.inside import ALL as IN_THE_LAB
+from tests.bench.inside import EMULATED
 from tests.bench.result import Result, as_json, from_json
 from tests.bench.table import render
 from tests.lab.kernel import Job, run
 from tests.lab.kernels import CHECKOUT, KernelError
 
+OUTSIDE: Final = (EMULATED, scaling.NAME)  # groups that do not run in the lab's kernel
+ALL: Final = (*IN_THE_LAB, scaling.NAME)
 RESULTS: Final = CHECKOUT / "build/bench.json"
 LAB_RESULTS: Final = CHECKOUT / "build/bench/lab.json"
 DEADLINE: Final = 900.0  # seconds, for all that runs in the lab's kernel
@@ -29,10 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="fewer rounds; the figures are rough")
     given = parser.parse_args(arguments)
     groups: Sequence[str] = given.only
-    status, results = _in_the_lab([group for group in groups if group != EMULATED], quick=given.quick)
+    status, results = _in_the_lab([group for group in groups if group not in OUTSIDE], quick=given.quick)
     if EMULATED in groups:
         print("bench: emulated, a real kernel under qemu", file=sys.stderr)
         results += run_emulated(quick=given.quick)
+    if scaling.NAME in groups:
+        results += scaling.scaling(quick=given.quick)
     RESULTS.write_text(as_json(results), "utf-8")
     print(render(results), end="")
     return status
