@@ -1,11 +1,13 @@
 """What the metrics know of the cycles: each is counted when it ends, and what the last one read is kept."""
 
 import time
+from collections.abc import Set as AbstractSet
 
 from lvsctl.config import Config
 from lvsctl.core.measures import Reading
 from lvsctl.core.tally import Tally
 from lvsctl.reconcile import Cycle
+from netlink.types import VirtualServerKey
 
 
 class Record:
@@ -16,8 +18,10 @@ class Record:
         self.tally = Tally()
         self.reading: Reading | None = None
 
-    def cycle(self, config: Config, cycle: Cycle, *, seconds: float) -> None:
-        """Count a cycle with `config` that took `seconds`."""
+    def cycle(
+        self, config: Config, cycle: Cycle, *, seconds: float, only: AbstractSet[VirtualServerKey] | None = None
+    ) -> None:
+        """Count a cycle with `config` that took `seconds`; with `only` it was about those virtual servers alone."""
         look = cycle.look
         self.tally = self.tally.after_cycle(
             look.decision,
@@ -26,17 +30,20 @@ class Record:
             moves=look.moves,
             added=frozenset(cycle.added_addresses),
             removed=frozenset(cycle.removed_addresses),
+            only=only,
             seconds=seconds,
             now=time.monotonic(),
         )
         if self._keep:
-            self.reading = Reading(
+            reading = Reading(
                 config=config,
                 decision=look.decision,
                 observed=look.observed,
                 refused={key for key, _ in cycle.refusals},
                 time=time.time(),
             )
+            whole = self.reading if only is not None else None
+            self.reading = whole.with_part(reading, only) if whole and only is not None else reading
 
     def failure(self) -> None:
         """Count a cycle that could not be finished."""

@@ -25,8 +25,9 @@ from lvsctl.daemon import Daemon
 from lvsctl.errors import StateError
 from lvsctl.reconcile import Reconciler
 from lvsctl.store import Store
-from netlink.requests import DeleteRealServer
-from netlink.types import Observed, VirtualServerKey
+from netlink.errors import NetlinkError
+from netlink.requests import AddRealServer, AddVirtualServer, DeleteRealServer
+from netlink.types import Observed, VirtualServer, VirtualServerKey
 from tests.addresses import FakeAddresses
 from tests.consul.server import DEADLINE, Answering, Blocking, consul, refusing
 from tests.test_daemon import Running, Watched, running, written
@@ -177,6 +178,39 @@ async def test_a_table_that_stands_and_one_that_a_snapshot_restores_make_ready(t
             assert value(page, "lvsctl_consul_reachable") == 0
 
 
+async def test_a_table_of_before_makes_ready_even_where_all_state_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon_module, "FIRST_ANSWERS", 0.5)
+    kernel = Watched()
+    kernel.apply(
+        [
+            AddVirtualServer(virtual_server=VirtualServer(key=KEY)),
+            AddRealServer(virtual_server=KEY, real_server=real(1)),
+        ]
+    )
+    async with scraped(refusing(500), tmp_path, kernel) as scrape:
+        await scrape.until_told("/readyz", 200, b"ready\n")
+
+
+async def test_a_kernel_that_cannot_be_read_is_trouble_and_not_readiness(tmp_path: Path) -> None:
+    kernel = Watched()
+    for _ in range(2):
+        kernel.fail_next_observe(NetlinkError("read", "the table", "broken\nby a test"))
+    async with scraped(Blocking((instance(1),)), tmp_path, kernel) as scrape:
+        page = await scrape.until("lvsctl_cycle_failures_total", 1)
+        assert value(page, "lvsctl_trouble") == 1
+        assert value(page, "lvsctl_oldest_pending_change_seconds") > 0
+        status, why = await scrape.ask("/readyz")
+        assert (status, why.count(b"\n")) == (503, 1)
+        assert why.startswith(b"not ready: cannot reconcile: ")
+        assert await scrape.ask("/livez") == (200, b"alive\n")
+        await scrape.until_told("/readyz", 200, b"ready\n")
+        page = await scrape.until("lvsctl_cycle_failures_total", 2)
+        assert value(page, "lvsctl_trouble") == 0
+        assert value(page, "lvsctl_oldest_pending_change_seconds") == 0
+
+
 async def test_a_cycle_that_is_stuck_is_no_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = Slow()
     async with scraped(Blocking((instance(1),)), tmp_path, kernel) as scrape:
@@ -216,6 +250,9 @@ async def test_another_address_counts_at_the_next_start_only(tmp_path: Path) -> 
         (needed,) = scrape.daemon.events("restart_needed")
         assert "[metrics]" in needed["why"]
         assert (await scrape.ask("/livez"))[0] == 200
+        os.kill(os.getpid(), signal.SIGHUP)
+        await scrape.daemon.until_status(lambda _: len(scrape.daemon.events("reloaded")) == 2)
+        assert len(scrape.daemon.events("restart_needed")) == 2, "it is still needed"
         written(scrape.daemon.server, tmp_path, tables="[metrics]\nlisten = 9105\n")
         os.kill(os.getpid(), signal.SIGHUP)
         await scrape.until("lvsctl_config_last_reload_successful", 0)

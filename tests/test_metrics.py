@@ -375,9 +375,9 @@ async def test_a_connection_that_says_nothing_or_little_is_closed(monkeypatch: p
 @pytest.mark.parametrize(
     "said",
     [
-        b"GET /" + b"x" * 100_000,
-        b"GET /livez HTTP/1.1\r\nX: " + b"y" * 100_000,
-        b"GET /livez HTTP/1.1\r\n" + b"X: y\r\n" * 10_000,
+        b"GET /livez?" + b"x" * 3000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 3000 + b"\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 10_000,
         b"\x00\xff" * 1000 + b"\r\n\r\n",
     ],
     ids=["line", "header", "headers", "bytes"],
@@ -424,6 +424,31 @@ def test_a_hold_is_a_number() -> None:
     assert value(page, "lvsctl_virtual_servers", state=State.HELD.value) == 1
     assert value(page, "lvsctl_virtual_server_held_real_servers") == 2
     assert value(page, "lvsctl_virtual_server_serving_real_servers") == 2
+
+
+def test_a_cycle_about_some_changes_what_is_shown_of_them_alone() -> None:
+    whole = seen().reading
+    assert whole is not None
+    later = observed_of(entry(real(1), real(3)))
+    decision = decided(later, instance(1), instance(3), ledger={KEY: attrs.evolve(LEDGER[KEY], draining={})})
+    part = attrs.evolve(whole, decision=decision, observed=later, time=whole.time + 1)
+    page = metrics.render(seen(reading=whole.with_part(part, {KEY})))
+    ours = "lvsctl_virtual_server"
+    assert value(page, f"{ours}_serving_real_servers", virtual_server="reco") == 2
+    assert value(page, f"{ours}_draining_real_servers", virtual_server="reco") == 0
+    assert value(page, f"{ours}_connections_total", virtual_server="reco") == 0
+    assert value(page, f"{ours}_wanted_instances", virtual_server="shop") == 3
+    assert value(page, "lvsctl_foreign_virtual_servers") == 1
+    assert value(page, "lvsctl_table_read_timestamp_seconds") == whole.time
+    waiting = attrs.evolve(
+        whole, decision=attrs.evolve(whole.decision, virtual_servers={}, waiting=frozenset({"reco", "shop"}))
+    )
+    page = metrics.render(seen(reading=waiting.with_part(part, {KEY})))
+    assert value(page, f"{ours}_state", virtual_server="reco", state="ok") == 1
+    assert value(page, f"{ours}_state", virtual_server="shop", state="waiting") == 1
+    gone = attrs.evolve(part, decision=attrs.evolve(decision, virtual_servers={}), observed=observed_of())
+    page = metrics.render(seen(reading=whole.with_part(gone, {KEY})))
+    assert {each.labels["virtual_server"] for each in samples(page) if each.name == f"{ours}_state"} == {"shop"}
 
 
 def test_drift_is_a_number() -> None:

@@ -9,7 +9,7 @@ What happened at a moment is a timestamp, for that cannot get stuck; what may be
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from typing import Final
+from typing import Final, TypeVar
 
 import attrs
 
@@ -25,6 +25,8 @@ from lvsctl.core.status import NO_TRAFFIC, ConsulStatus, KernelStatus, State
 from lvsctl.core.tally import Durations, Tally
 from netlink.types import Observed, Traffic, VirtualServerKey
 
+T = TypeVar("T")
+
 REASONS: Final = tuple(reason for reason in Reason if reason not in EXCLUSIONS)  # why an instance is rejected
 
 Values = Iterable[tuple[tuple[str, ...], float]]
@@ -39,7 +41,29 @@ class Reading:
     decision: Decision
     observed: Observed
     refused: AbstractSet[VirtualServerKey]
-    time: float  # Unix seconds
+    time: float  # Unix seconds when the whole table was read
+
+    def with_part(self, part: "Reading", only: AbstractSet[VirtualServerKey]) -> "Reading":
+        """Return this reading with what a cycle about the virtual servers at `only` read and decided of them."""
+        mine, theirs = self.decision, part.decision
+        names = {name for name, each in self.config.virtual_servers.items() if each.key in only}
+        decision = attrs.evolve(
+            mine,
+            virtual_servers=_joined(mine.virtual_servers, theirs.virtual_servers, only),
+            waiting=(mine.waiting - names) | theirs.waiting,
+        )
+        observed = Observed(
+            table=_joined(self.observed.table, part.observed.table, only),
+            traffic=_joined(self.observed.traffic, part.observed.traffic, only),
+            usage=_joined(self.observed.usage, part.observed.usage, only),
+        )
+        return attrs.evolve(self, decision=decision, observed=observed, refused=part.refused)
+
+
+def _joined(
+    whole: Mapping[VirtualServerKey, T], part: Mapping[VirtualServerKey, T], only: AbstractSet[VirtualServerKey]
+) -> Mapping[VirtualServerKey, T]:
+    return {key: each for key, each in whole.items() if key not in only} | dict(part)
 
 
 @attrs.frozen(kw_only=True)
@@ -250,7 +274,7 @@ METRICS: Final[tuple[Metric | Histogram, ...]] = (
     ),
     _one(
         "lvsctl_table_read_timestamp_seconds",
-        "When a cycle last read the kernel's table, which is what is shown here. 0: not yet.",
+        "When a cycle last read the kernel's whole table; what is shown here is not older. 0: not yet.",
         lambda seen: seen.reading.time if seen.reading else 0,
     ),
     Metric(

@@ -72,19 +72,23 @@ class Tally:
         moves: AddressMoves | None = None,
         added: AbstractSet[Address] = frozenset(),
         removed: AbstractSet[Address] = frozenset(),
+        only: AbstractSet[VirtualServerKey] | None = None,
         seconds: float,
         now: float,
     ) -> "Tally":
         """Return the tally after a cycle that took `seconds`.
 
         Of the steps of `decision` it took those `done`, and the kernel refused so many. It `added` and `removed`
-        virtual addresses, of those that had to move and of those that had to afterwards.
+        virtual addresses, of those that had to move and of those that had to afterwards. It was about the virtual
+        servers at `only`, or about everything; what else is pending stays so.
         """
         kinds = [_kind(step, decision) for step in done]
         kinds += ["virtual_address_added"] * len(added) + ["virtual_address_removed"] * len(removed)
         left: set[Change] = {_change(step) for step in decision.steps} - {_change(step) for step in done}
         if moves is not None:
             left |= (moves.missing - added) | (moves.superfluous - removed)
+        if only is not None:
+            left |= {change for change in self.pending if not (isinstance(change, tuple) and change[0] in only)}
         return attrs.evolve(
             self,
             writes=_counted(self.writes, kinds),

@@ -84,6 +84,17 @@ def test_a_change_waits_from_when_it_was_first_wanted_until_it_is_made() -> None
     assert done(decision, tally=again, now=30.0).waiting(31.0) == 0.0
 
 
+def test_a_cycle_about_some_leaves_what_others_wait_for() -> None:
+    both = config_of(configured(), configured("shop", VirtualServerKey.by_mark(7)))
+    everything = decided(observed_of(), instance(1), config=both)
+    first = done(everything, steps=0, now=10.0)
+    assert len(first.pending) == 4
+    part = decided(observed_of(), instance(1))
+    second = first.after_cycle(part, done=part.steps, only={KEY}, seconds=0.1, now=20.0)
+    assert {change[0] for change in second.pending if isinstance(change, tuple)} == {VirtualServerKey.by_mark(7)}
+    assert second.waiting(30.0) == 20.0
+
+
 def test_cycles_that_fail_wait_from_the_first_on() -> None:
     failed = Tally().after_failure(100.0).after_failure(110.0)
     assert (failed.failures, failed.waiting(115.0)) == (2, 15.0)
