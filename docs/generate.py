@@ -53,6 +53,9 @@ interface = "lvs0"                       # lvsctl creates it and keeps the virtu
 [daemon]
 audit_interval = "10s"                   # how often the live table is read when nothing happens
 
+[metrics]
+listen = "127.0.0.1:9105"                # for Prometheus, /livez and /readyz
+
 [defaults]                               # for every virtual server that does not say otherwise
 scheduler = "wlc"
 forwarding = "masquerade"

@@ -11,6 +11,7 @@ Source: Prometheus exposition formats, text format 0.0.4; metric and label namin
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncIterator, Iterator
 from itertools import accumulate
 from typing import Final, Protocol
@@ -79,33 +80,50 @@ async def serving(listen: Endpoint, source: Source) -> AsyncIterator[None]:
     )
     await runner.setup()
     try:
-        async with await _listening(listen, runner):
+        server = await _listening(listen, runner)
+        closing = asyncio.create_task(_close_old(runner), name="metrics connections")
+        try:
             yield
+        finally:
+            closing.cancel()
+            server.close()
     finally:
         page.close()
         await runner.cleanup()
 
 
 async def _listening(listen: Endpoint, runner: web.AppRunner) -> asyncio.Server:
-    """Return a server that hands every connection to `runner`, up to `MOST`, each for `LONGEST` seconds at most."""
-    loop, server = asyncio.get_running_loop(), runner.server
-    assert server is not None  # noqa: S101  for mypy: it has been set up
+    """Return a server that hands every connection to `runner`, up to `MOST` at a time."""
+    server = _server(runner)
 
     def connection() -> asyncio.Protocol:
-        if len(server.connections) >= MOST:
-            return _Refusal()
-        handler = server()
-        loop.call_later(LONGEST, handler.force_close)
-        return handler
+        return _Refusal() if len(server.connections) >= MOST else server()
 
     try:
-        return await loop.create_server(connection, str(listen.address), listen.port)
+        return await asyncio.get_running_loop().create_server(connection, str(listen.address), listen.port)
     except OSError as error:
         reason = (os.strerror(error.errno) if error.errno else str(error)).lower()  # asyncio's words are a sentence
         where = endpoint(listen.address, listen.port)
         raise StateError(
             f"metrics.listen {where}: {reason}; write an address of this machine and a free port"
         ) from error
+
+
+async def _close_old(runner: web.AppRunner) -> None:
+    """Close every connection that has lasted for `LONGEST` seconds, whatever it does; none is remembered longer."""
+    since: dict[web.RequestHandler, float] = {}
+    while True:
+        await asyncio.sleep(LONGEST / 10)
+        now = time.monotonic()
+        since = {each: since.get(each, now) for each in _server(runner).connections}
+        for each, began in since.items():
+            if now - began >= LONGEST:
+                each.force_close()
+
+
+def _server(runner: web.AppRunner) -> web.Server:
+    assert runner.server is not None  # noqa: S101  for mypy: it has been set up
+    return runner.server
 
 
 class _Refusal(asyncio.Protocol):

@@ -372,6 +372,17 @@ async def test_a_connection_that_says_nothing_or_little_is_closed(monkeypatch: p
         assert (await endpoint.ask("/livez")).status == 200
 
 
+async def test_a_connection_that_is_open_holds_up_no_stop() -> None:
+    async with asyncio.timeout(metrics.LONGEST / 2):
+        async with served() as endpoint:
+            reader, writer = await asyncio.open_connection("127.0.0.1", endpoint.port)
+            writer.write(b"GET /livez HTTP/1.1\r\n")
+            await writer.drain()
+            assert (await endpoint.ask("/livez")).status == 200
+        assert await reader.read() == b""
+        writer.close()
+
+
 @pytest.mark.parametrize(
     "said",
     [

@@ -5,6 +5,7 @@ liveness never depends on Consul, and readiness is a sync or an adopted table (P
 These stop Consul, so they have a scene of their own.
 """
 
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -175,6 +176,16 @@ def test_without_consul_and_a_table_it_lives_and_is_not_ready(director: Director
     director.scene.consul.stop()
     director.forget()
     director.ipvsadm("-C")
+    with director.host.socket(socket.AF_INET, socket.SOCK_STREAM) as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of before are in TIME_WAIT
+        taken.bind(("127.0.0.1", 9105))
+        taken.listen()
+        ended = director.lvsctl("run")
+    assert (ended.returncode, ended.stdout, director.lines()) == (7, "", [])
+    assert ended.stderr == (
+        "lvsctl: metrics.listen 127.0.0.1:9105: address already in use; "
+        "write an address of this machine and a free port\n"
+    )
     director.start()
     status, why = eventually(lambda: ask(director, "/readyz"))
     assert (status, why[:11]) == (503, b"not ready: ")
