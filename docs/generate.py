@@ -1,7 +1,8 @@
 """Writes what docs say of code from the code: `PYTHONPATH=. python docs/generate.py`.
 
-That is docs/configuration.md, from the configuration's own metadata, and the table of attributes in docs/netlink.md.
-Tests compare the files on disk with what this writes, so neither a key nor an attribute can change without its page.
+That is docs/configuration.md, from the configuration's own metadata, and the tables of attributes in docs/netlink.md
+and of metrics in docs/metrics.md. Tests compare the files on disk with what this writes, so neither a key, an attribute
+nor a metric can change without its page.
 """  # noqa: INP001  a script beside the pages it writes, not a package
 
 import re
@@ -15,6 +16,7 @@ import attrs
 from lvsctl.config import VirtualServerConfig, VirtualServerTable
 from lvsctl.config_types import AnyKeyType
 from lvsctl.configfile import TABLES
+from lvsctl.core.measures import METRICS, Histogram
 from netlink.compiler import problem_of
 from netlink.layout import DAEMON, DESTINATION, INFORMATION, SERVICE, TIMEOUTS, Layout, Row
 from netlink.types import (
@@ -32,6 +34,7 @@ from netlink.types import (
 
 PAGE = Path(__file__).with_name("configuration.md")
 NETLINK_PAGE = Path(__file__).with_name("netlink.md")
+METRICS_PAGE = Path(__file__).with_name("metrics.md")
 
 EXAMPLE = """\
 # /etc/lvsctl/lvsctl.toml
@@ -49,6 +52,9 @@ interface = "lvs0"                       # lvsctl creates it and keeps the virtu
 
 [daemon]
 audit_interval = "10s"                   # how often the live table is read when nothing happens
+
+[metrics]
+listen = "127.0.0.1:9105"                # for Prometheus, /livez and /readyz
 
 [defaults]                               # for every virtual server that does not say otherwise
 scheduler = "wlc"
@@ -159,6 +165,8 @@ SECTIONS = {
     "vip": "Virtual addresses on this director. Without this table lvsctl leaves addresses alone, and `lvsctl status` "
     "says when a virtual address is nowhere on the machine.",
     "daemon": "The daemon itself.",
+    "metrics": "The metrics endpoint for Prometheus, and two probes: see [metrics](metrics.md). Without this table "
+    "nothing listens; the header alone is enough. It changes at the next start only.",
     "defaults": "What virtual servers have in common. Each of these keys can be written in `[virtual_server.NAME]` "
     "too, where it counts for that one.",
     "virtual_server": "One virtual server. NAME is 1 to 63 of A-Z a-z 0-9 _ . - beginning with a letter, a digit or _; "
@@ -275,9 +283,26 @@ def _line(row: Row, names: str, values: str, note: str) -> str:
     return f"| {' | '.join(cells)} |".replace("  ", " ")
 
 
+# ---- the metrics
+
+MEASURES = re.compile(r"(<!-- metrics: [^\n]*-->\n).*(<!-- end of metrics -->)", re.DOTALL)
+
+
+def metrics_page(page: str) -> str:
+    """Return the text `page` of docs/metrics.md with the metrics that there are."""
+    lines = ["| metric | kind | labels | what it says |", "|---|---|---|---|"]
+    for each in METRICS:
+        kind = "histogram" if isinstance(each, Histogram) else "counter" if each.only_grows else "gauge"
+        labels = ", ".join(f"`{label}`" for label in each.labels)
+        lines.append(f"| `{each.name}` | {kind} | {labels} | {each.doc} |".replace("|  |", "| |"))
+    table = "\n".join(lines)
+    return MEASURES.sub(lambda match: f"{match[1]}\n{table}\n\n{match[2]}", page)
+
+
 def write() -> None:
-    """Write both pages."""
+    """Write all pages."""
     PAGE.write_text(configuration(), encoding="utf-8")
+    METRICS_PAGE.write_text(metrics_page(METRICS_PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     NETLINK_PAGE.write_text(netlink_page(NETLINK_PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 

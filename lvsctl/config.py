@@ -9,7 +9,7 @@ server is written as `VirtualServerTable`, whose keys `config_rules` turns into 
 """
 
 from collections.abc import Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from lvsctl.config_addresses import (
     Endpoint,
     client_prefix,
     consul_address,
+    listening_address,
     network,
     virtual_address,
 )
@@ -218,6 +219,23 @@ class DaemonConfig:
     )
 
 
+METRICS_PORT: Final = 9105
+
+
+@attrs.frozen(kw_only=True)
+class MetricsConfig:
+    """The metrics endpoint: `[metrics]`. Without this table there is none."""
+
+    listen: Endpoint = _key(
+        "Where `/metrics`, `/livez` and `/readyz` are served, over plain HTTP and to whoever asks. An address that is "
+        "not loopback shows names, addresses and traffic of virtual servers to everybody who reaches it: let a "
+        "firewall choose who does.",
+        f'"[::1]:{METRICS_PORT}"',
+        listening_address(METRICS_PORT),
+        default=Endpoint(IPv4Address("127.0.0.1"), METRICS_PORT),
+    )
+
+
 _NAMED: Final = r"[^\s/]{1,255}"
 _DATACENTER: Final = r"[A-Za-z0-9_-]{1,64}"
 
@@ -409,4 +427,5 @@ class Config:
     safety: SafetyConfig = SafetyConfig()
     vip: VipConfig | None = None
     daemon: DaemonConfig = DaemonConfig()
+    metrics: MetricsConfig | None = None
     virtual_servers: Mapping[str, VirtualServerConfig] = attrs.field(factory=dict)

@@ -56,29 +56,17 @@ class Endpoint:
 
 def virtual_address() -> KeyType[Endpoint]:
     """Return the type of addresses with a port that a virtual server can have."""
-    example = '"10.9.0.100:80" or "[fd00::1]:80"'
 
     def read(value: object) -> Endpoint:
         word = string(value, "10.9.0.100:80")
-        bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", word, re.DOTALL)
-        host, port = bracketed.groups() if bracketed else _split(word)
-        try:
-            address = _plain_address(host)
-        except ValueError:
-            raise Wrong(f"{shown(word)} is not an IP address and a port", f"write them like {example}") from None
-        if bool(bracketed) != (address.version == 6):
-            raise Wrong(
-                f"{shown(word)} has brackets where none belong" if bracketed else f"{shown(word)} lacks its brackets",
-                f'write "{endpoint(address, _port_or(port, 80))}"',
-            )
-        number = _port_or(port, -1)
-        if number == 0:
-            raise Wrong(f"{shown(word)} has port 0", "for every port use a firewall mark: firewall_mark = 1")
-        if port is None or number < 0:
-            wrong = "has no port" if not port else "has no port from 1 to 65535"
-            raise Wrong(f"{shown(word)} {wrong}", f'write one, like "{endpoint(address, 80)}"')
-        _check_virtual(address, number, word)
-        return Endpoint(address, number)
+        found = _endpoint(
+            word,
+            '"10.9.0.100:80" or "[fd00::1]:80"',
+            port=80,
+            no_port="for every port use a firewall mark: firewall_mark = 1",
+        )
+        _check_virtual(found.address, found.port, word)
+        return found
 
     return KeyType(
         name="string",
@@ -87,6 +75,54 @@ def virtual_address() -> KeyType[Endpoint]:
         read=read,
         write=lambda value: quoted(endpoint(value.address, value.port)),
     )
+
+
+def listening_address(port: int) -> KeyType[Endpoint]:
+    """Return the type of addresses with a port that a server of ours may listen on; `port` is the usual one."""
+
+    def read(value: object) -> Endpoint:
+        word = string(value, f"127.0.0.1:{port}")
+        usual = f'"127.0.0.1:{port}" or "[::1]:{port}"'
+        found = _endpoint(word, usual, port=port, no_port=f"write the port that is scraped, like {usual}")
+        address = found.address
+        if isinstance(address, IPv6Address) and address.ipv4_mapped:
+            raise Wrong(
+                f"{shown(word)} is an IPv4 address written as IPv6",
+                f'write "{endpoint(address.ipv4_mapped, found.port)}"',
+            )
+        if address.is_multicast or address.is_link_local or address == IPv4Address("255.255.255.255"):
+            raise Wrong(f"{shown(word)} is no address to listen on", f"write {usual}")
+        return found
+
+    return KeyType(
+        name="string",
+        unit="address and port",
+        between="IPv4 ADDRESS:PORT or IPv6 [ADDRESS]:PORT of this machine, port 1 to 65535",
+        read=read,
+        write=lambda value: quoted(endpoint(value.address, value.port)),
+    )
+
+
+def _endpoint(word: str, example: str, *, port: int, no_port: str) -> Endpoint:
+    """Return the address and port that `word` is; an error offers `port`, and `no_port` where it is 0."""
+    bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", word, re.DOTALL)
+    host, written = bracketed.groups() if bracketed else _split(word)
+    try:
+        address = _plain_address(host)
+    except ValueError:
+        raise Wrong(f"{shown(word)} is not an IP address and a port", f"write them like {example}") from None
+    if bool(bracketed) != (address.version == 6):
+        raise Wrong(
+            f"{shown(word)} has brackets where none belong" if bracketed else f"{shown(word)} lacks its brackets",
+            f'write "{endpoint(address, _port_or(written, port))}"',
+        )
+    number = _port_or(written, -1)
+    if number == 0:
+        raise Wrong(f"{shown(word)} has port 0", no_port)
+    if written is None or number < 0:
+        wrong = "has no port" if not written else "has no port from 1 to 65535"
+        raise Wrong(f"{shown(word)} {wrong}", f'write one, like "{endpoint(address, port)}"')
+    return Endpoint(address, number)
 
 
 def _split(word: str) -> tuple[str, str | None]:

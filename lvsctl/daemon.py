@@ -27,12 +27,15 @@ from lvsctl.consul.client import Client
 from lvsctl.consul.watch import Watches
 from lvsctl.core.desired import contested_queries_of, first_queries_of, queries_of
 from lvsctl.core.instance import Query
+from lvsctl.core.measures import Consul, Seen
 from lvsctl.core.part import concerned
 from lvsctl.core.restoration import snapshot_age, stands_alone
 from lvsctl.core.status import ConsulStatus, KernelStatus, Status, virtual_servers
 from lvsctl.errors import ConfigError, StateError
-from lvsctl.reconcile import Cycle, Reconciler
+from lvsctl.reconcile import Cycle, Look, Reconciler
+from lvsctl.record import Record
 from lvsctl.snapshot import Snapshot
+from lvsctl.text import visible
 from netlink.errors import NetlinkError
 
 FIRST_ANSWERS: Final = 10.0  # seconds to wait for an answer to every query before the first write
@@ -67,6 +70,7 @@ class Daemon:
         self._client = _client(config)
         self._watches = Watches(self._client, self._hear)
         self._announcer = Announcer()
+        self._record = Record(keep=config.metrics is not None and not dry_run)
         self._started = time.time()
         self._in_sync_since: float | None = None
         self._cycle_error = ""
@@ -74,6 +78,8 @@ class Daemon:
         self._cycle_began: float | None = None
         self._agenda = Agenda()
         self._concerned_by = config, concerned(config)
+        self._reconciled = False  # a cycle was finished
+        self._informed = False  # Consul, the snapshot or the table itself has said what is to be served
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT."""
@@ -86,6 +92,10 @@ class Daemon:
             stack.push_async_callback(self._close_client)
             if not self._dry_run:
                 await stack.enter_async_context(control.serving(self._config.daemon.control_socket, self.status))
+                if self._config.metrics is not None:
+                    from lvsctl import metrics  # noqa: PLC0415  prometheus_client, for those who want it
+
+                    await stack.enter_async_context(metrics.serving(self._config.metrics.listen, self))
             log.info(
                 "started",
                 version=__version__,
@@ -112,7 +122,6 @@ class Daemon:
 
     async def status(self) -> Status:
         """Return how everything stands now; the table is read afresh."""
-        error = self._cycle_error or self._trouble
         async with self._kernel:
             look = await asyncio.to_thread(self._reconciler.look, self._config, self._watches.answers)
         refused = {key: refusal.error for (key, _), refusal in self._reconciler.refusals.items()}
@@ -126,9 +135,7 @@ class Daemon:
             config=str(self._path),
             config_error=self._config_error,
             consul=self._consul_status(),
-            kernel=KernelStatus(
-                in_sync_since=self._in_sync_since if not pending else None, pending=pending, error=error
-            ),
+            kernel=self._kernel_status(pending),
             foreign=tuple(str(key) for key in sorted(look.decision.foreign)),
             virtual_servers=virtual_servers(
                 self._config,
@@ -142,6 +149,34 @@ class Daemon:
                     if contact.last is not None
                 },
             ),
+        )
+
+    def seen(self) -> Seen:
+        """Return what the metrics show, by the table as the last cycle read it: nobody who asks has it read again."""
+        choice, tally = self._watches.choice, self._record.tally
+        contacts = self._watches.contacts
+        return Seen(
+            version=__version__,
+            config=self._config,
+            config_error=self._config_error,
+            consul=Consul(
+                status=self._consul_status(),
+                reason=choice.reason.value if choice else "",
+                queries=len(contacts),
+                doubted=sum(bool(answer.doubt) for answer in self._watches.answers.values()),
+                heard={query: contact.last for query, contact in contacts.items()},
+            ),
+            kernel=self._kernel_status(len(tally.pending)),
+            reading=self._record.reading,
+            tally=tally,
+            waiting=self._record.waiting,
+        )
+
+    def _kernel_status(self, pending: int) -> KernelStatus:
+        return KernelStatus(
+            in_sync_since=self._in_sync_since if not pending else None,
+            pending=pending,
+            error=self._cycle_error or self._trouble,
         )
 
     def _consul_status(self) -> ConsulStatus:
@@ -174,7 +209,7 @@ class Daemon:
     async def _reconcile(self) -> None:
         """Reconcile on every news, of what they concern, and everything at every audit, until a signal ends it."""
         await self._first_answers()
-        failures, ready = 0, False
+        failures = 0
         while not self._stopping:
             self._wake.clear()
             keys = self._agenda.due(self._concerned(self._watches.take_news()), time.monotonic())
@@ -183,14 +218,15 @@ class Daemon:
                     await self._one_cycle(keys)
                 pause = self._agenda.pause(time.monotonic())
                 self._cycle_error, failures = "", 0
-                if not ready:  # the table is as wanted, or seen and left as it is because Consul does not answer
-                    ready = True
+                if not self._reconciled:  # the table is as wanted, or seen and left as it is while Consul is away
+                    self._reconciled = True
                     systemd.notify("READY=1")
             except (NetlinkError, StateError) as error:
                 failures += 1
                 self._agenda.everything()
                 pause = min(LONGEST_PAUSE, 0.5 * 2 ** min(failures, 10))
                 self._in_sync_since, self._cycle_error = None, str(error)
+                self._record.failure()
                 log.warning("cycle_failed", error=str(error), retry_in=f"{pause:g}s")
             if keys is None:
                 systemd.notify(f"STATUS={self._state_words()}")
@@ -238,11 +274,10 @@ class Daemon:
             self._keep_all = not kept or address != self._config.consul.address
 
     async def _one_cycle(self, only: Keys | None) -> None:
-        answers = self._watches.answers
-        config = self._config
+        answers, config = self._watches.answers, self._config
         write = bool(answers) and not self._dry_run  # without a single answer the table stays as it is
         async with self._kernel:
-            self._cycle_began = time.monotonic()
+            self._cycle_began = began = time.monotonic()
             try:
                 if write:
                     cycle = await asyncio.to_thread(self._reconciler.cycle, config, answers, only)
@@ -250,6 +285,8 @@ class Daemon:
                     cycle = Cycle(look=await asyncio.to_thread(self._reconciler.look, config, answers))
             finally:
                 self._cycle_began = None
+        self._record.cycle(config, cycle, seconds=time.monotonic() - began, only=cycle.only)
+        self._informed = self._informed or bool(answers) or _has_real_servers(config, cycle.look)
         self._announcer.cycle(cycle, planned=self._dry_run)
         addresses = f"virtual addresses: {cycle.address_error}" if cycle.address_error else ""
         self._trouble = cycle.ledger_error or addresses
@@ -298,9 +335,10 @@ class Daemon:
             state_directory=old.daemon.state_directory,
             control_socket=old.daemon.control_socket,
         )
-        if fixed != config.daemon:
-            log.warning("restart_needed", why="state_directory and control_socket change at the next start only")
-        self._config = attrs.evolve(config, daemon=fixed)
+        if (fixed, old.metrics) != (config.daemon, config.metrics):
+            why = "state_directory, control_socket and [metrics] change at the next start only"
+            log.warning("restart_needed", why=why)
+        self._config = attrs.evolve(config, daemon=fixed, metrics=old.metrics)
         if (config.consul, config.safety.max_instances) != (old.consul, old.safety.max_instances):
             replaced, self._client = self._client, _client(config)
             self._watches.use(self._client, replaced)
@@ -321,10 +359,22 @@ class Daemon:
         if interval is None:
             return
         while True:
-            began = self._cycle_began
-            if began is None or time.monotonic() - began < STALLED:
+            if not self.why_not_alive():
                 systemd.notify("WATCHDOG=1")
             await asyncio.sleep(interval)
+
+    def why_not_alive(self) -> str:
+        """Return why we should be restarted; empty when we should not. Consul has no say in it."""
+        began = self._cycle_began
+        if began is None or time.monotonic() - began < STALLED:
+            return ""
+        return f"a cycle has been stuck for {time.monotonic() - began:.0f} s"
+
+    def why_not_ready(self) -> str:
+        """Return why this director should get no traffic yet; once it may, it may for good."""
+        if not self._reconciled:
+            return visible(self._state_words(), 500)
+        return "" if self._informed else "Consul has not answered yet, and the table has no real server"
 
     def _state_words(self) -> str:
         if self._cycle_error:
@@ -347,6 +397,12 @@ def _have_more_files() -> None:
     wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _has_real_servers(config: Config, look: Look) -> bool:
+    """Tell whether any configured virtual server has a real server in the kernel."""
+    there = (look.observed.table.get(each.key) for each in config.virtual_servers.values())
+    return any(entry.real_servers for entry in there if entry)
 
 
 def _client(config: Config) -> Client:

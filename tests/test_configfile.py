@@ -14,7 +14,7 @@ from lvsctl.config import SCHEDULERS, Config, ConsulConfig, DefaultsTable, Virtu
 from lvsctl.config_types import quoted
 from lvsctl.configfile import MAX_BYTES, TABLES, load, parse
 from lvsctl.errors import ConfigError, Problem
-from netlink.types import MAX_PERSISTENCE, Family, Forwarding, Protocol, SchedulerFlag, VirtualServerKey
+from netlink.types import MAX_PERSISTENCE, Family, Forwarding, Protocol, SchedulerFlag, VirtualServerKey, endpoint
 
 FILE = Path("lvsctl.toml")
 
@@ -374,6 +374,17 @@ IN_TABLE = [
     ('[daemon]\naudit_interval = "999ms"', "daemon.audit_interval", "is out of range", '1s to 1h, like "10s"'),
     ('[daemon]\naudit_interval = "2h"', "daemon.audit_interval", "is out of range", "1s to 1h"),
     ("[daemon]\naudit_interval = 2.5", "daemon.audit_interval", "2.5 has no unit", '"2.5s"'),
+    ("[metrics]\nlisten = 9105", "metrics.listen", "9105 is not a string", '"127.0.0.1:9105"'),
+    ('[metrics]\nlisten = ":9105"', "metrics.listen", "is not an IP address and a port", '"[::1]:9105"'),
+    ('[metrics]\nlisten = "localhost:9105"', "metrics.listen", "is not an IP address", '"127.0.0.1:9105"'),
+    ('[metrics]\nlisten = "127.0.0.1"', "metrics.listen", "has no port", '"127.0.0.1:9105"'),
+    ('[metrics]\nlisten = "127.0.0.1:0"', "metrics.listen", "has port 0", "the port that is scraped"),
+    ('[metrics]\nlisten = "127.0.0.1:65536"', "metrics.listen", "no port from 1 to 65535", '"127.0.0.1:9105"'),
+    ('[metrics]\nlisten = "::1:9105"', "metrics.listen", "lacks its brackets", "write"),
+    ('[metrics]\nlisten = "[::ffff:127.0.0.1]:1"', "metrics.listen", "IPv4 address written as", '"127.0.0.1:1"'),
+    ('[metrics]\nlisten = "224.0.0.1:9105"', "metrics.listen", "no address to listen on", '"[::1]:9105"'),
+    ('[metrics]\nlisten = "[fe80::1]:9105"', "metrics.listen", "no address to listen on", '"127.0.0.1:9105"'),
+    ("[metrics]\nport = 9105", "metrics.port", "there is no such key", "listen"),
     ('[defaults]\nscheduler = "wlcc"', "defaults.scheduler", '"wlcc" is not known', 'did you mean "wlc"?'),
     ('[defaults]\ntags = ["x"]', "defaults.tags", "there is no such key", "it belongs in [virtual_server.NAME]"),
     (
@@ -383,7 +394,7 @@ IN_TABLE = [
         "write an upper",
     ),
     ("\n[consol]", "consol", "there is no such table", "did you mean consul?"),
-    ("\n[zzz]", "zzz", "there is no such table", "consul, safety, vip, daemon, defaults, virtual_server"),
+    ("\n[zzz]", "zzz", "there is no such table", "consul, safety, vip, daemon, metrics, defaults, virtual_server"),
     ('\nscheduler = "rr"', "scheduler", "there is no such table", "it belongs in [defaults] or [virtual_server.NAME]"),
     ("\nconsul = 1", "consul", "1 where a table belongs", "write [consul]"),
     ("\n[[consul]]", "consul", "a list where a table belongs", "write [consul]"),
@@ -772,3 +783,23 @@ def test_what_is_written_is_what_is_read(chosen: dict[str, Any], inherit: bool) 
 def test_quoted_text_is_printable_and_reads_back(text: str) -> None:
     assert quoted(text).isprintable()
     assert tomllib.loads(f"a = {quoted(text)}") == {"a": text}
+
+
+@pytest.mark.parametrize(
+    ("lines", "listen"),
+    [
+        ("[metrics]", "127.0.0.1:9105"),
+        ('[metrics]\nlisten = "[::1]:9105"', "[::1]:9105"),
+        ('[metrics]\nlisten = "0.0.0.0:1"', "0.0.0.0:1"),
+        ('[metrics]\nlisten = "[::]:65535"', "[::]:65535"),
+        ('[metrics]\nlisten = "192.0.2.1:80"', "192.0.2.1:80"),
+    ],
+)
+def test_metrics_listen_where_it_is_written(lines: str, listen: str) -> None:
+    config = parse(f"{lines}\n[virtual_server.x]\nfirewall_mark = 7\n", FILE)
+    assert config.metrics
+    assert endpoint(config.metrics.listen.address, config.metrics.listen.port) == listen
+
+
+def test_metrics_are_off_where_nothing_is_written() -> None:
+    assert parse("[virtual_server.x]\nfirewall_mark = 7\n", FILE).metrics is None

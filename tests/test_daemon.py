@@ -85,11 +85,11 @@ class Running:
         return [each for each in self.logs if each["event"] == name]
 
 
-def written(server: Consul, directory: Path, *lines: str) -> Path:
-    """Write a configuration file and return it."""
+def written(server: Consul, directory: Path, *lines: str, tables: str = "") -> Path:
+    """Write a configuration file and return it; `lines` are of the virtual server, `tables` more of the file."""
     file = directory / "lvsctl.toml"
     daemon = [f'state_directory = "{directory}"', f'control_socket = "{directory}/control.sock"']
-    head = ["[consul]", f'address = "{server.address}"', "[daemon]", *daemon]
+    head = ["[consul]", f'address = "{server.address}"', "[daemon]", *daemon, tables]
     file.write_text("\n".join([*head, "[virtual_server.reco]", 'address = "10.9.0.100:80"', *lines, ""]))
     return file
 
@@ -108,6 +108,7 @@ async def running(
     dry_run: bool = False,
     port: int = 0,
     lines: Sequence[str] = (),
+    tables: str = "",
 ) -> AsyncIterator[Running]:
     """Run a daemon until the context ends, then stop it as systemd does.
 
@@ -115,7 +116,7 @@ async def running(
     """
     kernel = kernel or Watched()
     async with consul(answering, port=port) as server:
-        file = written(server, directory, *lines)
+        file = written(server, directory, *lines, tables=tables)
         reconciler = Reconciler(kernel, FakeAddresses(), Store(directory), time.time)
         with capture_logs() as logs:
             task = asyncio.create_task(Daemon(file, load(file), reconciler, dry_run=dry_run).run(), name="daemon")

@@ -15,13 +15,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import attrs
 import pytest
 
 import netlink
 from lvsctl import announce, errors
+from lvsctl.consul.choice import Reason as TransportReason
 from lvsctl.core.cause import Kind
+from lvsctl.core.measures import METRICS, REASONS
 from lvsctl.core.status import (
     ConsulStatus,
     KernelStatus,
@@ -31,11 +34,14 @@ from lvsctl.core.status import (
     Status,
     VirtualServerStatus,
 )
+from lvsctl.core.tally import WRITES
+from tests.test_metrics import metrics_page, samples
 
 ROOT = Path(__file__).parent.parent
 JSON = (ROOT / "docs/json.md").read_text("utf-8")
 OPERATIONS = (ROOT / "docs/operations.md").read_text("utf-8")
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text("utf-8")
+METRICS_PAGE = (ROOT / "docs/metrics.md").read_text("utf-8")
 NETLINK = (ROOT / "docs/netlink.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
 
@@ -82,15 +88,52 @@ def test_every_module_has_its_place_in_the_architecture() -> None:
     assert not missing
 
 
+def generate_module() -> ModuleType:
+    specification = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
+    assert specification
+    assert specification.loader
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+# ---- docs/metrics.md
+
+
+def test_the_table_of_metrics_is_the_generated_one() -> None:
+    assert generate_module().metrics_page(METRICS_PAGE) == METRICS_PAGE, "run: PYTHONPATH=. python docs/generate.py"
+    assert "| `lvsctl_in_sync` | gauge |" in METRICS_PAGE
+
+
+def test_every_word_of_a_label_is_documented() -> None:
+    words = [*WRITES, *(each.value for words in (State, TransportReason, REASONS) for each in words)]
+    assert [word for word in words if f"`{word}`" not in METRICS_PAGE] == []
+
+
+def test_the_alerts_are_about_metrics_and_labels_that_there_are() -> None:
+    labels = {each.name: {*each.labels} for each in METRICS}
+    ((_, rules),) = blocks(METRICS_PAGE, "yaml")
+    found = re.findall(r"\b(lvsctl_\w+)(?:\{(\w+)=)?", rules)
+    assert len(found) > 10
+    assert [(name, label) for name, label in found if label and label not in labels[name]] == []
+    assert {name for name, _ in found} <= labels.keys()
+
+
+def test_as_many_series_as_the_page_says() -> None:
+    every = [each for each in samples(metrics_page()) if not each.name.startswith("process_")]
+    own = [each for each in every if "virtual_server" in each.labels and "reason" not in each.labels]
+    names = {each.labels["virtual_server"] for each in own}
+    others = [each for each in every if "virtual_server" not in each.labels]
+    assert f"There are {len(others)} series and those of the process, then {len(own) // len(names)} for each" in (
+        METRICS_PAGE.replace("\n", " ")
+    )
+
+
 # ---- docs/netlink.md
 
 
 def test_the_table_of_attributes_is_the_generated_one() -> None:
-    specification = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
-    assert specification
-    assert specification.loader
-    generate = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(generate)
+    generate = generate_module()
     assert generate.netlink_page(NETLINK) == NETLINK, "run: PYTHONPATH=. python docs/generate.py"
     assert "| WEIGHT | 4 |" in NETLINK
 

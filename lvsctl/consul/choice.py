@@ -25,12 +25,22 @@ class Way(enum.Enum):
     SIGNALS = "HTTP/1.1 with signals"  # a few queries, and reading what changed
 
 
+class Reason(enum.Enum):
+    """Why a way was chosen, in the constant word of metrics."""
+
+    HTTP2 = "http2-offered"
+    NO_LIMIT = "no-limit"
+    WITHIN_LIMIT = "within-limit"
+    BEYOND_LIMIT = "beyond-limit"
+
+
 @attrs.frozen(kw_only=True)
 class Choice:
     """The way that was chosen."""
 
     way: Way
-    why: str
+    reason: Reason
+    why: str  # the same in a sentence
     remedy: str = ""  # what an operator can do for a better way
 
 
@@ -41,15 +51,17 @@ def choose(*, queries: int, http2: bool, limit: int | None, files: int, http2_ne
     open; `http2_needs` is what is missing for HTTP/2 where little is.
     """
     if http2:
-        return Choice(way=Way.STREAMS, why="the TLS listener speaks HTTP/2, where queries share connections")
+        why = "the TLS listener speaks HTTP/2, where queries share connections"
+        return Choice(way=Way.STREAMS, reason=Reason.HTTP2, why=why)
     limited = f"the agent's limit of {limit} connections" if limit else f"Consul's usual limit of {DEFAULT_LIMIT}"
     most = max(1, int((limit or DEFAULT_LIMIT) * SHARE))
     if limit == 0 or max(1, files - SPARE_FILES) < most:
         limited, most = f"our own limit of {files} open files", max(1, files - SPARE_FILES)
     if queries <= most:
-        if limit == 0:
-            return Choice(way=Way.POLLS, why="the agent limits no connections")
-        return Choice(way=Way.POLLS, why=f"{queries} fit into the {most} that {limited} leaves us")
+        if limit == 0:  # Consul's word for none
+            return Choice(way=Way.POLLS, reason=Reason.NO_LIMIT, why="the agent limits no connections")
+        why = f"{queries} fit into the {most} that {limited} leaves us"
+        return Choice(way=Way.POLLS, reason=Reason.WITHIN_LIMIT, why=why)
     needed = -(-queries * 100 // int(100 * SHARE))
     remedies = []
     if limit != 0 and needed > (limit or DEFAULT_LIMIT):
@@ -62,6 +74,7 @@ def choose(*, queries: int, http2: bool, limit: int | None, files: int, http2_ne
     http2_needs = http2_needs or "an https consul.address and the extra lvsctl[http2]"
     return Choice(
         way=Way.SIGNALS,
+        reason=Reason.BEYOND_LIMIT,
         why=f"{queries} do not fit into the {most} that {limited} leaves us",
         remedy=f"{' and '.join(remedies)}, or use HTTP/2: {http2_needs}",
     )

@@ -183,15 +183,15 @@ class Watches:
         async with asyncio.TaskGroup() as group:
             while True:
                 self._changed.clear()
-                if self._retired:
-                    self._stop_all()
-                while self._retired:
-                    await self._retired.pop().close()
                 for query in self._tasks.keys() - self._wanted:
                     self._tasks.pop(query).cancel()
                     self._beliefs.pop(query, None)
                     self._contacts.pop(query, None)
                     self._stirred.pop(query, None)
+                if self._retired:
+                    self._stop_all()
+                while self._retired:
+                    await self._retired.pop().close()
                 await self._choose()
                 self._listen(group)
                 for query in sorted(self._wanted - self._tasks.keys()):

@@ -189,7 +189,7 @@ def _decided(
     rows = _real_servers(each, observed)
     serving = sum(row.place in (Place.SERVING, Place.HELD) for row in rows)
     wanted = sum(not member.is_filtered for member in each.wanted.members) if each.wanted else 0
-    state = _state(each, serving=serving, wanted=wanted, refused=bool(refused))
+    state = state_of(each, serving=serving, wanted=wanted, refused=bool(refused))
     return attrs.evolve(
         _of_observed(each, observed),
         serving=serving,
@@ -260,7 +260,8 @@ def _bare(
     )
 
 
-def _state(each: VirtualServerDecision, *, serving: int, wanted: int, refused: bool) -> State:
+def state_of(each: VirtualServerDecision, *, serving: int, wanted: int, refused: bool) -> State:
+    """Return the state of a virtual server that is not foreign."""
     if refused:
         return State.REFUSED
     if each.wanted is None:

@@ -4,28 +4,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvsctl.consul.choice import SPARE_FILES, Way, choose
+from lvsctl.consul.choice import SPARE_FILES, Reason, Way, choose
 
 MANY = 1 << 20  # open files, more than any of these takes
 
 
 @pytest.mark.parametrize(
-    ("queries", "http2", "limit", "way"),
+    ("queries", "http2", "limit", "way", "reason"),
     [
-        (3, False, 200, Way.POLLS),
-        (90, False, 200, Way.POLLS),
-        (91, False, 200, Way.SIGNALS),
-        (90, False, None, Way.POLLS),
-        (91, False, None, Way.SIGNALS),
-        (5000, False, 0, Way.POLLS),
-        (5000, False, 12_000, Way.POLLS),
-        (5000, True, 200, Way.STREAMS),
-        (2, False, 1, Way.SIGNALS),
+        (3, False, 200, Way.POLLS, Reason.WITHIN_LIMIT),
+        (90, False, 200, Way.POLLS, Reason.WITHIN_LIMIT),
+        (91, False, 200, Way.SIGNALS, Reason.BEYOND_LIMIT),
+        (90, False, None, Way.POLLS, Reason.WITHIN_LIMIT),
+        (91, False, None, Way.SIGNALS, Reason.BEYOND_LIMIT),
+        (5000, False, 0, Way.POLLS, Reason.NO_LIMIT),
+        (5000, False, 12_000, Way.POLLS, Reason.WITHIN_LIMIT),
+        (5000, True, 200, Way.STREAMS, Reason.HTTP2),
+        (2, False, 1, Way.SIGNALS, Reason.BEYOND_LIMIT),
     ],
 )
-def test_the_way(queries: int, http2: object, limit: int | None, way: Way) -> None:
+def test_the_way(queries: int, http2: object, limit: int | None, way: Way, reason: Reason) -> None:
     choice = choose(queries=queries, http2=bool(http2), limit=limit, files=MANY)
-    assert choice.way is way
+    assert (choice.way, choice.reason) == (way, reason)
     assert bool(choice.remedy) == (way is Way.SIGNALS)
 
 

@@ -383,6 +383,19 @@ async def test_a_client_that_is_replaced_leaves_its_answers() -> None:
         await client.close()
 
 
+async def test_a_query_that_goes_with_its_client_is_forgotten() -> None:
+    """A reload of both: what is no longer asked would be heard of last for ever, and never fail."""
+    async with consul(always(instance(1))) as server, watching(server, RECO, SHOP) as all_of_it:
+        watches = all_of_it.watches
+        await all_of_it.woken.until(lambda: watches.complete)
+        replaced, all_of_it.client = all_of_it.client, Client(ConsulConfig(address=server.address))
+        asked = len(server.requests)
+        watches.use(all_of_it.client, replaced)
+        watches.watch([RECO])
+        await server.came(asked + 1)
+        assert watches.contacts.keys() == watches.answers.keys() == {RECO}
+
+
 async def test_every_client_that_is_replaced_is_closed() -> None:
     """Two reloads in a row: an open session that is forgotten is a ResourceWarning, and warnings are errors."""
     async with consul(Blocking((instance(1),))) as server, watching(server, RECO) as all_of_it:
