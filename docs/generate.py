@@ -159,6 +159,8 @@ SECTIONS = {
     "vip": "Virtual addresses on this director. Without this table lvsctl leaves addresses alone, and `lvsctl status` "
     "says when a virtual address is nowhere on the machine.",
     "daemon": "The daemon itself.",
+    "overrides": "Operators' overrides in Consul's KV (`lvsctl weight`), which all directors share. Without this table "
+    "lvsctl reads nothing there and needs no permission for it.",
     "defaults": "What virtual servers have in common. Each of these keys can be written in `[virtual_server.NAME]` "
     "too, where it counts for that one.",
     "virtual_server": "One virtual server. NAME is 1 to 63 of A-Z a-z 0-9 _ . - beginning with a letter, a digit or _; "

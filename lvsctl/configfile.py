@@ -23,6 +23,7 @@ from lvsctl.config import (
     ConsulTable,
     DaemonConfig,
     DefaultsTable,
+    OverridesConfig,
     SafetyConfig,
     VipConfig,
     VirtualServerTable,
@@ -42,6 +43,7 @@ TABLES: Final[dict[str, type[Any]]] = {
     "safety": SafetyConfig,
     "vip": VipConfig,
     "daemon": DaemonConfig,
+    "overrides": OverridesConfig,
     "defaults": DefaultsTable,
     "virtual_server": VirtualServerTable,
 }
@@ -181,6 +183,7 @@ class _Reading:
         safety = self._table(SafetyConfig, "safety")
         vip = self._table(VipConfig, "vip") if "vip" in self._data else None
         daemon = self._table(DaemonConfig, "daemon")
+        overrides = self._table(OverridesConfig, "overrides") if "overrides" in self._data else None
         defaults = self._table(DefaultsTable, "defaults")
         servers = self._virtual_servers(defaults or Read(table=DefaultsTable()))
         if self._problems or not (consul and safety and daemon):
@@ -190,6 +193,7 @@ class _Reading:
             safety=safety.table,
             vip=vip.table if vip else None,
             daemon=daemon.table,
+            overrides=overrides.table if overrides else None,
             virtual_servers={merged.name: config_rules.virtual_server(merged) for merged in servers},
         )
 

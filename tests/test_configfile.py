@@ -146,6 +146,7 @@ upper_threshold = 0
 lower_threshold = 0
 datacenter = "dc1"
 near = "here"
+weight_meta = ""
 [virtual_server.inherits]
 address = "10.9.0.2:80"
 [defaults]
@@ -158,6 +159,7 @@ upper_threshold = 9
 lower_threshold = 8
 datacenter = "dc2"
 near = "there"
+weight_meta = "lvs-weight"
 """,
         FILE,
     )
@@ -166,8 +168,8 @@ near = "there"
     def values(one: VirtualServerConfig) -> list[Any]:
         return [getattr(one, name) for name in attrs.fields_dict(DefaultsTable)]
 
-    assert values(own) == ["rr", Forwarding.MASQUERADE, 0.0, True, None, 0, 0, "dc1", "here"]
-    assert values(inherits) == ["sed", Forwarding.DIRECT_ROUTE, 3600.0, False, 60, 9, 8, "dc2", "there"]
+    assert values(own) == ["rr", Forwarding.MASQUERADE, 0.0, True, "", None, 0, 0, "dc1", "here"]
+    assert values(inherits) == ["sed", Forwarding.DIRECT_ROUTE, 3600.0, False, "lvs-weight", 60, 9, 8, "dc2", "there"]
 
 
 @pytest.mark.parametrize(
@@ -272,6 +274,7 @@ IN_SERVER = [
     (r'meta = { a = "\u0000" }', "meta.a", r'"\u0000" has control characters', "printable"),
     ('datacenter = "a/b"', "datacenter", '"a/b" cannot be used here', "1 to 64"),
     ('near = ""', "near", '"" cannot be used here', "1 to 255"),
+    ('weight_meta = "lvs weight"', "weight_meta", '"lvs weight" cannot be used here', "1 to 128"),
     ("near = 2020-01-01", "near", "2020-01-01 is not a string", "in quotes"),
 ]
 
@@ -374,10 +377,14 @@ IN_TABLE = [
         "write an upper",
     ),
     ("\n[consol]", "consol", "there is no such table", "did you mean consul?"),
-    ("\n[zzz]", "zzz", "there is no such table", "consul, safety, vip, daemon, defaults, virtual_server"),
+    ("\n[zzz]", "zzz", "there is no such table", "consul, safety, vip, daemon, overrides, defaults, virtual_server"),
     ('\nscheduler = "rr"', "scheduler", "there is no such table", "it belongs in [defaults] or [virtual_server.NAME]"),
     ("\nconsul = 1", "consul", "1 where a table belongs", "write [consul]"),
     ("\n[[consul]]", "consul", "a list where a table belongs", "write [consul]"),
+    ("\n[overrides]", "overrides", "kv_prefix is missing", 'write kv_prefix = "lvsctl"'),
+    ('[overrides]\nkv_prefix = "/x"', "overrides.kv_prefix", '"/x" cannot be used here', "1 to 8 names"),
+    ('[overrides]\nkv_prefix = "a/../b"', "overrides.kv_prefix", '"a/../b" cannot be used here', "1 to 8 names"),
+    ('[overrides]\nkv_prefix = "x/"', "overrides.kv_prefix", '"x/" cannot be used here', "1 to 8 names"),
     ("\n[vip]", "vip", "interface is missing", 'write interface = "lvs0"'),
     ('[virtual_server]\naddress = "10.9.0.1:80"', "virtual_server.address", "table belongs", "[virtual_server.NAME]"),
     ('\n[virtual_server."a b"]\nfirewall_mark = 1', 'virtual_server."a b"', "cannot name", "1 to 63"),
@@ -734,6 +741,7 @@ KEY_VALUES: dict[str, st.SearchStrategy[Any]] = {
     "upper_threshold": st.integers(0, 2**31 - 1),
     "datacenter": st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True),
     "near": st.just("_agent"),
+    "weight_meta": st.from_regex(r"[A-Za-z0-9_-]{0,128}", fullmatch=True),
     "consul_service": st.text(st.characters(categories=["L", "N", "P"], exclude_characters="/"), min_size=1),
     "tags": st.lists(st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1), unique=True).map(tuple),
     "meta": st.dictionaries(st.text("abc", min_size=1), st.text("abc\"\\'")),

@@ -25,6 +25,8 @@ from lvsctl.core.cause import Kind
 from lvsctl.core.status import (
     ConsulStatus,
     KernelStatus,
+    OverridesStatus,
+    OverrideStatus,
     Place,
     RealServerStatus,
     State,
@@ -40,7 +42,18 @@ NETLINK = (ROOT / "docs/netlink.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("shown", [Status, ConsulStatus, KernelStatus, VirtualServerStatus, RealServerStatus])
+@pytest.mark.parametrize(
+    "shown",
+    [
+        Status,
+        ConsulStatus,
+        KernelStatus,
+        OverridesStatus,
+        OverrideStatus,
+        VirtualServerStatus,
+        RealServerStatus,
+    ],
+)
 def test_every_key_of_the_status_is_documented(shown: type[attrs.AttrsInstance]) -> None:
     missing = [field.name for field in attrs.fields(shown) if f"`{field.name}`" not in JSON]
     assert not missing

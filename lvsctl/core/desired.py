@@ -13,6 +13,8 @@ import attrs
 from lvsctl.config import Config, VirtualServerConfig
 from lvsctl.core.admission import Admitted, Excluded, Limits, Reason, Rejected, Verdict, admit
 from lvsctl.core.instance import Answer, Answers, Instance, Malformed, Query
+from lvsctl.core.override import Override
+from lvsctl.core.weighing import UNWEIGHED, Weighed, weigh
 from netlink.types import (
     Address,
     Family,
@@ -53,7 +55,9 @@ class Wanted:
     by_key: Mapping[RealServerKey, Member]  # the member behind each real server, the one nearest to serving
     doubt: str = ""  # why Consul may have more instances than it says; empty when it is believed
     snapshot: float | None = None  # Unix seconds when Consul said it, where a snapshot stands in for it
-    # Of what it was made: where all three are the same objects again, it is the same again.
+    weighed: Weighed = UNWEIGHED  # the weights of its real servers, and what overrides made of them
+    overrides: tuple[Override, ...] = ()
+    # Of what it was made: where these are the same objects again, and the overrides equal, it is the same again.
     answer: Answer | None = attrs.field(default=None, eq=False, repr=False)
     limits: Limits | None = attrs.field(default=None, eq=False, repr=False)
 
@@ -89,23 +93,31 @@ def limits_of(config: Config, own_addresses: AbstractSet[Address]) -> Limits:
 
 
 def desired(
-    config: Config, answers: Answers, limits: Limits, before: Mapping[VirtualServerKey, Wanted] | None = None
+    config: Config,
+    answers: Answers,
+    limits: Limits,
+    before: Mapping[VirtualServerKey, Wanted] | None = None,
+    overrides: Mapping[str, tuple[Override, ...]] | None = None,
 ) -> Mapping[str, Wanted]:
     """Return what is wanted by name, without the virtual servers whose query was never answered.
+
+    `overrides` are those that stand now, by virtual server.
 
     To judge instances is most of the work of a cycle, so what is made of the same as in `before` is taken from there.
     """
     before = before or {}
+    overrides = overrides or {}
     wanted = {}
     for name, virtual_server in config.virtual_servers.items():
         answer = answers.get(query_of(virtual_server))
         if answer is None:
             continue
-        known = before.get(virtual_server.key)
-        if known and known.config is virtual_server and known.answer is answer and known.limits is limits:
+        known, its = before.get(virtual_server.key), overrides.get(name, ())
+        same = known and known.config is virtual_server and known.answer is answer and known.limits is limits
+        if known and same and known.overrides == its:
             wanted[name] = known
         else:
-            wanted[name] = _wanted(virtual_server, answer, limits)
+            wanted[name] = _wanted(virtual_server, answer, limits, its)
     return wanted
 
 
@@ -122,20 +134,24 @@ def virtual_server_of(config: VirtualServerConfig) -> VirtualServer:
     )
 
 
-def _wanted(config: VirtualServerConfig, answer: Answer, limits: Limits) -> Wanted:
+def _wanted(config: VirtualServerConfig, answer: Answer, limits: Limits, overrides: tuple[Override, ...]) -> Wanted:
     members = _one_for_each_real_server(
         Member(source=instance, verdict=admit(instance, config, limits)) for instance in answer.instances
     )
     unreadable = tuple(
         Member(source=entry, verdict=Rejected(reason=Reason.MALFORMED, text=entry.reason)) for entry in answer.malformed
     )
+    weighed = _weighed(config, members, overrides)
+    real_servers = _real_servers(config, weighed)
     return Wanted(
         config=config,
-        entry=TableEntry(virtual_server=virtual_server_of(config), real_servers=_real_servers(config, members)),
+        entry=TableEntry(virtual_server=virtual_server_of(config), real_servers=real_servers),
         members=members + unreadable,
         by_key=_by_key(members),
         doubt=answer.doubt,
         snapshot=answer.snapshot,
+        weighed=weighed,
+        overrides=overrides,
         answer=answer,
         limits=limits,
     )
@@ -158,17 +174,26 @@ def _nearness(member: Member) -> int:
             return 3
 
 
-def _real_servers(config: VirtualServerConfig, members: tuple[Member, ...]) -> RealServers:
+def _weighed(config: VirtualServerConfig, members: tuple[Member, ...], overrides: tuple[Override, ...]) -> Weighed:
+    own = {each.verdict.key: each.verdict.weight for each in members if isinstance(each.verdict, Admitted)}
+    instances = {
+        each.verdict.key: each.source
+        for each in members
+        if isinstance(each.verdict, Admitted) and isinstance(each.source, Instance)
+    }
+    return weigh(own, instances, overrides, config.scheduler)
+
+
+def _real_servers(config: VirtualServerConfig, weighed: Weighed) -> RealServers:
     return {
-        member.verdict.key: RealServer(
-            key=member.verdict.key,
+        key: RealServer(
+            key=key,
             forwarding=config.forwarding,
-            weight=member.verdict.weight,
+            weight=weight,
             upper_threshold=config.upper_threshold,
             lower_threshold=config.lower_threshold,
         )
-        for member in members
-        if isinstance(member.verdict, Admitted)
+        for key, weight in weighed.weights.items()
     }
 
 
