@@ -61,6 +61,7 @@ class ConsulRefused(ConsulError):
     def __init__(self, status: int, text: str) -> None:
         super().__init__(f"Consul answered {status}: {text}")
         self.status = status
+        self.text = text
 
 
 class KernelError(LvsctlError):
