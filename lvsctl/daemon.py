@@ -21,11 +21,14 @@ from lvsctl.announce import Announcer
 from lvsctl.config import Config
 from lvsctl.configfile import load
 from lvsctl.consul.client import Client
+from lvsctl.consul.overrides import OverrideWatch
 from lvsctl.consul.watch import Watches
 from lvsctl.core.desired import queries_of
+from lvsctl.core.override import Overrides
 from lvsctl.core.restoration import snapshot_age, stands_alone
-from lvsctl.core.status import ConsulStatus, KernelStatus, Status, virtual_servers
+from lvsctl.core.status import ConsulStatus, KernelStatus, OverridesStatus, Status, overrides_status, virtual_servers
 from lvsctl.errors import ConfigError, StateError
+from lvsctl.override_file import OverrideFile
 from lvsctl.reconcile import Cycle, Reconciler
 from lvsctl.snapshot import Snapshot
 from netlink.errors import NetlinkError
@@ -57,6 +60,8 @@ class Daemon:
         self._kernel = asyncio.Lock()  # the netlink socket serves one caller at a time
         self._client = _client(config)
         self._watches = Watches(self._client, self._hear)
+        self._override_file = OverrideFile(config.daemon.state_directory)
+        self._overrides = OverrideWatch(self._client, _prefix(config), self._wake.set, self._keep_overrides)
         self._announcer = Announcer()
         self._started = time.time()
         self._in_sync_since: float | None = None
@@ -85,9 +90,13 @@ class Daemon:
             queries = queries_of(self._config)
             self._watches.recall(await asyncio.to_thread(self._snapshot.load, self._config.consul.address, queries))
             self._watches.watch(queries)
+            if self._config.overrides is not None:
+                whose = (self._config.consul.address, self._config.overrides.kv_prefix)
+                self._overrides.recall(await asyncio.to_thread(self._override_file.load, *whose))
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(self._watches.run(), name="watches"),
+                    group.create_task(self._overrides.run(), name="overrides"),
                     group.create_task(self._feed_watchdog(), name="watchdog"),
                     group.create_task(self._keep_snapshots(), name="snapshots"),
                 ]
@@ -102,7 +111,9 @@ class Daemon:
         """Return how everything stands now; the table is read afresh."""
         error = self._cycle_error or self._trouble
         async with self._kernel:
-            look = await asyncio.to_thread(self._reconciler.look, self._config, self._watches.answers)
+            look = await asyncio.to_thread(
+                self._reconciler.look, self._config, self._watches.answers, self._overrides.overrides
+            )
         refused = {key: refusal.error for (key, _), refusal in self._reconciler.refusals.items()}
         pending = len(look.decision.steps) + len(look.moves or ())
         return Status(
@@ -114,6 +125,7 @@ class Daemon:
             config=str(self._path),
             config_error=self._config_error,
             consul=self._consul_status(),
+            overrides=self._overrides_status(),
             kernel=KernelStatus(
                 in_sync_since=self._in_sync_since if not pending else None, pending=pending, error=error
             ),
@@ -150,6 +162,23 @@ class Daemon:
             transport_remedy=choice.remedy if choice else "",
             snapshot_age=snapshot_age(self._watches.answers, time.time()),
         )
+
+    def _overrides_status(self) -> OverridesStatus | None:
+        contact, config = self._overrides.contact, self._config
+        if contact is None or config.overrides is None:
+            return None
+        return overrides_status(
+            config,
+            self._overrides.overrides,
+            prefix=config.overrides.kv_prefix,
+            data_age=None if contact.last is None else time.time() - contact.last,
+            error=contact.error,
+        )
+
+    def _keep_overrides(self, overrides: Overrides) -> None:
+        config = self._config
+        if config.overrides is not None and not self._dry_run:
+            self._override_file.keep(overrides, config.consul.address, config.overrides.kv_prefix)
 
     def _hear(self) -> None:
         self._wake.set()
@@ -189,12 +218,15 @@ class Daemon:
         recalls = self._watches.recalls
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(WITH_SNAPSHOT if recalls else FIRST_ANSWERS):
-                while not (self._watches.complete or self._stopping or (recalls and self._watches.tried)):
+                while not (self._heard_all() or self._stopping or (recalls and self._watches.tried)):
                     self._wake.clear()
                     await self._wake.wait()
-        if not (self._watches.complete or self._stopping):
+        if not (self._watches.complete or self._stopping):  # without overrides weights are the instances' own
             rest = "what serves of those is left as it is" if recalls else "those are left as they are"
             log.warning("consul_incomplete", why=f"not every Consul service was answered for; {rest}")
+
+    def _heard_all(self) -> bool:
+        return self._watches.complete and self._overrides.settled
 
     async def _keep_snapshots(self) -> None:
         """Keep the last believed answers on disk, as they come."""
@@ -216,15 +248,15 @@ class Daemon:
             await asyncio.to_thread(self._snapshot.keep, address, queries, self._watches.believed, renew=renew)
 
     async def _one_cycle(self) -> Cycle:
-        answers = self._watches.answers
+        answers, overrides = self._watches.answers, self._overrides.overrides
         write = bool(answers) and not self._dry_run  # without a single answer the table stays as it is
         async with self._kernel:
             self._cycle_began = time.monotonic()
             try:
                 if write:
-                    cycle = await asyncio.to_thread(self._reconciler.cycle, self._config, answers)
+                    cycle = await asyncio.to_thread(self._reconciler.cycle, self._config, answers, overrides)
                 else:
-                    cycle = Cycle(look=await asyncio.to_thread(self._reconciler.look, self._config, answers))
+                    cycle = Cycle(look=await asyncio.to_thread(self._reconciler.look, self._config, answers, overrides))
             finally:
                 self._cycle_began = None
         self._announcer.cycle(cycle, planned=self._dry_run)
@@ -243,6 +275,8 @@ class Daemon:
             times.append(time.time() + VERIFY)
         if cycle.look.decision.look_again is not None and not self._dry_run:
             times.append(cycle.look.decision.look_again)
+        if cycle.look.decision.override_ends is not None:
+            times.append(cycle.look.decision.override_ends)
         soonest = min(times, default=float("inf")) - time.time()
         return max(0.05, min(self._config.daemon.audit_interval, soonest))
 
@@ -277,6 +311,7 @@ class Daemon:
             replaced, self._client = self._client, _client(config)
             self._watches.use(self._client, replaced)
         self._watches.watch(queries_of(config))
+        self._overrides.use(self._client, _prefix(config))
         log.info("reloaded", config=str(self._path), virtual_servers=len(config.virtual_servers))
 
     async def _feed_watchdog(self) -> None:
@@ -300,6 +335,10 @@ class Daemon:
 
     async def _close_client(self) -> None:
         await self._client.close()
+
+
+def _prefix(config: Config) -> str | None:
+    return config.overrides.kv_prefix if config.overrides else None
 
 
 def _client(config: Config) -> Client:

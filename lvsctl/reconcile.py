@@ -15,6 +15,7 @@ from lvsctl.config import Config
 from lvsctl.core.addresses import AddressMoves, address_moves
 from lvsctl.core.decision import Decision, Step, decide
 from lvsctl.core.instance import Answers
+from lvsctl.core.override import NO_OVERRIDES, Overrides
 from lvsctl.core.ownership import Ledger
 from lvsctl.core.remembrance import ledger_ahead, ledger_settled
 from lvsctl.errors import StateError
@@ -111,7 +112,9 @@ class Reconciler:
         self._unsaved = False  # the ledger on disk is older than the one in memory
         self.refusals: Refusals = {}
 
-    def look(self, config: Config, answers: Answers, *, ledger: Ledger | None = None) -> Look:
+    def look(
+        self, config: Config, answers: Answers, overrides: Overrides = NO_OVERRIDES, *, ledger: Ledger | None = None
+    ) -> Look:
         """Return what would be done now, without doing it. Reads the ledger from disk where we are not the writer."""
         if ledger is None:
             ledger = self._store.load(set_aside_damage=False) if self._ledger is None else self._ledger
@@ -126,6 +129,7 @@ class Reconciler:
             templates_expire=bool(self._setting("expire_quiescent_template")),
             now=self._clock(),
             before=self._decision,
+            overrides=overrides,
         )
         self._decision = decision
         moves = None
@@ -134,7 +138,7 @@ class Reconciler:
             moves = address_moves(decision, name, self._addresses.interface_addresses(name), self._absent(observed))
         return Look(observed=observed, local=local, decision=decision, moves=moves)
 
-    def cycle(self, config: Config, answers: Answers) -> Cycle:
+    def cycle(self, config: Config, answers: Answers, overrides: Overrides = NO_OVERRIDES) -> Cycle:
         """Make the kernel what `look` says it should be, and return what was done.
 
         Needs the lock (`store.locked`). Raises NetlinkError or StateError when nothing more can be done now; what was
@@ -142,7 +146,7 @@ class Reconciler:
         and nothing else: a full disk must not keep a failing instance in the table.
         """
         before = self._own_ledger()
-        look = self.look(config, answers, ledger=before)
+        look = self.look(config, answers, overrides, ledger=before)
         waiting = self._waiting()
         ledger = ledger_ahead(look.decision, before, look.observed)
         unsent = [step for step in look.decision.steps if target_of(step) in waiting]
