@@ -6,10 +6,12 @@ import time
 from collections.abc import Iterator
 
 from lvsctl.config import Config
+from lvsctl.consul import overrides
 from lvsctl.consul.client import Client
 from lvsctl.consul.watch import ask_once
 from lvsctl.core.desired import queries_of
 from lvsctl.core.instance import Answers
+from lvsctl.core.override import NO_OVERRIDES, Overrides
 from lvsctl.reconcile import Reconciler
 from lvsctl.store import Store
 from netlink import IPVS
@@ -31,3 +33,16 @@ def ask(config: Config) -> Answers:
             return await ask_once(client, queries_of(config))
 
     return asyncio.run(ask_all())
+
+
+def ask_overrides(config: Config) -> Overrides:
+    """Return the overrides as Consul has them, none where they are not opened; raises ConsulError when it has none."""
+    if config.overrides is None:
+        return NO_OVERRIDES
+    prefix = config.overrides.kv_prefix
+
+    async def ask_them() -> Overrides:
+        async with Client(config.consul) as client:
+            return (await overrides.read(client, prefix))[1]
+
+    return asyncio.run(ask_them())
