@@ -99,12 +99,21 @@ def port_of(server: Consul) -> int:
 
 @contextlib.asynccontextmanager
 async def running(
-    answering: Answering, directory: Path, kernel: Watched | None = None, *, dry_run: bool = False, port: int = 0
+    answering: Answering,
+    directory: Path,
+    kernel: Watched | None = None,
+    *,
+    dry_run: bool = False,
+    port: int = 0,
+    lines: Sequence[str] = (),
 ) -> AsyncIterator[Running]:
-    """Run a daemon until the context ends, then stop it as systemd does; `port` is Consul's, any when 0."""
+    """Run a daemon until the context ends, then stop it as systemd does.
+
+    `port` is Consul's, any when 0; `lines` go to the end of the file.
+    """
     kernel = kernel or Watched()
     async with consul(answering, port=port) as server:
-        file = written(server, directory)
+        file = written(server, directory, *lines)
         reconciler = Reconciler(kernel, FakeAddresses(), Store(directory), time.time)
         with capture_logs() as logs:
             task = asyncio.create_task(Daemon(file, load(file), reconciler, dry_run=dry_run).run(), name="daemon")
