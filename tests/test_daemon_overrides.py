@@ -1,5 +1,7 @@
 """The daemon and overrides: opened by a reload, kept when they cannot be read, over when they are closed."""
 
+import asyncio
+import json
 import os
 import signal
 import time
@@ -19,8 +21,7 @@ __all__ = ["_signals"]  # a fixture
 
 LINES = ("[overrides]", 'kv_prefix = "lvsctl"', "")
 OPENED = "\n".join(LINES)
-VALUE = b64encode(b'{"share": "5%", "by": "alice@adm1"}').decode()
-KEYS = [{"Key": "lvsctl/weights/reco/v2", "Value": VALUE, "CreateIndex": 5, "ModifyIndex": 5}]
+VALUE = {"share": "5%", "by": "alice@adm1"}
 POOL = (instance(1), instance(2, tags=("v2",)))
 PLAIN, SHARED = table_of(entry(real(1), real(2))), table_of(entry(real(1, 19), real(2, 1)))
 
@@ -32,15 +33,24 @@ class WithKeys:
     health: Blocking = attrs.field(factory=lambda: Blocking(POOL))
     status: int = 200
     asked: int = 0
+    value: dict[str, object] = attrs.field(factory=lambda: dict(VALUE))
+    open: asyncio.Event = attrs.field(factory=asyncio.Event)  # keys are answered for when it is set
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
         if not request.path.startswith("/v1/kv/"):
             return await self.health(request)
         self.asked += 1
+        await self.open.wait()
         if self.status != 200:
             return web.Response(status=self.status, text="Permission denied", headers={"X-Consul-Index": "1"})
-        return web.json_response(KEYS, headers={"X-Consul-Index": "7"})
+        value = b64encode(json.dumps(self.value).encode()).decode()
+        key = {"Key": "lvsctl/weights/reco/v2", "Value": value, "CreateIndex": 5, "ModifyIndex": 5}
+        return web.json_response([key], headers={"X-Consul-Index": "7"})
+
+    def __attrs_post_init__(self) -> None:
+        """Answer from the beginning."""
+        self.open.set()
 
 
 def reload(daemon: Running, text: str) -> None:
@@ -115,3 +125,25 @@ async def test_a_token_that_may_not_read_them_keeps_nobody_waiting(tmp_path: Pat
         (said,) = daemon.events("overrides_failed")
         assert 'key_prefix "lvsctl/weights/"' in said["error"]
         assert said["kept"] == "no overrides, as before"
+
+
+async def test_the_first_write_waits_for_the_overrides(tmp_path: Path) -> None:
+    consul = WithKeys()
+    consul.open.clear()
+    async with running(consul, tmp_path, lines=LINES) as daemon:
+        await daemon.server.came(3)  # the instances were answered for, and are waited for again
+        await daemon.status()  # a cycle that had begun is done by now
+        assert daemon.kernel.observe().table == {}
+        consul.open.set()
+        await daemon.until(SHARED)
+        assert not daemon.events("real_server_changed")
+
+
+async def test_an_override_is_over_at_its_time_not_at_the_next_audit(tmp_path: Path) -> None:
+    consul = WithKeys()
+    consul.value["until"] = time.time() + 2.5
+    async with running(consul, tmp_path, lines=LINES) as daemon:
+        await daemon.until(SHARED)
+        await daemon.until(PLAIN)
+        assert 0 <= time.time() - float(str(consul.value["until"])) < 2
+    assert len(daemon.events("override_over")) == 1
