@@ -180,6 +180,9 @@ def _refuse_nonsense(wanted: Wanted | None, override: Override, *, ahead: bool) 
     if effect.outcome in (Outcome.UNFIT, Outcome.TOO_MUCH, Outcome.EMPTYING):
         raise click.UsageError(f"{name}: {override.share} cannot work: {effect.why_not}")
     if effect.outcome is Outcome.NOBODY and not ahead:
+        if not wanted.weighed.weights:
+            why = "Consul lists no instance that may serve, or the token may not read them"
+            raise click.UsageError(f"{name}: {why}; --ahead writes it for instances to come")
         number = count(len(wanted.weighed.weights), "instance")
         raise click.UsageError(
             f"{name}: '{visible(override.selector)}' is no tag or metadata of the {number} that may serve, or an older "

@@ -1,5 +1,6 @@
 """`lvsctl weight` against a real Consul with ACLs: what it writes, says and refuses, with its exit codes."""
 
+import asyncio
 import base64
 import json
 import re
@@ -13,11 +14,15 @@ from pathlib import Path
 import attrs
 import pytest
 import structlog
+from aiohttp import web
 
 from lvsctl.cli import main
 from lvsctl.cli.columns import clock
-from lvsctl.cli.overriding import author, render
+from lvsctl.cli.overriding import author, render, write
+from lvsctl.config import ConsulConfig
 from lvsctl.core.override import Ignored, Override, Overrides, Percent
+from lvsctl.errors import ConsulError
+from tests.consul.server import answer, consul
 from tests.consul.test_acl import Guarded, guarded
 from tests.values import NOW, answers_of, config_of, configured, instance
 
@@ -289,3 +294,31 @@ def test_who_asks_is_the_user_behind_sudo(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_clock_has_a_date_when_it_is_far() -> None:
     assert re.fullmatch(r"\d\d:\d\d", clock(NOW + 60, NOW))
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d", clock(NOW + 86400, NOW))
+
+
+async def test_who_is_slower_than_somebody_else_is_told_what_stands_there() -> None:
+    """A stand-in, for the two requests of a real Consul are too quick to come between."""
+    value = base64.b64encode(b'{"share": "10%", "by": "bob@adm2"}').decode()
+    listing: list[object] = []
+
+    async def answering(request: web.Request) -> web.StreamResponse:
+        headers = {"X-Consul-Index": "7"}
+        if request.method == "PUT":
+            listing.append({"Key": "lvsctl/weights/reco/v2", "Value": value, "CreateIndex": 7, "ModifyIndex": 7})
+            assert request.query["cas"] == "0"
+            return web.Response(text="false")
+        if not request.path.startswith("/v1/kv/"):
+            return answer(instance(1), instance(2, tags=("v2",)))
+        if "recurse" in request.query and listing:
+            return web.json_response(listing, headers=headers)
+        return web.Response(status=404, headers=headers)
+
+    async with consul(answering) as server:
+        config = attrs.evolve(config_of(configured(scheduler="wrr")), consul=ConsulConfig(address=server.address))
+        wanted = Override(virtual_server="reco", selector="v2", share=Percent(500))
+        with pytest.raises(ConsulError) as caught:
+            await asyncio.to_thread(write, config, "lvsctl", wanted, ahead=False)
+    assert str(caught.value) == (
+        "reco: v2 was changed by somebody else at the same time, it is 10% of bob@adm2 now; "
+        "nothing was written, look and try again"
+    )
