@@ -112,7 +112,7 @@ class Daemon:
         error = self._cycle_error or self._trouble
         async with self._kernel:
             look = await asyncio.to_thread(
-                self._reconciler.look, self._config, self._watches.answers, self._overrides.overrides
+                self._reconciler.look, self._config, self._watches.answers, overrides=self._overrides.overrides
             )
         refused = {key: refusal.error for (key, _), refusal in self._reconciler.refusals.items()}
         pending = len(look.decision.steps) + len(look.moves or ())
@@ -254,9 +254,11 @@ class Daemon:
             self._cycle_began = time.monotonic()
             try:
                 if write:
-                    cycle = await asyncio.to_thread(self._reconciler.cycle, self._config, answers, overrides)
+                    cycle = await asyncio.to_thread(self._reconciler.cycle, self._config, answers, overrides=overrides)
                 else:
-                    cycle = Cycle(look=await asyncio.to_thread(self._reconciler.look, self._config, answers, overrides))
+                    cycle = Cycle(
+                        look=await asyncio.to_thread(self._reconciler.look, self._config, answers, overrides=overrides)
+                    )
             finally:
                 self._cycle_began = None
         self._announcer.cycle(cycle, planned=self._dry_run)

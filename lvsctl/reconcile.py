@@ -113,7 +113,7 @@ class Reconciler:
         self.refusals: Refusals = {}
 
     def look(
-        self, config: Config, answers: Answers, overrides: Overrides = NO_OVERRIDES, *, ledger: Ledger | None = None
+        self, config: Config, answers: Answers, *, overrides: Overrides = NO_OVERRIDES, ledger: Ledger | None = None
     ) -> Look:
         """Return what would be done now, without doing it. Reads the ledger from disk where we are not the writer."""
         if ledger is None:
@@ -138,7 +138,7 @@ class Reconciler:
             moves = address_moves(decision, name, self._addresses.interface_addresses(name), self._absent(observed))
         return Look(observed=observed, local=local, decision=decision, moves=moves)
 
-    def cycle(self, config: Config, answers: Answers, overrides: Overrides = NO_OVERRIDES) -> Cycle:
+    def cycle(self, config: Config, answers: Answers, *, overrides: Overrides = NO_OVERRIDES) -> Cycle:
         """Make the kernel what `look` says it should be, and return what was done.
 
         Needs the lock (`store.locked`). Raises NetlinkError or StateError when nothing more can be done now; what was
@@ -146,7 +146,7 @@ class Reconciler:
         and nothing else: a full disk must not keep a failing instance in the table.
         """
         before = self._own_ledger()
-        look = self.look(config, answers, overrides, ledger=before)
+        look = self.look(config, answers, overrides=overrides, ledger=before)
         waiting = self._waiting()
         ledger = ledger_ahead(look.decision, before, look.observed)
         unsent = [step for step in look.decision.steps if target_of(step) in waiting]

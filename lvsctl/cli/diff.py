@@ -45,7 +45,7 @@ def command(path: Path, output: str) -> None:
     config = load(path)
     answers, overrides = ask(config), ask_overrides(config)
     with reconciler(config) as kernel:
-        look = kernel.look(config, answers, overrides)
+        look = kernel.look(config, answers, overrides=overrides)
     lines = difference(look.decision, look.moves)
     equal = not any(line.differs for line in lines)
     if output == "json":

@@ -88,7 +88,7 @@ def _plan(config: "Config", kernel: "Reconciler") -> None:
     from lvsctl.cli.live import ask, ask_overrides
     from lvsctl.core.difference import difference
 
-    look = kernel.look(config, ask(config), ask_overrides(config))
+    look = kernel.look(config, ask(config), overrides=ask_overrides(config))
     lines = [line for line in difference(look.decision, look.moves) if line.differs]
     click.echo("\n".join(render(lines) or ["in sync: nothing would be changed"]))
 
@@ -103,7 +103,7 @@ def _once(config: "Config", kernel: "Reconciler") -> int:
     answers, overrides = ask(config), ask_overrides(config)
     changes = 0
     while True:
-        cycle = kernel.cycle(config, answers, overrides)
+        cycle = kernel.cycle(config, answers, overrides=overrides)
         virtual_servers = cycle.look.decision.virtual_servers
         done = [line_of(each.step, virtual_servers[each.step.key]) for each in cycle.done if not each.refused]
         done.sort(key=lambda line: (line.name, line.virtual_server))

@@ -2,7 +2,8 @@
 
 Consul lists only what the token may read, with status 200 or 404: a lost permission looks like overrides that were
 cleared. So where one is gone, or there is none, a single key is asked for, which a token without permission is refused
-(403). A failure is never emptiness: the last known overrides stay, until they are over by the director's own clock.
+(403). Where Consul's index went back, its data was lost or is being restored, and what is gone stays for a while.
+A failure is never emptiness: the last known overrides stay, until they are over by the director's own clock.
 The other rules of blocking queries are those of `watch`.
 """
 
@@ -11,10 +12,12 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+import attrs
 import structlog
 
 from lvsctl.consul.client import Client
 from lvsctl.consul.contact import Contact
+from lvsctl.consul.doubt import HOLD
 from lvsctl.consul.override_keys import decode_overrides, folder_of, key_of, value_of
 from lvsctl.consul.pace import back_off, next_index, until_sweep
 from lvsctl.core.override import NO_OVERRIDES, Override, Overrides
@@ -74,7 +77,13 @@ class OverrideWatch:
     """
 
     def __init__(
-        self, client: Client, prefix: str | None, wake: Callable[[], None], keep: Callable[[Overrides], None]
+        self,
+        client: Client,
+        prefix: str | None,
+        wake: Callable[[], None],
+        keep: Callable[[Overrides], None],
+        *,
+        hold: float = HOLD,
     ) -> None:
         self._client = client
         self._prefix = prefix
@@ -83,6 +92,9 @@ class OverrideWatch:
         self._overrides = NO_OVERRIDES
         self._contact = Contact()
         self._settled = False
+        self._hold = hold  # seconds for which what is gone stays where the index went back
+        self._index = 0  # of the last answer that was believed as a whole
+        self._lost: float | None = None  # when it was first seen that the index had gone back
         self._changed = asyncio.Event()
 
     @property
@@ -111,6 +123,7 @@ class OverrideWatch:
             return
         self._client, self._prefix = client, prefix
         self._contact = Contact()
+        self._index = 0  # it may be another Consul
         if prefix is None:
             self._overrides = NO_OVERRIDES
         self._changed.set()
@@ -141,11 +154,26 @@ class OverrideWatch:
                 self._failed(error)
                 await asyncio.sleep(back_off(failures))
                 continue
-            failures, known = 0, found
-            news = await self._found(found)
+            failures, known = 0, self._believable(found, received)
+            news = await self._found(known)
             index = next_index(index, received)
             rest = (SHORTEST_POLL if news and index else IDLE_POLL) - (time.monotonic() - asked)
             await asyncio.sleep(max(0.0, rest))
+
+    def _believable(self, found: Overrides, index: int) -> Overrides:
+        """Return `found`, with what is gone from it where that may come back."""
+        there = {(each.virtual_server, each.selector) for each in found.entries}
+        gone = [each for each in self._overrides.entries if (each.virtual_server, each.selector) not in there]
+        if gone and index < self._index:
+            if self._lost is None:
+                self._lost = time.monotonic()
+                why = f"Consul's index went back from {self._index} to {index}: its data was lost or is being restored"
+                log.warning("overrides_doubted", why=why, kept=f"what is gone, for {self._hold:g} s")
+            if time.monotonic() - self._lost < self._hold:
+                entries = sorted((*found.entries, *gone), key=lambda each: each.created)
+                return attrs.evolve(found, entries=tuple(entries))
+        self._index, self._lost = index, None
+        return found
 
     async def _found(self, found: Overrides) -> bool:
         """Have `found` count; return whether it is news."""

@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from lvsctl.config import ConsulConfig, Secret
 from lvsctl.consul import overrides as kv
 from lvsctl.consul.client import Client
+from lvsctl.consul.override_keys import encode_overrides
 from lvsctl.consul.overrides import OverrideWatch
 from lvsctl.core.override import NO_OVERRIDES, Fixed, Override, Overrides, Percent
 from lvsctl.errors import ConsulError, ConsulRefused
@@ -71,11 +72,11 @@ class Watching:
 
 
 @contextlib.asynccontextmanager
-async def watching(config: ConsulConfig, prefix: str | None = "lvsctl") -> AsyncIterator[Watching]:
+async def watching(config: ConsulConfig, prefix: str | None = "lvsctl", hold: float = 180.0) -> AsyncIterator[Watching]:
     """Watch while the context lasts."""
     kept: list[Overrides] = []
     async with Client(config) as client:
-        watch = OverrideWatch(client, prefix, lambda: None, kept.append)
+        watch = OverrideWatch(client, prefix, lambda: None, kept.append, hold=hold)
         with capture_logs() as logs:
             task = asyncio.create_task(watch.run(), name="watch")
             try:
@@ -258,3 +259,47 @@ async def test_a_404_without_an_index_is_not_consuls() -> None:
 async def _not_found(_request: web.Request) -> web.StreamResponse:
     await asyncio.sleep(0)
     return web.Response(status=404, text="404 page not found")
+
+
+@pytest.mark.parametrize("hold", [180.0, 1.0])
+async def test_a_consul_that_lost_its_data_loses_overrides_only_after_a_while(hold: float) -> None:
+    here = [True]
+
+    async def answering(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.01)
+        if here[0]:
+            body = encode_overrides(Overrides(entries=(OVERRIDE,)), "lvsctl")
+            return web.Response(body=body, headers={"X-Consul-Index": "50"})
+        if "index" in request.query:
+            await asyncio.sleep(0.2)
+        return web.Response(status=404, headers={"X-Consul-Index": "5"})
+
+    config = ConsulConfig()
+    async with consul(answering) as server, watching(attrs.evolve(config, address=server.address), hold=hold) as seen:
+        await seen.until(lambda: seen.watch.overrides.entries)
+        asked = len(server.requests)
+        here[0] = False
+        if hold > DEADLINE:
+            await server.came(asked + 6)
+            assert seen.watch.overrides.entries == (OVERRIDE,)
+        else:
+            await seen.until(lambda: not seen.watch.overrides.entries)
+        (doubt,) = [each for each in seen.logs if each["event"] == "overrides_doubted"]
+        assert doubt["why"].startswith("Consul's index went back from 50 to 5")
+
+
+async def test_what_is_cleared_is_gone_at_once_though_the_index_was_reset_before() -> None:
+    index, body = [50], [encode_overrides(Overrides(entries=(OVERRIDE,)), "lvsctl")]
+
+    async def answering(_request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.05)
+        headers = {"X-Consul-Index": str(index[0])}
+        return web.Response(body=body[0], headers=headers) if body[0] else web.Response(status=404, headers=headers)
+
+    config = ConsulConfig()
+    async with consul(answering) as server, watching(attrs.evolve(config, address=server.address)) as seen:
+        await seen.until(lambda: seen.watch.overrides.entries)
+        index[0] = 5  # Consul collected the remains of keys that were deleted long ago
+        await server.came(len(server.requests) + 2)
+        index[0], body[0] = 6, b""
+        await seen.until(lambda: not seen.watch.overrides.entries)
