@@ -176,6 +176,8 @@ def _nearness(member: Member) -> int:
 
 def _weighed(config: VirtualServerConfig, members: tuple[Member, ...], overrides: tuple[Override, ...]) -> Weighed:
     own = {each.verdict.key: each.verdict.weight for each in members if isinstance(each.verdict, Admitted)}
+    if not overrides:
+        return Weighed(weights=own)
     instances = {
         each.verdict.key: each.source
         for each in members

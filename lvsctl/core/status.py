@@ -374,9 +374,11 @@ def _place(each: VirtualServerDecision, key: RealServerKey, member: Member | Non
 
 def _why_this_weight(each: VirtualServerDecision, key: RealServerKey, member: Member | None) -> str:
     """Return why the weight of a real server is not its instance's own; empty when it is."""
-    override = why_weighed(each.wanted.weighed, key) if each.wanted else ""
-    note = member.verdict.note if member and isinstance(member.verdict, Admitted) else ""
-    return "; ".join(filter(None, (override, note)))
+    if each.wanted is None or member is None or not isinstance(member.verdict, Admitted):
+        return ""
+    weighed = each.wanted.weighed
+    touched = key in weighed.by or weighed.weights.get(key) != member.verdict.weight
+    return "; ".join(filter(None, (why_weighed(weighed, key) if touched else "", member.verdict.note)))
 
 
 def _absent(member: Member) -> tuple[Place, str]:

@@ -111,6 +111,15 @@ def test_status_shows_who_and_until_when() -> None:
     assert [(each.weight, each.why) for each in row.real_servers] == [(19, WORDS), (2, WORDS), (19, WORDS)]
 
 
+def test_status_explains_only_weights_that_an_override_touches() -> None:
+    table = entry(real(1), real(2, 2), real(3), scheduler="wrr")
+    look = observed_of(table)
+    decision = overridden(look, instance(1), V2, instance(3), written=table, share=Percent(5000))
+    assert not decision.steps
+    (row,) = virtual_servers(CONFIG, decision, look, refused={}, local=frozenset(), ages={})
+    assert [bool(each.why) for each in row.real_servers] == [False, True, False]
+
+
 def test_status_shows_one_that_is_quiesced_by_an_override_and_a_weight_that_is_none() -> None:
     config = config_of(configured(scheduler="wrr", weight_meta="w"))
     table = entry(real(1), real(2, 0), scheduler="wrr")
