@@ -167,6 +167,8 @@ SECTIONS = {
     "daemon": "The daemon itself.",
     "metrics": "The metrics endpoint for Prometheus, and two probes: see [metrics](metrics.md). Without this table "
     "nothing listens; the header alone is enough. It changes at the next start only.",
+    "overrides": "Operators' overrides in Consul's KV (`lvsctl weight`), which all directors share. Without this table "
+    "lvsctl reads nothing there and needs no permission for it.",
     "defaults": "What virtual servers have in common. Each of these keys can be written in `[virtual_server.NAME]` "
     "too, where it counts for that one.",
     "virtual_server": "One virtual server. NAME is 1 to 63 of A-Z a-z 0-9 _ . - beginning with a letter, a digit or _; "

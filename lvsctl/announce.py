@@ -14,6 +14,8 @@ from lvsctl.core.difference import Line, Sign, address_lines, ipvsadm_delete, li
 from lvsctl.core.failover import named
 from lvsctl.core.ownership import Owner
 from lvsctl.core.restoration import OLD
+from lvsctl.core.weighing import Effect
+from lvsctl.core.words import moment
 from lvsctl.reconcile import Cycle
 from netlink.requests import (
     AddRealServer,
@@ -50,12 +52,14 @@ class Announcer:
     def __init__(self) -> None:
         self._troubles: Troubles = {}
         self._plan: tuple[Line, ...] = ()
+        self._overrides: dict[tuple[str, str], dict[str, str]] = {}
 
     def cycle(self, cycle: Cycle, *, planned: bool = False) -> None:
         """Log what `cycle` did, and what troubles began or ended with it; `planned` logs what it would have done."""
         for done in cycle.done:
             _announce_step(done, cycle)
         _announce_restored(cycle)
+        self._announce_overrides(cycle)
         if planned:
             decision, moves = cycle.look.decision, cycle.look.moves
             plan = tuple(line_of(step, decision.virtual_servers[step.key]) for step in decision.steps)
@@ -73,6 +77,24 @@ class Announcer:
             troubles |= {key: each for key, each in self._troubles.items() if key is not None and key not in only}
         self._announce_troubles(troubles)
 
+    def _announce_overrides(self, cycle: Cycle) -> None:
+        """Log each override when it begins to count, when it changes, and when it is over or cleared."""
+        decided = cycle.look.decision.virtual_servers.values()
+        wanted = {each.name: each.wanted for each in decided if each.wanted is not None}
+        found = {
+            (name, effect.override.selector): _override_fields(effect)
+            for name, each in wanted.items()
+            for effect in each.weighed.effects
+        }
+        for (name, selector), fields in found.items():
+            if self._overrides.get((name, selector)) != fields:
+                log.info("override", name=name, selector=selector, **fields)
+        gone = [place for place in self._overrides if place not in found and place[0] in wanted]
+        for name, selector in gone:
+            log.info("override_over", name=name, selector=selector)
+            del self._overrides[name, selector]
+        self._overrides |= found
+
     def _announce_troubles(self, troubles: "Troubles") -> None:
         before, now = _flat(self._troubles), _flat(troubles)
         for (event, name), text in now.items():
@@ -81,6 +103,14 @@ class Announcer:
         for event, name in before.keys() - now.keys():
             log.info("trouble_over", name=name, trouble=event)
         self._troubles = troubles
+
+
+def _override_fields(effect: Effect) -> dict[str, str]:
+    """Return what the log says of an override."""
+    override = effect.override
+    until = "cleared" if override.until is None else moment(override.until)
+    fields = {"share": str(override.share), "until": until, "by": override.by, "reason": override.reason}
+    return fields | ({"why_not": effect.why_not} if effect.why_not else {})
 
 
 def _announce_step(done: Done, cycle: Cycle) -> None:

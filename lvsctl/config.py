@@ -196,6 +196,22 @@ class VipConfig:
 
 
 @attrs.frozen(kw_only=True)
+class OverridesConfig:
+    """Operators' overrides in Consul's KV: `[overrides]`. Without this table nothing there is read."""
+
+    kv_prefix: str = _key(
+        "Where in Consul's KV `lvsctl weight` keeps its overrides, below `PREFIX/weights/`; every director with the "
+        'same prefix obeys them. The token needs `key_prefix "PREFIX/weights/"` with `read`, an operator\'s `write`.',
+        '"lvsctl"',
+        text(
+            r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}){0,7}",
+            "1 to 8 names of A-Z a-z 0-9 _ . - with slashes between them",
+            "lvsctl",
+        ),
+    )
+
+
+@attrs.frozen(kw_only=True)
 class DaemonConfig:
     """The daemon itself: `[daemon]`."""
 
@@ -272,6 +288,15 @@ class DefaultsTable:
         "Admit only instances whose checks all pass. `false` admits warning instances too, with `Weights.Warning`.",
         "false",
         boolean(),
+        default=None,
+    )
+    weight_meta: str | None = _key(
+        "Key of the service's metadata that may say an instance's weight instead of `Weights.Passing`: a plain number "
+        "from 0 (quiesced) to 65535, cut to `safety.max_weight`. Anything else is not used, and `lvsctl status NAME` "
+        'says so. Whoever registers an instance writes it, so it is closed unless it is named here. `""` closes what '
+        "`[defaults]` opened.",
+        '"lvs-weight"',
+        text(r"[A-Za-z0-9_-]{0,128}", "1 to 128 of A-Z a-z 0-9 _ -, or nothing for none", "lvs-weight"),
         default=None,
     )
     persistence: float | None = _key(
@@ -408,6 +433,7 @@ class VirtualServerConfig:
     failover: tuple[str, ...] = ()
     near: str | None = None
     only_passing: bool = True
+    weight_meta: str = ""  # empty: closed
     scheduler: str = "wlc"
     scheduler_flags: SchedulerFlag = SchedulerFlag.NONE
     one_packet: bool = False
@@ -428,4 +454,5 @@ class Config:
     vip: VipConfig | None = None
     daemon: DaemonConfig = DaemonConfig()
     metrics: MetricsConfig | None = None
+    overrides: OverridesConfig | None = None
     virtual_servers: Mapping[str, VirtualServerConfig] = attrs.field(factory=dict)

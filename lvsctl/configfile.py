@@ -24,6 +24,7 @@ from lvsctl.config import (
     DaemonConfig,
     DefaultsTable,
     MetricsConfig,
+    OverridesConfig,
     SafetyConfig,
     VipConfig,
     VirtualServerTable,
@@ -44,6 +45,7 @@ TABLES: Final[dict[str, type[Any]]] = {
     "vip": VipConfig,
     "daemon": DaemonConfig,
     "metrics": MetricsConfig,
+    "overrides": OverridesConfig,
     "defaults": DefaultsTable,
     "virtual_server": VirtualServerTable,
 }
@@ -184,6 +186,7 @@ class _Reading:
         vip = self._table(VipConfig, "vip") if "vip" in self._data else None
         daemon = self._table(DaemonConfig, "daemon")
         metrics = self._table(MetricsConfig, "metrics") if "metrics" in self._data else None
+        overrides = self._table(OverridesConfig, "overrides") if "overrides" in self._data else None
         defaults = self._table(DefaultsTable, "defaults")
         servers = self._virtual_servers(defaults or Read(table=DefaultsTable()))
         if self._problems or not (consul and safety and daemon):
@@ -194,6 +197,7 @@ class _Reading:
             vip=vip.table if vip else None,
             daemon=daemon.table,
             metrics=metrics.table if metrics else None,
+            overrides=overrides.table if overrides else None,
             virtual_servers={merged.name: config_rules.virtual_server(merged) for merged in servers},
         )
 

@@ -24,14 +24,17 @@ from lvsctl.announce import Announcer
 from lvsctl.config import Config
 from lvsctl.configfile import load
 from lvsctl.consul.client import Client
+from lvsctl.consul.overrides import OverrideWatch
 from lvsctl.consul.watch import Watches
 from lvsctl.core.desired import contested_queries_of, first_queries_of, queries_of
 from lvsctl.core.instance import Query
 from lvsctl.core.measures import Consul, Seen
+from lvsctl.core.override import Overrides
 from lvsctl.core.part import concerned
 from lvsctl.core.restoration import snapshot_age, stands_alone
-from lvsctl.core.status import ConsulStatus, KernelStatus, Status, virtual_servers
+from lvsctl.core.status import ConsulStatus, KernelStatus, OverridesStatus, Status, overrides_status, virtual_servers
 from lvsctl.errors import ConfigError, StateError
+from lvsctl.override_file import OverrideFile
 from lvsctl.reconcile import Cycle, Look, Reconciler
 from lvsctl.record import Record
 from lvsctl.snapshot import Snapshot
@@ -69,6 +72,8 @@ class Daemon:
         self._kernel = asyncio.Lock()  # the netlink socket serves one caller at a time
         self._client = _client(config)
         self._watches = Watches(self._client, self._hear)
+        self._override_file = OverrideFile(config.daemon.state_directory)
+        self._overrides = OverrideWatch(self._client, _prefix(config), self._hear_overrides, self._keep_overrides)
         self._announcer = Announcer()
         self._record = Record(keep=config.metrics is not None and not dry_run)
         self._started = time.time()
@@ -107,9 +112,13 @@ class Daemon:
             queries = queries_of(self._config)
             self._watches.recall(await asyncio.to_thread(self._snapshot.load, self._config.consul.address, queries))
             self._watch()
+            if self._config.overrides is not None:
+                whose = (self._config.consul.address, self._config.overrides.kv_prefix)
+                self._overrides.recall(await asyncio.to_thread(self._override_file.load, *whose))
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(self._watches.run(), name="watches"),
+                    group.create_task(self._overrides.run(), name="overrides"),
                     group.create_task(self._feed_watchdog(), name="watchdog"),
                     group.create_task(self._keep_snapshots(), name="snapshots"),
                 ]
@@ -123,7 +132,9 @@ class Daemon:
     async def status(self) -> Status:
         """Return how everything stands now; the table is read afresh."""
         async with self._kernel:
-            look = await asyncio.to_thread(self._reconciler.look, self._config, self._watches.answers)
+            look = await asyncio.to_thread(
+                self._reconciler.look, self._config, self._watches.answers, overrides=self._overrides.overrides
+            )
         refused = {key: refusal.error for (key, _), refusal in self._reconciler.refusals.items()}
         pending = len(look.decision.steps) + len(look.moves or ())
         return Status(
@@ -135,6 +146,7 @@ class Daemon:
             config=str(self._path),
             config_error=self._config_error,
             consul=self._consul_status(),
+            overrides=self._overrides_status(),
             kernel=self._kernel_status(pending),
             foreign=tuple(str(key) for key in sorted(look.decision.foreign)),
             virtual_servers=virtual_servers(
@@ -198,9 +210,30 @@ class Daemon:
             snapshot_age=snapshot_age(self._watches.answers, time.time()),
         )
 
+    def _overrides_status(self) -> OverridesStatus | None:
+        contact, config = self._overrides.contact, self._config
+        if contact is None or config.overrides is None:
+            return None
+        return overrides_status(
+            config,
+            self._overrides.overrides,
+            prefix=config.overrides.kv_prefix,
+            data_age=None if contact.last is None else time.time() - contact.last,
+            error=contact.error,
+        )
+
+    def _keep_overrides(self, overrides: Overrides) -> None:
+        config = self._config
+        if config.overrides is not None and not self._dry_run:
+            self._override_file.keep(overrides, config.consul.address, config.overrides.kv_prefix)
+
     def _hear(self) -> None:
         self._wake.set()
         self._news.set()
+
+    def _hear_overrides(self) -> None:
+        self._agenda.everything()  # which virtual servers they are of is not told
+        self._wake.set()
 
     def _end(self) -> None:
         self._stopping = True
@@ -242,12 +275,15 @@ class Daemon:
         recalls = self._watches.recalls
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(WITH_SNAPSHOT if recalls else FIRST_ANSWERS):
-                while not (self._watches.complete or self._stopping or (recalls and self._watches.tried)):
+                while not (self._heard_all() or self._stopping or (recalls and self._watches.tried)):
                     self._wake.clear()
                     await self._wake.wait()
-        if not (self._watches.complete or self._stopping):
+        if not (self._watches.complete or self._stopping):  # without overrides weights are the instances' own
             rest = "what serves of those is left as it is" if recalls else "those are left as they are"
             log.warning("consul_incomplete", why=f"not every Consul service was answered for; {rest}")
+
+    def _heard_all(self) -> bool:
+        return self._watches.complete and self._overrides.settled
 
     async def _keep_snapshots(self) -> None:
         """Keep the last believed answers on disk, as they come."""
@@ -274,15 +310,16 @@ class Daemon:
             self._keep_all = not kept or address != self._config.consul.address
 
     async def _one_cycle(self, only: Keys | None) -> None:
-        answers, config = self._watches.answers, self._config
+        answers, overrides, config = self._watches.answers, self._overrides.overrides, self._config
         write = bool(answers) and not self._dry_run  # without a single answer the table stays as it is
         async with self._kernel:
             self._cycle_began = began = time.monotonic()
             try:
                 if write:
-                    cycle = await asyncio.to_thread(self._reconciler.cycle, config, answers, only)
+                    cycle = await asyncio.to_thread(self._reconciler.cycle, config, answers, only, overrides=overrides)
                 else:
-                    cycle = Cycle(look=await asyncio.to_thread(self._reconciler.look, config, answers))
+                    look = await asyncio.to_thread(self._reconciler.look, config, answers, overrides=overrides)
+                    cycle = Cycle(look=look)
             finally:
                 self._cycle_began = None
         self._record.cycle(config, cycle, seconds=time.monotonic() - began, only=cycle.only)
@@ -301,8 +338,8 @@ class Daemon:
             audit_interval=config.daemon.audit_interval,
             dry_run=self._dry_run,
         )
-        if config is not self._config:
-            self._agenda.everything()  # it was reloaded meanwhile
+        if config is not self._config or overrides != self._overrides.overrides:
+            self._agenda.everything()  # there are others meanwhile
 
     def _concerned(self, queries: AbstractSet[Query]) -> Keys:
         """Return the virtual servers that something else may be wanted of since the answers to `queries` are others."""
@@ -344,6 +381,7 @@ class Daemon:
             self._watches.use(self._client, replaced)
             self._keep_all = True
         self._watch()
+        self._overrides.use(self._client, _prefix(config))
         log.info("reloaded", config=str(self._path), virtual_servers=len(config.virtual_servers))
 
     def _watch(self) -> None:
@@ -403,6 +441,10 @@ def _has_real_servers(config: Config, look: Look) -> bool:
     """Tell whether any configured virtual server has a real server in the kernel."""
     there = (look.observed.table.get(each.key) for each in config.virtual_servers.values())
     return any(entry.real_servers for entry in there if entry)
+
+
+def _prefix(config: Config) -> str | None:
+    return config.overrides.kv_prefix if config.overrides else None
 
 
 def _client(config: Config) -> Client:

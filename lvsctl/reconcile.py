@@ -17,6 +17,7 @@ from lvsctl.core import part
 from lvsctl.core.addresses import AddressMoves, address_moves
 from lvsctl.core.decision import Decision, Step, decide
 from lvsctl.core.instance import Answers
+from lvsctl.core.override import NO_OVERRIDES, Overrides
 from lvsctl.core.ownership import Ledger
 from lvsctl.core.remembrance import ledger_ahead, ledger_settled
 from lvsctl.errors import StateError
@@ -116,7 +117,9 @@ class Reconciler:
         self._address_error = ""  # of the last cycle about everything
         self.refusals: Refusals = {}
 
-    def look(self, config: Config, answers: Answers, *, ledger: Ledger | None = None) -> Look:
+    def look(
+        self, config: Config, answers: Answers, *, overrides: Overrides = NO_OVERRIDES, ledger: Ledger | None = None
+    ) -> Look:
         """Return what would be done now, without doing it. Reads the ledger from disk where we are not the writer."""
         if ledger is None:
             ledger = self._store.load(set_aside_damage=False) if self._ledger is None else self._ledger
@@ -131,6 +134,7 @@ class Reconciler:
             templates_expire=bool(self._setting("expire_quiescent_template")),
             now=self._clock(),
             before=self._decision,
+            overrides=overrides,
         )
         self._decision, self._decided_by = decision, config
         moves = None
@@ -139,7 +143,14 @@ class Reconciler:
             moves = address_moves(decision, name, self._addresses.interface_addresses(name), self._absent(observed))
         return Look(observed=observed, local=local, decision=decision, moves=moves)
 
-    def look_at(self, config: Config, answers: Answers, only: frozenset[VirtualServerKey]) -> Look | None:
+    def look_at(
+        self,
+        config: Config,
+        answers: Answers,
+        only: frozenset[VirtualServerKey],
+        *,
+        overrides: Overrides = NO_OVERRIDES,
+    ) -> Look | None:
         """Return what would be done now about the virtual servers at `only`; None where it takes a look at everything.
 
         Reads nothing but them: everything else is as the last look at everything found it.
@@ -159,13 +170,21 @@ class Reconciler:
             now=self._clock(),
             before=part.decision_of(whole, only),
             limits=whole.limits,
+            overrides=overrides,
         )
         if not part.stands_for_itself(decision, whole):
             return None
         self._decision = part.decision_joined(whole, decision, only)
         return Look(observed=observed, local=frozenset(), decision=decision)
 
-    def cycle(self, config: Config, answers: Answers, only: frozenset[VirtualServerKey] | None = None) -> Cycle:
+    def cycle(
+        self,
+        config: Config,
+        answers: Answers,
+        only: frozenset[VirtualServerKey] | None = None,
+        *,
+        overrides: Overrides = NO_OVERRIDES,
+    ) -> Cycle:
         """Make the kernel what `look` says it should be, and return what was done.
 
         With `only` the cycle is about those virtual servers, where it can be; see `Cycle.only` of what is returned.
@@ -174,9 +193,9 @@ class Reconciler:
         and nothing else: a full disk must not keep a failing instance in the table.
         """
         before = self._own_ledger()
-        look = None if only is None else self.look_at(config, answers, only)
+        look = None if only is None else self.look_at(config, answers, only, overrides=overrides)
         if look is None or only is None:
-            look, only = self.look(config, answers, ledger=before), None
+            look, only = self.look(config, answers, overrides=overrides, ledger=before), None
         else:
             before = part.only(before, only)
         waiting = self._waiting()

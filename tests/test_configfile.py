@@ -149,6 +149,7 @@ lower_threshold = 0
 datacenter = "dc1"
 failover = []
 near = "here"
+weight_meta = ""
 [virtual_server.inherits]
 address = "10.9.0.2:80"
 [defaults]
@@ -162,6 +163,7 @@ lower_threshold = 8
 datacenter = "dc2"
 failover = ["dc1"]
 near = "there"
+weight_meta = "lvs-weight"
 """,
         FILE,
     )
@@ -170,8 +172,10 @@ near = "there"
     def values(one: VirtualServerConfig) -> list[Any]:
         return [getattr(one, name) for name in attrs.fields_dict(DefaultsTable)]
 
-    assert values(own) == ["rr", Forwarding.MASQUERADE, 0.0, True, None, 0, 0, "dc1", (), "here"]
-    assert values(inherits) == ["sed", Forwarding.DIRECT_ROUTE, 3600.0, False, 60, 9, 8, "dc2", ("dc1",), "there"]
+    assert values(own) == ["rr", Forwarding.MASQUERADE, 0.0, True, "", None, 0, 0, "dc1", (), "here"]
+    assert values(inherits) == [
+        "sed", Forwarding.DIRECT_ROUTE, 3600.0, False, "lvs-weight", 60, 9, 8, "dc2", ("dc1",), "there",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -281,6 +285,7 @@ IN_SERVER = [
     (f"failover = {[f'dc{number}' for number in range(9)]}", "failover", "has 9 elements", "8 at most"),
     ('failover = ["dc2", "dc1", "dc3"]\ndatacenter = "dc1"', "failover[1]", "its own", 'failover = ["dc2", "dc3"]'),
     ('near = ""', "near", '"" cannot be used here', "1 to 255"),
+    ('weight_meta = "lvs weight"', "weight_meta", '"lvs weight" cannot be used here', "1 to 128"),
     ("near = 2020-01-01", "near", "2020-01-01 is not a string", "in quotes"),
 ]
 
@@ -394,10 +399,19 @@ IN_TABLE = [
         "write an upper",
     ),
     ("\n[consol]", "consol", "there is no such table", "did you mean consul?"),
-    ("\n[zzz]", "zzz", "there is no such table", "consul, safety, vip, daemon, metrics, defaults, virtual_server"),
+    (
+        "\n[zzz]",
+        "zzz",
+        "there is no such table",
+        "consul, safety, vip, daemon, metrics, overrides, defaults, virtual_server",
+    ),
     ('\nscheduler = "rr"', "scheduler", "there is no such table", "it belongs in [defaults] or [virtual_server.NAME]"),
     ("\nconsul = 1", "consul", "1 where a table belongs", "write [consul]"),
     ("\n[[consul]]", "consul", "a list where a table belongs", "write [consul]"),
+    ("\n[overrides]", "overrides", "kv_prefix is missing", 'write kv_prefix = "lvsctl"'),
+    ('[overrides]\nkv_prefix = "/x"', "overrides.kv_prefix", '"/x" cannot be used here', "1 to 8 names"),
+    ('[overrides]\nkv_prefix = "a/../b"', "overrides.kv_prefix", '"a/../b" cannot be used here', "1 to 8 names"),
+    ('[overrides]\nkv_prefix = "x/"', "overrides.kv_prefix", '"x/" cannot be used here', "1 to 8 names"),
     ("\n[vip]", "vip", "interface is missing", 'write interface = "lvs0"'),
     ('[virtual_server]\naddress = "10.9.0.1:80"', "virtual_server.address", "table belongs", "[virtual_server.NAME]"),
     ('\n[virtual_server."a b"]\nfirewall_mark = 1', 'virtual_server."a b"', "cannot name", "1 to 63"),
@@ -761,6 +775,7 @@ KEY_VALUES: dict[str, st.SearchStrategy[Any]] = {
     "datacenter": st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True),
     "failover": st.lists(st.sampled_from(["elsewhere-1", "elsewhere-2", "elsewhere-3"]), unique=True).map(tuple),
     "near": st.just("_agent"),
+    "weight_meta": st.from_regex(r"[A-Za-z0-9_-]{0,128}", fullmatch=True),
     "consul_service": st.text(st.characters(categories=["L", "N", "P"], exclude_characters="/"), min_size=1),
     "tags": st.lists(st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1), unique=True).map(tuple),
     "meta": st.dictionaries(st.text("abc", min_size=1), st.text("abc\"\\'")),

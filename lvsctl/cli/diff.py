@@ -37,15 +37,15 @@ Examples:
 def command(path: Path, output: str) -> None:
     """Show what in the kernel is not as Consul and the configuration want it, and why."""
     from lvsctl import logs
-    from lvsctl.cli.live import ask, demand, reconciler
+    from lvsctl.cli.live import ask, ask_overrides, demand, reconciler
     from lvsctl.configfile import load
     from lvsctl.core.difference import difference
 
     logs.configure(level="warning")
     config = load(path)
-    answers = ask(config)
+    answers, overrides = ask(config), ask_overrides(config)
     with reconciler(config) as kernel:
-        look = demand(kernel.look(config, answers))
+        look = demand(kernel.look(config, answers, overrides=overrides))
     lines = difference(look.decision, look.moves)
     equal = not any(line.differs for line in lines)
     if output == "json":

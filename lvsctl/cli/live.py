@@ -6,10 +6,12 @@ import time
 from collections.abc import Iterator
 
 from lvsctl.config import Config
+from lvsctl.consul import overrides
 from lvsctl.consul.client import Client
 from lvsctl.consul.watch import ask_once
 from lvsctl.core.desired import first_queries_of, queries_of
 from lvsctl.core.instance import Answers
+from lvsctl.core.override import NO_OVERRIDES, Overrides
 from lvsctl.errors import ConsulError
 from lvsctl.reconcile import Look, Reconciler
 from lvsctl.store import Store
@@ -43,3 +45,16 @@ def demand(look: Look) -> Look:
         names = ", ".join(sorted(look.decision.waiting))
         raise ConsulError(f"{names}: served by another datacenter, which does not answer now; left as it is")
     return look
+
+
+def ask_overrides(config: Config) -> Overrides:
+    """Return the overrides as Consul has them, none where they are not opened; raises ConsulError when it has none."""
+    if config.overrides is None:
+        return NO_OVERRIDES
+    prefix = config.overrides.kv_prefix
+
+    async def ask_them() -> Overrides:
+        async with Client(config.consul) as client:
+            return (await overrides.read(client, prefix))[1]
+
+    return asyncio.run(ask_them())

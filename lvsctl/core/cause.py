@@ -33,6 +33,7 @@ class Kind(enum.Enum):
     DRIFT = "drift"
     DRAIN = "drain"
     HELD = "held"
+    OVERRIDE = "override"
 
 
 @attrs.frozen(kw_only=True)
@@ -77,14 +78,26 @@ def cause_of_addition(member: Member | None, written: RealServer | None, *, tabl
 
 
 def cause_of_change(
-    intended: RealServer, observed: RealServer, written: RealServer | None, *, member: Member | None, returning: bool
+    intended: RealServer,
+    observed: RealServer,
+    written: RealServer | None,
+    *,
+    member: Member | None,
+    returning: bool,
+    override: str = "",
 ) -> Cause:
-    """Return why a real server that stays is changed; `returning` when it was on its way out."""
+    """Return why a real server that stays is changed.
+
+    `returning` when it was on its way out; `override` is what counts before its own weight, empty for nothing.
+    """
     if returning:
         return Cause(kind=Kind.RETURNED, text=f"passing again: {name_of(member)}")
     if written == intended:
         return Cause(kind=Kind.DRIFT, text=f"changed by hand: {', '.join(changes(intended, observed))}")
     if attrs.evolve(intended, weight=observed.weight) == observed:
+        if override:
+            text = f"weight {intended.weight}, was {observed.weight}, for {override}: {name_of(member)}"
+            return Cause(kind=Kind.OVERRIDE, text=text)
         text = f"weight in Consul is {intended.weight}, was {observed.weight}: {name_of(member)}"
         return Cause(kind=Kind.WEIGHT, text=text)
     return Cause(kind=Kind.CONFIGURATION, text=f"configuration changed: {', '.join(changes(observed, intended))}")

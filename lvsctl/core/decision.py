@@ -23,9 +23,12 @@ from lvsctl.core.cause import (
 from lvsctl.core.desired import Member, Wanted, desired, limits_of
 from lvsctl.core.drain import Drained, Draining, drain
 from lvsctl.core.instance import Answers
+from lvsctl.core.override import NO_OVERRIDES, Overrides, next_end, standing
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, foreign, is_still_ours, owner_of
 from lvsctl.core.plan import plan_virtual_server
 from lvsctl.core.restoration import stands_alone
+from lvsctl.core.share import in_proportion
+from lvsctl.core.weighing import why_weighed
 from netlink.requests import AddRealServer, DeleteRealServer, SetRealServer, TableRequest
 from netlink.types import (
     Address,
@@ -86,6 +89,7 @@ class Decision:
     disowned: frozenset[VirtualServerKey]  # in the ledger, but what stands there now is somebody else's
     addresses: frozenset[Address]  # virtual addresses that virtual servers in the kernel will need
     look_again: float | None  # Unix seconds by which to decide again although nothing changed
+    override_ends: float | None  # Unix seconds when the next override is over
     limits: Limits = attrs.field(eq=False, repr=False)  # by which instances were judged
     templates_expire: bool = attrs.field(eq=False, repr=False)
 
@@ -108,6 +112,7 @@ def decide(
     now: float,
     before: Decision | None = None,
     limits: Limits | None = None,
+    overrides: Overrides = NO_OVERRIDES,
 ) -> Decision:
     """Return what to do about every virtual server.
 
@@ -125,6 +130,7 @@ def decide(
         answers,
         limits,
         {key: each.wanted for key, each in known.items() if each.wanted},
+        standing(overrides, now),
         table=observed.table,
         failed_over={key: entry.failed_over for key, entry in ledger.items() if entry.failed_over},
     )
@@ -149,6 +155,7 @@ def decide(
         disowned=disowned,
         addresses=_addresses(decisions, observed, (_left_alone(config, waiting, ledger) | staying) - disowned),
         look_again=now + DRAIN_POLL if any(each.draining for each in decisions.values()) else None,
+        override_ends=next_end(overrides, now),
         limits=limits,
         templates_expire=templates_expire,
     )
@@ -181,7 +188,8 @@ def _decide_configured(
         )
     there = current.real_servers if current else {}
     entry = ledger.get(key)
-    held = guard.held(wanted, there, entry.written.real_servers if entry and entry.written else {})
+    written = entry.written.real_servers if entry and entry.written else {}
+    held = in_proportion(guard.held(wanted, there, written), wanted.entry.real_servers, written)
     return _decide_leaving(
         VirtualServerDecision(
             name=wanted.config.name,
@@ -331,6 +339,7 @@ def _cause_of_change(intended: RealServer, decision: VirtualServerDecision, entr
         observed,
         _written(entry, intended.key),
         member=_member(decision, intended.key),
+        override=why_weighed(decision.wanted.weighed, intended.key) if decision.wanted else "",
         returning=bool(entry and intended.key in entry.draining),
     )
 
