@@ -58,11 +58,12 @@ class Site:
 def own_site() -> Iterator[Site]:
     with cluster(real_servers=4) as made:
         director = Director(made.scene)
+        director.configure(RECO)  # before there is a Consul, which would take the processor from it
+        made.mend()
         r1, r2, r3, _ = (each.registration() for each in made.scene.real_servers)
         made.agent.write(r1)
         made.applications.write(r2)
         made.applications.write(r3)
-        director.configure(RECO)
         yield Site(cluster=made, director=director)
 
 
