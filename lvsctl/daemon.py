@@ -18,7 +18,7 @@ from typing import Final
 import attrs
 import structlog
 
-from lvsctl import __version__, control, systemd
+from lvsctl import __version__, control, memory, systemd
 from lvsctl.agenda import Agenda, Keys
 from lvsctl.announce import Announcer
 from lvsctl.config import Config
@@ -48,6 +48,7 @@ KEEP_SHARE: Final = (
     30.0  # times as long as writing the last one took: a large one takes a processor's tenths of a second
 )
 RENEW: Final = 300.0  # seconds after which a snapshot without news is written again: its age is what it is trusted by
+MANY: Final = 1_000  # steps of a cycle after which there is memory to be given back
 LONGEST_PAUSE: Final = 30.0  # seconds between cycles that fail
 MOST_FILES: Final = 65_536  # open at one time, more than any configuration takes
 STALLED: Final = 60.0  # seconds in one cycle after which the watchdog is no longer fed
@@ -320,6 +321,8 @@ class Daemon:
                 else:
                     look = await asyncio.to_thread(self._reconciler.look, config, answers, overrides=overrides)
                     cycle = Cycle(look=look)
+                if len(cycle.done) > MANY:
+                    await asyncio.to_thread(memory.trim)
             finally:
                 self._cycle_began = None
         self._record.cycle(config, cycle, seconds=time.monotonic() - began, only=cycle.only)
