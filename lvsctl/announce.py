@@ -127,6 +127,9 @@ def _troubles(cycle: Cycle) -> dict[tuple[str, str], str]:
                 source = member.source
                 label = f"{each.name}: {source.instance_id} on {source.node}"
                 troubles["instance_rejected", label] = member.verdict.text
+    for refusal in cycle.look.refusals:
+        kept = f"; {refusal.kept} goes on as it was" if refusal.kept else ""
+        troubles["declaration_refused", refusal.name] = f"Consul service {refusal.service!r}: {refusal.text}{kept}"
     if cycle.ledger_error:
         troubles["ledger_failed", "ledger"] = cycle.ledger_error
     if cycle.address_error:

@@ -23,6 +23,8 @@ from lvsctl.config import (
     ConsulTable,
     DaemonConfig,
     DefaultsTable,
+    DiscoveryConfig,
+    DiscoveryTable,
     SafetyConfig,
     VipConfig,
     VirtualServerTable,
@@ -42,6 +44,7 @@ TABLES: Final[dict[str, type[Any]]] = {
     "safety": SafetyConfig,
     "vip": VipConfig,
     "daemon": DaemonConfig,
+    "discovery": DiscoveryTable,
     "defaults": DefaultsTable,
     "virtual_server": VirtualServerTable,
 }
@@ -182,6 +185,7 @@ class _Reading:
         vip = self._table(VipConfig, "vip") if "vip" in self._data else None
         daemon = self._table(DaemonConfig, "daemon")
         defaults = self._table(DefaultsTable, "defaults")
+        discovery = self._table(DiscoveryTable, "discovery") if "discovery" in self._data else None
         servers = self._virtual_servers(defaults or Read(table=DefaultsTable()))
         if self._problems or not (consul and safety and daemon):
             return None
@@ -190,6 +194,7 @@ class _Reading:
             safety=safety.table,
             vip=vip.table if vip else None,
             daemon=daemon.table,
+            discovery=_discovery(discovery.table, defaults) if discovery else None,
             virtual_servers={merged.name: config_rules.virtual_server(merged) for merged in servers},
         )
 
@@ -208,7 +213,7 @@ class _Reading:
         if not isinstance(tables, dict):
             self._wrong(Wrong(f"{shown(tables)} where tables belong", "write [virtual_server.NAME]", root))
             return []
-        if not tables:
+        if not tables and "discovery" not in self._data:
             at = root if "virtual_server" in self._data else ()
             remedy = "write at least one [virtual_server.NAME] table; without one there is nothing to do"
             self._wrong(Wrong("no virtual server is configured", remedy, at))
@@ -288,6 +293,12 @@ class _Reading:
         while at and at not in self._lines:
             at = at[:-1]
         return self._lines.get(at)
+
+
+def _discovery(table: DiscoveryTable, defaults: Read[DefaultsTable] | None) -> DiscoveryConfig:
+    """Return what may be declared, with what counts for the keys that are not."""
+    keys = attrs.asdict(table, recurse=False)
+    return DiscoveryConfig(**keys, defaults=defaults.table if defaults else DefaultsTable())
 
 
 def _wrongs(error: ClassValidationError) -> Iterator[tuple[str, Wrong | None]]:

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import time
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,11 +21,12 @@ from lvsctl import __version__, control, systemd
 from lvsctl.announce import Announcer
 from lvsctl.config import Config
 from lvsctl.configfile import load
+from lvsctl.consul.catalogue import Catalogue
 from lvsctl.consul.client import Client
 from lvsctl.consul.watch import Watches
-from lvsctl.core.desired import queries_of
+from lvsctl.core.instance import Query
 from lvsctl.core.restoration import snapshot_age, stands_alone
-from lvsctl.core.status import ConsulStatus, KernelStatus, Status, virtual_servers
+from lvsctl.core.status import ConsulStatus, KernelStatus, Status, refused_declarations, virtual_servers
 from lvsctl.errors import ConfigError, StateError
 from lvsctl.reconcile import Cycle, Reconciler
 from lvsctl.snapshot import Snapshot
@@ -57,6 +59,8 @@ class Daemon:
         self._kernel = asyncio.Lock()  # the netlink socket serves one caller at a time
         self._client = _client(config)
         self._watches = Watches(self._client, self._hear)
+        self._catalogue = Catalogue(self._client, config.discovery, self._hear_catalogue)
+        self._queries: frozenset[Query] = frozenset()
         self._announcer = Announcer()
         self._started = time.time()
         self._in_sync_since: float | None = None
@@ -82,12 +86,13 @@ class Daemon:
                 dry_run=self._dry_run,
                 environment=self._config.consul.from_environment,
             )
-            queries = queries_of(self._config)
-            self._watches.recall(await asyncio.to_thread(self._snapshot.load, self._config.consul.address, queries))
-            self._watches.watch(queries)
+            self._watch()
+            address, queries = self._config.consul.address, self._queries
+            self._watches.recall(await asyncio.to_thread(self._snapshot.load, address, queries))
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(self._watches.run(), name="watches"),
+                    group.create_task(self._catalogue.run(), name="catalogue"),
                     group.create_task(self._feed_watchdog(), name="watchdog"),
                     group.create_task(self._keep_snapshots(), name="snapshots"),
                 ]
@@ -102,7 +107,9 @@ class Daemon:
         """Return how everything stands now; the table is read afresh."""
         error = self._cycle_error or self._trouble
         async with self._kernel:
-            look = await asyncio.to_thread(self._reconciler.look, self._config, self._watches.answers)
+            look = await asyncio.to_thread(
+                self._reconciler.look, self._config, self._watches.answers, candidates=self._catalogue.candidates
+            )
         refused = {key: refusal.error for (key, _), refusal in self._reconciler.refusals.items()}
         pending = len(look.decision.steps) + len(look.moves or ())
         return Status(
@@ -119,7 +126,7 @@ class Daemon:
             ),
             foreign=tuple(str(key) for key in sorted(look.decision.foreign)),
             virtual_servers=virtual_servers(
-                self._config,
+                look.config,
                 look.decision,
                 look.observed,
                 refused=refused,
@@ -130,10 +137,12 @@ class Daemon:
                     if contact.last is not None
                 },
             ),
+            refused_declarations=refused_declarations(look.refusals),
         )
 
     def _consul_status(self) -> ConsulStatus:
         contacts = list(self._watches.contacts.values())
+        contacts += [self._catalogue.contact] if self._catalogue.watched else []
         failing = [contact for contact in contacts if contact.failing_since is not None]
         heard = [contact.last for contact in contacts if contact.last is not None]
         complete = len(heard) == len(contacts) and contacts
@@ -154,6 +163,17 @@ class Daemon:
     def _hear(self) -> None:
         self._wake.set()
         self._news.set()
+
+    def _hear_catalogue(self) -> None:
+        self._watch()
+        self._wake.set()
+
+    def _watch(self) -> None:
+        """Watch what the file, the catalogue and the ledger name now."""
+        queries = self._reconciler.queries(self._config, self._catalogue.candidates)
+        if queries != self._queries:
+            self._queries = queries
+            self._watches.watch(queries, beside=int(self._catalogue.watched))
 
     def _end(self) -> None:
         self._stopping = True
@@ -189,12 +209,20 @@ class Daemon:
         recalls = self._watches.recalls
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(WITH_SNAPSHOT if recalls else FIRST_ANSWERS):
-                while not (self._watches.complete or self._stopping or (recalls and self._watches.tried)):
+                while not (self._complete or self._stopping or (recalls and self._tried)):
                     self._wake.clear()
                     await self._wake.wait()
-        if not (self._watches.complete or self._stopping):
+        if not (self._complete or self._stopping):
             rest = "what serves of those is left as it is" if recalls else "those are left as they are"
             log.warning("consul_incomplete", why=f"not every Consul service was answered for; {rest}")
+
+    @property
+    def _complete(self) -> bool:
+        return self._catalogue.heard and self._watches.complete
+
+    @property
+    def _tried(self) -> bool:
+        return self._catalogue.tried and self._watches.tried
 
     async def _keep_snapshots(self) -> None:
         """Keep the last believed answers on disk, as they come."""
@@ -212,25 +240,26 @@ class Daemon:
 
     async def _keep_snapshot(self, *, renew: bool) -> None:
         if not self._dry_run:
-            address, queries = self._config.consul.address, queries_of(self._config)
+            address, queries = self._config.consul.address, self._queries
             await asyncio.to_thread(self._snapshot.keep, address, queries, self._watches.believed, renew=renew)
 
     async def _one_cycle(self) -> Cycle:
-        answers = self._watches.answers
-        write = bool(answers) and not self._dry_run  # without a single answer the table stays as it is
+        answers, candidates = self._watches.answers, self._catalogue.candidates
+        answered = bool(answers) or (self._catalogue.watched and self._catalogue.heard)
+        write = answered and not self._dry_run  # without a single answer the table stays as it is
+        look = partial(self._reconciler.look, self._config, answers, candidates=candidates)
+        act = partial(self._reconciler.cycle, self._config, answers, candidates=candidates)
         async with self._kernel:
             self._cycle_began = time.monotonic()
             try:
-                if write:
-                    cycle = await asyncio.to_thread(self._reconciler.cycle, self._config, answers)
-                else:
-                    cycle = Cycle(look=await asyncio.to_thread(self._reconciler.look, self._config, answers))
+                cycle = await asyncio.to_thread(act) if write else Cycle(look=await asyncio.to_thread(look))
             finally:
                 self._cycle_began = None
+        self._watch()  # the ledger may remember more declarations now, or fewer
         self._announcer.cycle(cycle, planned=self._dry_run)
         addresses = f"virtual addresses: {cycle.address_error}" if cycle.address_error else ""
         self._trouble = cycle.ledger_error or addresses
-        if not answers or stands_alone(answers) or cycle.undone:
+        if not answered or stands_alone(answers) or cycle.undone:
             self._in_sync_since = None
         elif cycle.done or self._in_sync_since is None:
             self._in_sync_since = time.time()
@@ -276,7 +305,8 @@ class Daemon:
         if (config.consul, config.safety.max_instances) != (old.consul, old.safety.max_instances):
             replaced, self._client = self._client, _client(config)
             self._watches.use(self._client, replaced)
-        self._watches.watch(queries_of(config))
+        self._catalogue.use(self._client, config.discovery)
+        self._watch()
         log.info("reloaded", config=str(self._path), virtual_servers=len(config.virtual_servers))
 
     async def _feed_watchdog(self) -> None:

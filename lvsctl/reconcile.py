@@ -14,7 +14,9 @@ from lvsctl.apply import Done, Refusals, Target, apply, refusals_after, target_o
 from lvsctl.config import Config
 from lvsctl.core.addresses import AddressMoves, address_moves
 from lvsctl.core.decision import Decision, Step, decide
-from lvsctl.core.instance import Answers
+from lvsctl.core.desired import queries_of
+from lvsctl.core.discovery import Discovered, Refusal, discover, queries_to_ask
+from lvsctl.core.instance import Answers, Query
 from lvsctl.core.ownership import Ledger
 from lvsctl.core.remembrance import ledger_ahead, ledger_settled
 from lvsctl.errors import StateError
@@ -64,6 +66,8 @@ class Addresses(Protocol):
 class Look:
     """What is, and what would be done about it."""
 
+    config: Config  # with what was discovered
+    refusals: tuple[Refusal, ...] = ()  # declarations that do not count
     observed: Observed
     local: frozenset[Address]
     decision: Decision
@@ -108,14 +112,38 @@ class Reconciler:
         self._clock = clock
         self._ledger: Ledger | None = None
         self._decision: Decision | None = None  # the last one
+        self._discovered: Discovered | None = None  # the same
         self._unsaved = False  # the ledger on disk is older than the one in memory
         self.refusals: Refusals = {}
 
-    def look(self, config: Config, answers: Answers, *, ledger: Ledger | None = None) -> Look:
+    def queries(self, config: Config, candidates: AbstractSet[str]) -> frozenset[Query]:
+        """Return everything that has to be asked of Consul; `candidates` may declare virtual servers themselves."""
+        if config.discovery is None:
+            return queries_of(config)
+        return queries_of(config) | queries_to_ask(config, candidates, self._known_ledger())
+
+    def look(
+        self,
+        config: Config,
+        answers: Answers,
+        *,
+        candidates: AbstractSet[str] = frozenset(),
+        ledger: Ledger | None = None,
+    ) -> Look:
         """Return what would be done now, without doing it. Reads the ledger from disk where we are not the writer."""
         if ledger is None:
-            ledger = self._store.load(set_aside_damage=False) if self._ledger is None else self._ledger
+            ledger = self._known_ledger()
         local = self._addresses.local_addresses()
+        there = self._addresses.interface_addresses(config.vip.interface) if config.vip else frozenset()
+        discovered = discover(
+            config,
+            candidates,
+            answers,
+            ledger,
+            own_addresses=local - there if config.vip else frozenset(),  # without it all may be virtual addresses
+            before=self._discovered,
+        )
+        self._discovered, config = discovered, discovered.config
         observed = self._observe(ledger)
         decision = decide(
             config,
@@ -130,11 +158,20 @@ class Reconciler:
         self._decision = decision
         moves = None
         if config.vip is not None:
-            name = config.vip.interface
-            moves = address_moves(decision, name, self._addresses.interface_addresses(name), self._absent(observed))
-        return Look(observed=observed, local=local, decision=decision, moves=moves)
+            moves = address_moves(decision, config.vip.interface, there, self._absent(observed))
+        return Look(
+            config=config,
+            refusals=discovered.refusals,
+            observed=observed,
+            local=local,
+            decision=decision,
+            moves=moves,
+        )
 
-    def cycle(self, config: Config, answers: Answers) -> Cycle:
+    def _known_ledger(self) -> Ledger:
+        return self._store.load(set_aside_damage=False) if self._ledger is None else self._ledger
+
+    def cycle(self, config: Config, answers: Answers, *, candidates: AbstractSet[str] = frozenset()) -> Cycle:
         """Make the kernel what `look` says it should be, and return what was done.
 
         Needs the lock (`store.locked`). Raises NetlinkError or StateError when nothing more can be done now; what was
@@ -142,7 +179,7 @@ class Reconciler:
         and nothing else: a full disk must not keep a failing instance in the table.
         """
         before = self._own_ledger()
-        look = self.look(config, answers, ledger=before)
+        look = self.look(config, answers, candidates=candidates, ledger=before)
         waiting = self._waiting()
         ledger = ledger_ahead(look.decision, before, look.observed)
         unsent = [step for step in look.decision.steps if target_of(step) in waiting]

@@ -18,6 +18,7 @@ from typing import Any, Final
 import structlog
 from cattrs import BaseValidationError, Converter
 
+from lvsctl.config import Declaration
 from lvsctl.core.ownership import Ledger, LedgerEntry
 from lvsctl.durable import replace, why
 from lvsctl.errors import AlreadyRunning, StateError
@@ -134,6 +135,8 @@ def _encode_one(key: VirtualServerKey, entry: LedgerEntry) -> str:
         "written": _encode_entry(entry.written) if entry.written else None,
         "draining": [[str(server.address), server.port, since] for server, since in entry.draining.items()],
     }
+    if entry.declaration is not None:
+        encoded["declaration"] = [entry.declaration.service, entry.declaration.values]
     return json.dumps(encoded, separators=(",", ":"))
 
 
@@ -158,9 +161,17 @@ def _decode(text: str) -> Ledger:
                 RealServerKey(address=ip_address(address), port=port): since
                 for address, port, since in entry["draining"]
             },
+            declaration=_decode_declaration(entry["declaration"]) if "declaration" in entry else None,
         )
         for entry in json.loads(body)
     }
+
+
+def _decode_declaration(encoded: Any) -> Declaration:
+    service, values = encoded
+    if not all(isinstance(text, str) for text in (service, *(text for pair in values for text in pair))):
+        raise TypeError("a declaration that is no text")
+    return Declaration(service=service, values=tuple((key, value) for key, value in values))
 
 
 def _decode_entry(entry: Any) -> TableEntry:

@@ -43,10 +43,10 @@ def command(path: Path, output: str) -> None:
 
     logs.configure(level="warning")
     config = load(path)
-    answers = ask(config)
+    asked = ask(config)
     with reconciler(config) as kernel:
-        look = kernel.look(config, answers)
-    lines = difference(look.decision, look.moves)
+        look = kernel.look(config, asked.answers, candidates=asked.candidates)
+    lines = difference(look.decision, look.moves, look.refusals)
     equal = not any(line.differs for line in lines)
     if output == "json":
         click.echo(json.dumps(_as_json(lines, equal=equal), indent=2))

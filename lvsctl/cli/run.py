@@ -88,7 +88,8 @@ def _plan(config: "Config", kernel: "Reconciler") -> None:
     from lvsctl.cli.live import ask
     from lvsctl.core.difference import difference
 
-    look = kernel.look(config, ask(config))
+    asked = ask(config)
+    look = kernel.look(config, asked.answers, candidates=asked.candidates)
     lines = [line for line in difference(look.decision, look.moves) if line.differs]
     click.echo("\n".join(render(lines) or ["in sync: nothing would be changed"]))
 
@@ -100,10 +101,10 @@ def _once(config: "Config", kernel: "Reconciler") -> int:
     from lvsctl.core.difference import difference, line_of
     from lvsctl.errors import KernelError, StateError
 
-    answers = ask(config)
+    asked = ask(config)
     changes = 0
     while True:
-        cycle = kernel.cycle(config, answers)
+        cycle = kernel.cycle(config, asked.answers, candidates=asked.candidates)
         virtual_servers = cycle.look.decision.virtual_servers
         done = [line_of(each.step, virtual_servers[each.step.key]) for each in cycle.done if not each.refused]
         done.sort(key=lambda line: (line.name, line.virtual_server))

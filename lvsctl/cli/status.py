@@ -149,6 +149,7 @@ def exit_code(status: "Status") -> int:
         status.kernel.error
         or status.config_error
         or status.consul.failing
+        or status.refused_declarations
         or any(row.state in wrong for row in status.virtual_servers)
     )
     return 1 if trouble else 0
@@ -161,6 +162,8 @@ def render(status: "Status", *, with_real_servers: bool = False, wide: bool = Fa
     for row in rows if with_real_servers else ():
         heading = [visible(f"{row.name}  {row.address}")] if len(rows) > 1 else []
         lines += ["", *heading, *_real_servers(row)]
+    if status.refused_declarations:
+        lines += ["", "refused declarations:", *_refused_declarations(status)]
     if status.foreign and wide:
         lines += ["", "foreign, never touched:", *(f"  {key}" for key in status.foreign)]
     return lines
@@ -281,6 +284,13 @@ def _real_servers(row: "VirtualServerStatus") -> list[str]:
         for each in row.real_servers
     ]
     return columns([head, *cells], right=frozenset({5, 6, 7, 8}))
+
+
+def _refused_declarations(status: "Status") -> list[str]:
+    head = ["  CONSUL SERVICE", "KEPT", "WHY"]
+    return columns(
+        [head, *([f"  {each.consul_service}", each.kept or NOTHING, each.why] for each in status.refused_declarations)]
+    )
 
 
 def _as_json(status: "Status") -> str:

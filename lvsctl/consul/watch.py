@@ -61,6 +61,7 @@ class Watches:
         self._sure = False  # it was asked since it last could not be
         self._changed = asyncio.Event()
         self._wanted: frozenset[Query] = frozenset()
+        self._beside = 0
         self._retired: list[Client] = []
 
     @property
@@ -116,9 +117,13 @@ class Watches:
         """Have the answers of `snapshot` stand in for Consul's own until it gives them."""
         self._beliefs |= {query: recalled(answer) for query, answer in snapshot.items() if query not in self._beliefs}
 
-    def watch(self, queries: Iterable[Query]) -> None:
-        """Watch exactly `queries`; the answers of those that stay are kept."""
+    def watch(self, queries: Iterable[Query], *, beside: int = 0) -> None:
+        """Watch exactly `queries`; the answers of those that stay are kept.
+
+        `beside` are blocking queries that others have with the same Consul.
+        """
         self._wanted = frozenset(queries)
+        self._beside = beside
         self._changed.set()
 
     def use(self, client: Client, replaced: Client) -> None:
@@ -179,7 +184,7 @@ class Watches:
             capacity = attrs.evolve(capacity, limit=known.limit)
         self._capacity = capacity or known
         http2, limit = (self._capacity.http2, self._capacity.limit) if self._capacity else (False, None)
-        before, self._choice = self._choice, choose(queries=len(self._wanted), http2=http2, limit=limit)
+        before, self._choice = self._choice, choose(queries=len(self._wanted) + self._beside, http2=http2, limit=limit)
         if before is not None and before.way is self._choice.way:
             return
         self._stop_all()

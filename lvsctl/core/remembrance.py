@@ -10,6 +10,7 @@ from collections.abc import Set as AbstractSet
 
 import attrs
 
+from lvsctl.config import Declaration
 from lvsctl.core.decision import Decision, VirtualServerDecision
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner
 from netlink.types import Observed, TableEntry, VirtualServerKey
@@ -38,6 +39,7 @@ def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledg
             drain_timeout=each.drain_timeout,
             written=_written_ahead(each, before.written if before else None),
             draining={server: state.since for server, state in each.leaving.items()},
+            declaration=_declaration(each, before),
         )
     return kept
 
@@ -45,7 +47,15 @@ def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledg
 def _says_it_all(entry: LedgerEntry, each: VirtualServerDecision) -> bool:
     """Tell whether `entry` is what there is to remember of a virtual server that stays as it is."""
     quiet = not each.steps and not each.leaving and not entry.draining and entry.written is not None
-    return quiet and entry.name == each.name and entry.drain_timeout == each.drain_timeout
+    same = entry.name == each.name and entry.drain_timeout == each.drain_timeout
+    return quiet and same and entry.declaration == _declaration(each, entry)
+
+
+def _declaration(each: VirtualServerDecision, before: LedgerEntry | None) -> Declaration | None:
+    """Return what counts as declared from now on: of a virtual server on its way out no more than who declared it."""
+    if each.wanted is not None:
+        return each.wanted.config.declaration
+    return attrs.evolve(before.declaration, values=()) if before and before.declaration else None
 
 
 def _written_ahead(each: VirtualServerDecision, written: TableEntry | None) -> TableEntry | None:
