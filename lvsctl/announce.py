@@ -9,7 +9,7 @@ import structlog
 
 from lvsctl.apply import Done, target_of
 from lvsctl.core.admission import Rejected
-from lvsctl.core.difference import Line, Sign, address_lines, ipvsadm_delete, line_of
+from lvsctl.core.difference import Line, Sign, address_lines, line_of, remedy_of_foreign
 from lvsctl.core.ownership import Owner
 from lvsctl.core.restoration import OLD
 from lvsctl.reconcile import Cycle
@@ -120,8 +120,8 @@ def _troubles(cycle: Cycle) -> dict[tuple[str, str], str]:
             why = f"Consul's answer is in doubt: {doubt}" if doubt else "no instance in Consul may serve"
             troubles["hold", each.name] = f"{why}; {kept} kept"
         if each.owner is Owner.FOREIGN:
-            remedy = f"delete it ({ipvsadm_delete(each)}) or take {each.name!r} out of the configuration"
-            troubles["foreign_in_the_way", each.name] = f"{each.key} exists, is not ours, is not as wanted; {remedy}"
+            why = f"{each.key} exists, is not ours, is not as wanted; {remedy_of_foreign(each)}"
+            troubles["foreign_in_the_way", each.name] = why
         for member in each.wanted.members if each.wanted else ():
             if isinstance(member.verdict, Rejected):
                 source = member.source

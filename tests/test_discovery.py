@@ -20,7 +20,7 @@ from lvsctl.store import Store
 from netlink.fake import FakeIPVS
 from netlink.types import Protocol, RealServerUsage, Table, VirtualServerKey
 from tests.addresses import FakeAddresses
-from tests.values import KEY, NOW, configured, entry, instance, real, table_of
+from tests.values import KEY, NOW, configured, entry, instance, kernel_with, real, table_of
 
 VIP = ip_address("10.9.1.20")
 HERE = VirtualServerKey.by_address(Protocol.TCP, VIP, 80)
@@ -197,6 +197,19 @@ def test_a_clash_is_a_note_of_the_difference(world: World) -> None:
     (line,) = difference(cycle.look.decision, cycle.look.moves, cycle.look.refusals)
     assert (line.name, line.what, line.differs) == ("blog", "declaration refused", False)
     assert "belongs to Consul service 'shop', which had it first" in line.cause.text
+
+
+def test_a_foreign_virtual_server_at_a_declared_address_is_never_touched(tmp_path: Path) -> None:
+    world = World(state=tmp_path)
+    theirs = entry(real(9), key=HERE)
+    world.kernel = kernel_with(table_of(theirs))
+    world.restart()
+    for _ in range(2):
+        cycle = world.cycle({SHOP: said(declaring(1))}, "shop")
+    assert world.table[HERE] == theirs
+    assert world.owners == {}
+    (line,) = difference(cycle.look.decision)
+    assert "name Consul service 'shop' in discovery.exclude" in line.cause.text
 
 
 def test_no_one_gets_the_director_s_own_address_and_its_virtual_ones_are_not_that(tmp_path: Path) -> None:

@@ -150,10 +150,18 @@ def _note(
 def _foreign_line(each: VirtualServerDecision) -> Line:
     cause = Cause(
         kind=Kind.REJECTED,
-        text="a foreign virtual server holds this address and differs from what is wanted; "
-        f"delete it ({ipvsadm_delete(each)}) or take {each.name!r} out of the configuration",
+        text=f"a foreign virtual server holds this address and differs from what is wanted; {remedy_of_foreign(each)}",
     )
     return _note(each, Sign.NOTE, None, "left alone", cause, differs=True)
+
+
+def remedy_of_foreign(each: VirtualServerDecision) -> str:
+    """Return what an operator can do about a foreign virtual server that is in the way."""
+    declaration = each.declaration
+    out = f"take {each.name!r} out of the configuration"
+    if declaration is not None:
+        out = f"name Consul service {declaration.service!r} in discovery.exclude"
+    return f"delete it ({ipvsadm_delete(each)}) or {out}"
 
 
 def ipvsadm_delete(each: VirtualServerDecision) -> str:

@@ -35,6 +35,8 @@ from lvsctl.core.instance import Answers, Instance, Query
 from lvsctl.core.ownership import Ledger
 from netlink.types import Address, VirtualServerKey
 
+MAX_NAME: Final = 255  # characters of a Consul service's name that are shown
+
 _NAME: Final = re.compile(NAME_PATTERN)
 _MADE: Final = re.compile(r".*\.[0-9a-f]{8}")  # a name that `name_of` made
 _SERVICE: Final = attrs.fields_dict(VirtualServerTable)["consul_service"].metadata["type"]
@@ -66,8 +68,12 @@ class Discovered:
 
 def remembered(ledger: Ledger) -> Mapping[str, tuple[VirtualServerKey, Declaration]]:
     """Return what the ledger has of each Consul service that has declared a virtual server and not withdrawn it."""
-    found = sorted((key, entry.declaration) for key, entry in ledger.items() if entry.declaration)
-    return {each.service: (key, each) for key, each in reversed(found) if each.values}
+    found: dict[str, tuple[VirtualServerKey, Declaration]] = {}
+    for key, entry in ledger.items():
+        each = entry.declaration
+        if each is not None and each.values and (each.service not in found or key < found[each.service][0]):
+            found[each.service] = (key, each)
+    return found
 
 
 def asked(
@@ -80,14 +86,14 @@ def asked(
     known = {service for service in remembered(ledger) if _is_open(service, discovery)}
     judged = {each: _unusable(each) for each in sorted(candidates - known) if _is_open(each, discovery)}
     new = [service for service, why in judged.items() if not why]
-    wrong = [Refusal(service=service, name=_made(service), text=why) for service, why in judged.items() if why]
+    wrong = [Refusal(service=each[:MAX_NAME], name=_made(each), text=why) for each, why in judged.items() if why]
     most = discovery.max_virtual_servers
     room = max(0, most - len(known))
     left = [*new[room:], *(each.service for each in wrong[most:])]
     refusals = wrong[:most]
     if left:
         text = f"it and {len(left) - 1} more are passed over: discovery.max_virtual_servers is {most}"
-        refusals.append(Refusal(service=left[0], name=_made(left[0]), text=text))
+        refusals.append(Refusal(service=left[0][:MAX_NAME], name=_made(left[0]), text=text))
     return tuple(sorted({*known, *new[:room]})), tuple(refusals)
 
 
@@ -251,14 +257,22 @@ class _Finding:
         """Return what `address` is already, in words; a virtual server there would take it from whoever has it."""
         if address in self._own_addresses:
             return "the director's own address"
-        for query, answer in self._answers.items():
-            for instance in answer.instances:
-                if _parsed(instance.address) == address:
-                    return f"the address of {_told(instance)} of Consul service {query.service!r}"
+        if address in self._of_instances:
+            service, instance = self._of_instances[address]
+            return f"the address of {_told(instance)} of Consul service {service!r}"
         for entry in self._ledger.values():
             if entry.written and any(key.address == address for key in entry.written.real_servers):
                 return f"the address of a real server of {entry.name!r}"
         return ""
+
+    @functools.cached_property
+    def _of_instances(self) -> Mapping[Address | None, tuple[str, Instance]]:
+        """The addresses of all instances that are known, each with the first that has it."""
+        found: dict[Address | None, tuple[str, Instance]] = {}
+        for query, answer in sorted(self._answers.items(), key=lambda pair: pair[0]):
+            for instance in answer.instances:
+                found.setdefault(_parsed(instance.address), (query.service, instance))
+        return found
 
     def _name(self, service: str) -> str:
         return name_of(service, self._config.virtual_servers.keys())
