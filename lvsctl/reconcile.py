@@ -13,9 +13,10 @@ import attrs
 from lvsctl.apply import Done, Refusals, Target, apply, refusals_after, target_of
 from lvsctl.config import Config
 from lvsctl.core.addresses import AddressMoves, address_moves
+from lvsctl.core.candidates import Refusal, queries_to_ask
 from lvsctl.core.decision import Decision, Step, decide
 from lvsctl.core.desired import queries_of
-from lvsctl.core.discovery import Discovered, Refusal, discover, queries_to_ask
+from lvsctl.core.discovery import Discovered, discover
 from lvsctl.core.instance import Answers, Query
 from lvsctl.core.ownership import Ledger
 from lvsctl.core.remembrance import ledger_ahead, ledger_settled

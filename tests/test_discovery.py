@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lvsctl.config import Config, DefaultsTable, DiscoveryConfig, VipConfig
+from lvsctl.core.candidates import remembered
 from lvsctl.core.difference import difference
-from lvsctl.core.discovery import remembered
 from lvsctl.core.instance import Answer, Instance, Query
 from lvsctl.core.status import State, refused_declarations, virtual_servers
 from lvsctl.reconcile import Cycle, Reconciler

@@ -12,8 +12,8 @@ from lvsctl.config import Config
 from lvsctl.consul.catalogue import candidates_once
 from lvsctl.consul.client import Client
 from lvsctl.consul.watch import ask_once
+from lvsctl.core.candidates import queries_to_ask
 from lvsctl.core.desired import queries_of
-from lvsctl.core.discovery import queries_to_ask
 from lvsctl.core.instance import Answers
 from lvsctl.errors import ConsulError
 from lvsctl.reconcile import Reconciler

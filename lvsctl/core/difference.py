@@ -12,9 +12,9 @@ import attrs
 
 from lvsctl.core.addresses import AddressMoves
 from lvsctl.core.admission import Rejected
+from lvsctl.core.candidates import Refusal
 from lvsctl.core.cause import Cause, Kind, cause_of_absence, changes, name_of
 from lvsctl.core.decision import Decision, Step, VirtualServerDecision
-from lvsctl.core.discovery import Refusal
 from lvsctl.core.drain import Draining
 from lvsctl.core.guard import why_held
 from lvsctl.core.ownership import Owner

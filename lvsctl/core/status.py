@@ -12,11 +12,11 @@ import attrs
 
 from lvsctl.config import Config, VirtualServerConfig
 from lvsctl.core.admission import Admitted, Rejected
+from lvsctl.core.candidates import Refusal
 from lvsctl.core.cause import UNDECLARED
 from lvsctl.core.decision import NO_USAGE, Decision, VirtualServerDecision
 from lvsctl.core.desired import Member, query_of
 from lvsctl.core.difference import ipvsadm_delete
-from lvsctl.core.discovery import Refusal
 from lvsctl.core.guard import serves, why_held
 from lvsctl.core.instance import Health, Instance, Query
 from lvsctl.core.ownership import Owner

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from lvsctl.config import DECLARABLE, Config, Declaration, DefaultsTable, DiscoveryConfig, VirtualServerConfig
 from lvsctl.config_addresses import PortRange
+from lvsctl.core.candidates import Refusal, asked, name_of, queries_to_ask, remembered
 from lvsctl.core.declaration import is_candidate
 from lvsctl.core.desired import query_of
-from lvsctl.core.discovery import Discovered, Refusal, asked, discover, name_of, queries_to_ask, remembered
+from lvsctl.core.discovery import Discovered, discover
 from lvsctl.core.instance import Answer, Answers, Instance, Malformed, Query
 from lvsctl.core.ownership import Ledger, LedgerEntry
 from netlink.types import Forwarding, Protocol, SchedulerFlag, VirtualServerKey
