@@ -10,7 +10,7 @@ import structlog
 from lvsctl.apply import Done, target_of
 from lvsctl.core.admission import Rejected
 from lvsctl.core.decision import VirtualServerDecision
-from lvsctl.core.difference import Line, Sign, address_lines, ipvsadm_delete, line_of
+from lvsctl.core.difference import Line, Sign, address_lines, line_of, remedy_of_foreign
 from lvsctl.core.failover import named
 from lvsctl.core.ownership import Owner
 from lvsctl.core.restoration import OLD
@@ -159,6 +159,10 @@ def _troubles(cycle: Cycle) -> Troubles:
     troubles: Troubles = {key: trouble for key, trouble in found.items() if trouble}
     others = {("ledger_failed", "ledger"): cycle.ledger_error, ("virtual_addresses_failed", "vip"): cycle.address_error}
     troubles[None] = {name: text for name, text in others.items() if text}
+    for refusal in cycle.look.refusals:
+        kept = f"; {refusal.kept} goes on as it was" if refusal.kept else ""
+        text = f"Consul service {refusal.service!r}: {refusal.text}{kept}"
+        troubles[None]["declaration_refused", refusal.name] = text
     return troubles
 
 
@@ -172,8 +176,8 @@ def _troubles_of(each: VirtualServerDecision) -> Trouble:
         why = f"Consul's answer is in doubt: {doubt}" if doubt else "no instance in Consul may serve"
         troubles["hold", each.name] = f"{why}; {kept} kept"
     if each.owner is Owner.FOREIGN:
-        remedy = f"delete it ({ipvsadm_delete(each)}) or take {each.name!r} out of the configuration"
-        troubles["foreign_in_the_way", each.name] = f"{each.key} exists, is not ours, is not as wanted; {remedy}"
+        why = f"{each.key} exists, is not ours, is not as wanted; {remedy_of_foreign(each)}"
+        troubles["foreign_in_the_way", each.name] = why
     if each.wanted and each.wanted.failed_over:
         first = named(each.wanted.config.datacenter or "")
         troubles["failed_over", each.name] = f"{named(each.wanted.failed_over)} serves in place of {first}"

@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvsctl.config import SCHEDULERS, Config, ConsulConfig, DefaultsTable, VirtualServerConfig, VirtualServerTable
+from lvsctl.config import (
+    SCHEDULERS,
+    Config,
+    ConsulConfig,
+    DefaultsTable,
+    DiscoveryConfig,
+    VirtualServerConfig,
+    VirtualServerTable,
+)
+from lvsctl.config_addresses import PortRange
 from lvsctl.config_types import quoted
 from lvsctl.configfile import MAX_BYTES, TABLES, load, parse
 from lvsctl.errors import ConfigError, Problem
@@ -132,6 +141,25 @@ drain_timeout = "250ms"
         )
     }
     assert type(config.virtual_servers["reco"].persistence) is int
+
+
+def test_discovery_arrives_with_the_defaults_and_needs_no_virtual_server() -> None:
+    written = 'addresses = ["10.9.1.0/24"]\nports = [80, "8000-8999"]\nprotocols = ["udp"]\nkeys = ["scheduler"]\n'
+    rest = 'tag = "lvs_x"\nservices = ["shop-*"]\nexclude = ["shop-old"]\nmax_virtual_servers = 5\n'
+    config = parse(f'[discovery]\n{written}{rest}[defaults]\nscheduler = "rr"\n', FILE)
+    assert config.discovery == DiscoveryConfig(
+        addresses=(ip_network("10.9.1.0/24"),),
+        ports=(PortRange(80, 80), PortRange(8000, 8999)),
+        protocols=(Protocol.UDP,),
+        keys=("scheduler",),
+        tag="lvs_x",
+        services=("shop-*",),
+        exclude=("shop-old",),
+        max_virtual_servers=5,
+        defaults=DefaultsTable(scheduler="rr"),
+    )
+    assert config.virtual_servers == {}
+    assert parse(SERVER, FILE).discovery is None, "off by default"
 
 
 def test_defaults_reach_every_virtual_server_and_yield_to_its_own_keys() -> None:
@@ -403,7 +431,7 @@ IN_TABLE = [
         "\n[zzz]",
         "zzz",
         "there is no such table",
-        "consul, safety, vip, daemon, metrics, overrides, defaults, virtual_server",
+        "consul, safety, vip, daemon, metrics, overrides, discovery, defaults, virtual_server",
     ),
     ('\nscheduler = "rr"', "scheduler", "there is no such table", "it belongs in [defaults] or [virtual_server.NAME]"),
     ("\nconsul = 1", "consul", "1 where a table belongs", "write [consul]"),
@@ -418,6 +446,23 @@ IN_TABLE = [
     ('\n[virtual_server.""]\nfirewall_mark = 1', 'virtual_server.""', "cannot name", "1 to 63"),
     ("\n[virtual_server.-x]\nfirewall_mark = 1", "virtual_server.-x", "cannot name", "beginning with a letter"),
     (f"\n[virtual_server.{'x' * 64}]\nfirewall_mark = 1", f'virtual_server."{"x" * 60}…"', "cannot name", "1 to 63"),
+    ("\n[discovery]", "discovery", "addresses is missing", 'write addresses = ["10.9.1.0/24"]'),
+    *(
+        (f'[discovery]\n{key} = {value}\naddresses = ["10.9.1.0/24"]', f"discovery.{key}{at}", wrong, remedy)
+        for key, value, at, wrong, remedy in (
+            ("keys", '["near"]', "[0]", '"near" is not known', "write one of scheduler, scheduler_flags"),
+            ("keys", '["address"]', "[0]", '"address" is not known', "write one of"),
+            ("ports", "[0]", "[0]", "0 is out of range", '"8000-8999"'),
+            ("ports", '["90-80"]', "[0]", '"90-80" is no port', '"8000-8999"'),
+            ("ports", '["80"]', "[0]", '"80" is no port', "write a port"),
+            ("ports", "[true]", "[0]", "true is no port", "write a port"),
+            ("protocols", "[]", "", "the list is empty", "write one element or more"),
+            ("tag", '"lvs-x"', "", "cannot be used here", "1 to 32 of A-Z a-z 0-9 _"),
+            ("services", '["a b"]', "[0]", "cannot be used here", "* for any of them"),
+            ("max_virtual_servers", "0", "", "0 is out of range", "1 to 10000"),
+            ("max_virtual_server", "1", "", "there is no such key", "did you mean max_virtual_servers?"),
+        )
+    ),
     ("\n[virtual_server.x]", "virtual_server.x", "neither address nor firewall_mark", "firewall_mark = 7"),
 ]
 

@@ -43,10 +43,10 @@ def command(path: Path, output: str) -> None:
 
     logs.configure(level="warning")
     config = load(path)
-    answers, overrides = ask(config), ask_overrides(config)
+    asked, overrides = ask(config), ask_overrides(config)
     with reconciler(config) as kernel:
-        look = demand(kernel.look(config, answers, overrides=overrides))
-    lines = difference(look.decision, look.moves)
+        look = demand(kernel.look(config, asked.answers, overrides=overrides, candidates=asked.candidates))
+    lines = difference(look.decision, look.moves, look.refusals)
     equal = not any(line.differs for line in lines)
     if output == "json":
         click.echo(json.dumps(_as_json(lines, equal=equal), indent=2))

@@ -89,7 +89,8 @@ def _plan(config: "Config", kernel: "Reconciler") -> None:
     from lvsctl.cli.live import ask, ask_overrides, demand
     from lvsctl.core.difference import difference
 
-    look = demand(kernel.look(config, ask(config), overrides=ask_overrides(config)))
+    asked = ask(config)
+    look = demand(kernel.look(config, asked.answers, overrides=ask_overrides(config), candidates=asked.candidates))
     lines = [line for line in difference(look.decision, look.moves) if line.differs]
     click.echo("\n".join(render(lines) or ["in sync: nothing would be changed"]))
 
@@ -101,10 +102,10 @@ def _once(config: "Config", kernel: "Reconciler") -> int:
     from lvsctl.core.difference import difference, line_of
     from lvsctl.errors import KernelError, StateError
 
-    answers, overrides = ask(config), ask_overrides(config)
+    asked, overrides = ask(config), ask_overrides(config)
     changes = 0
     while True:
-        cycle = kernel.cycle(config, answers, overrides=overrides)
+        cycle = kernel.cycle(config, asked.answers, overrides=overrides, candidates=asked.candidates)
         virtual_servers = cycle.look.decision.virtual_servers
         done = [line_of(each.step, virtual_servers[each.step.key]) for each in cycle.done if not each.refused]
         done.sort(key=lambda line: (line.name, line.virtual_server))

@@ -150,6 +150,7 @@ def exit_code(status: "Status") -> int:
         or status.config_error
         or status.consul.failing
         or (status.overrides is not None and (status.overrides.error or status.overrides.ignored))
+        or status.refused_declarations
         or any(row.state in wrong for row in status.virtual_servers)
     )
     return 1 if trouble else 0
@@ -163,6 +164,8 @@ def render(status: "Status", *, with_real_servers: bool = False, wide: bool = Fa
         heading = [visible(f"{row.name}  {row.address}")] if len(rows) > 1 else []
         lines += ["", *heading, *_real_servers(row)]
         lines += _overrides(row, status.time)
+    if status.refused_declarations:
+        lines += ["", "refused declarations:", *_refused_declarations(status)]
     if status.foreign and wide:
         lines += ["", "foreign, never touched:", *(f"  {key}" for key in status.foreign)]
     return lines
@@ -332,6 +335,13 @@ def _override_lines(status: "Status", *, wide: bool) -> list[list[str]]:
     if wide:
         lines += [f"{each} is not in this configuration" for each in overrides.elsewhere]
     return [["" if number else "overrides", line] for number, line in enumerate(lines)]
+
+
+def _refused_declarations(status: "Status") -> list[str]:
+    head = ["  CONSUL SERVICE", "KEPT", "WHY"]
+    return columns(
+        [head, *([f"  {each.consul_service}", each.kept or NOTHING, each.why] for each in status.refused_declarations)]
+    )
 
 
 def _as_json(status: "Status") -> str:

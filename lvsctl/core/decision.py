@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 
 import attrs
 
-from lvsctl.config import Config
+from lvsctl.config import Config, Declaration
 from lvsctl.core import guard
 from lvsctl.core.admission import Excluded, Limits, Reason
 from lvsctl.core.cause import (
@@ -72,6 +72,13 @@ class VirtualServerDecision:
     drain_timeout: float = 0.0
     undrained: frozenset[RealServerKey] = frozenset()  # not drained when they leave
     remembered: LedgerEntry | None = attrs.field(default=None, eq=False, repr=False)  # what the ledger had of it
+
+    @property
+    def declaration(self) -> Declaration | None:
+        """Return what a Consul service declared; None where it is or was in the file."""
+        if self.wanted is not None:
+            return self.wanted.config.declaration
+        return self.remembered.declaration if self.remembered else None
 
     @property
     def draining(self) -> Mapping[RealServerKey, Draining]:
@@ -237,6 +244,7 @@ def _decide_removed(
             owner=Owner.OURS,
             observed=current,
             drain_timeout=entry.drain_timeout,
+            remembered=entry,
         ),
         attrs.evolve(current, real_servers={}),
         observed,
@@ -245,7 +253,7 @@ def _decide_removed(
     )
     if decision.draining:
         return decision
-    cause = cause_of_virtual_server(None, current.virtual_server, entry.written)
+    cause = cause_of_virtual_server(None, current.virtual_server, entry.written, declaration=entry.declaration)
     requests = plan_virtual_server(None, current)
     steps = tuple(Step(name=entry.name, key=key, request=request, cause=cause) for request in requests)
     return attrs.evolve(decision, intended=None, steps=steps)
@@ -289,7 +297,8 @@ def _decide_leaving(
 
 def _cause_of_leaving(key: RealServerKey, decision: VirtualServerDecision, entry: LedgerEntry | None) -> Cause:
     member = decision.wanted.by_key.get(key) if decision.wanted else None
-    return cause_of_leaving(member, _written(entry, key), configured=decision.wanted is not None)
+    configured = decision.wanted is not None
+    return cause_of_leaving(member, _written(entry, key), configured=configured, declaration=decision.declaration)
 
 
 def _steps(decision: VirtualServerDecision, entry: LedgerEntry | None, *, now: float) -> Sequence[Step]:
@@ -329,6 +338,7 @@ def _cause(request: TableRequest, decision: VirtualServerDecision, entry: Ledger
                 intended.virtual_server if intended else None,
                 observed.virtual_server if observed else None,
                 entry.written if entry else None,
+                declaration=decision.declaration,
             )
 
 

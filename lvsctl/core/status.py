@@ -4,7 +4,7 @@ Pure. Text in here may come from Consul and is unescaped; whoever shows it escap
 """
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -12,6 +12,8 @@ import attrs
 
 from lvsctl.config import Config, VirtualServerConfig
 from lvsctl.core.admission import Admitted, Rejected
+from lvsctl.core.candidates import Refusal
+from lvsctl.core.cause import UNDECLARED
 from lvsctl.core.decision import NO_USAGE, Decision, VirtualServerDecision
 from lvsctl.core.desired import Member, Wanted, queries_in_order
 from lvsctl.core.difference import ipvsadm_delete
@@ -148,6 +150,16 @@ class KernelStatus:
 
 
 @attrs.frozen(kw_only=True)
+class RefusedDeclaration:
+    """What a Consul service declares and does not get, by `[discovery]`."""
+
+    consul_service: str
+    name: str  # of the virtual server that it has or would have
+    kept: str  # what it declared before and keeps: `tcp 10.9.0.120:80`; empty where it has nothing
+    why: str
+
+
+@attrs.frozen(kw_only=True)
 class Status:
     """The whole answer to `lvsctl status`."""
 
@@ -163,6 +175,7 @@ class Status:
     kernel: KernelStatus
     foreign: tuple[str, ...]
     virtual_servers: tuple[VirtualServerStatus, ...]
+    refused_declarations: tuple[RefusedDeclaration, ...] = ()
     overrides: OverridesStatus | None = None  # None: the configuration has none, or no daemon answers
 
 
@@ -216,6 +229,16 @@ def _data_age(virtual_server: VirtualServerConfig, serving: str, ages: Mapping[Q
             break
     known = [age for age in deciding if age is not None]
     return max(known, default=None) if deciding[-1] is not None else None
+
+
+def refused_declarations(refusals: Iterable[Refusal]) -> tuple[RefusedDeclaration, ...]:
+    """Return what is shown of `refusals`."""
+    return tuple(
+        RefusedDeclaration(
+            consul_service=each.service, name=each.name, kept=str(each.kept) if each.kept else "", why=each.text
+        )
+        for each in refusals
+    )
 
 
 def bare_virtual_servers(observed: Observed, names: Mapping[VirtualServerKey, str]) -> tuple[VirtualServerStatus, ...]:
@@ -341,7 +364,7 @@ def _note(each: VirtualServerDecision, state: State, local: AbstractSet[Address]
     if state is State.HELD:
         notes.append(_why_held(each))
     if state is State.LEAVING:
-        notes.append("no longer in the configuration")
+        notes.append(UNDECLARED if each.declaration else "no longer in the configuration")
     if state is State.EMPTY:
         notes.append(_nobody(each) + _unheard(each))
     if each.key.address is not None and each.key.address not in local:
