@@ -32,7 +32,7 @@ from lvsctl.consul.pool import Connection, NotOffered, Pool, Request, RequestFai
 from lvsctl.consul.tls import Tls, reason, tls_context
 from lvsctl.consul.token import Token
 from lvsctl.core.instance import Answer, Query
-from lvsctl.errors import ConsulError, ConsulRefused
+from lvsctl.errors import ConsulError, ConsulRefused, ConsulUnreadable
 
 CONNECT_TIMEOUT: Final = 5.0
 ANSWER_TIMEOUT: Final = 10.0  # for an answer that does not block, and on top of `wait` for one that does
@@ -165,7 +165,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         except TimeoutError as error:
             raise ConsulError(f"no answer from {self._config.address} within {timeout:g} s") from error
         except TooLarge as error:
-            raise ConsulError(f"answer is larger than {MAX_BODY >> 20} MiB") from error
+            raise ConsulUnreadable(f"answer is larger than {MAX_BODY >> 20} MiB") from error
         except (aiohttp.ClientError, OSError, ValueError, RequestFailed) as error:
             if self._protocol is Protocol.NOT_OFFERED:
                 self._protocol = Protocol.UNDECIDED  # who answers next may be another
@@ -302,12 +302,16 @@ class Client:
                 return _answer(response, self._max_instances)
             return await asyncio.get_running_loop().run_in_executor(self._large, _answer, response, self._max_instances)
 
+    def share(self) -> Share:
+        """Return a part of the budget of all bodies, for `listing`; a context, until the body is decoded."""
+        return self._transport.budget.share()
+
     async def listing(
-        self, path: str, datacenter: str = "", *, index: int = 0, wait: float = WAIT
+        self, path: str, datacenter: str = "", *, share: Share, index: int = 0, wait: float = WAIT
     ) -> tuple[int, bytes]:
         """Return X-Consul-Index and body of a list of the catalogue, as `instances` does; `path` is below /v1."""
         params = [("dc", datacenter)] if datacenter else []
-        response = await self._ask(f"/v1/{path}", params, index=index, wait=wait)
+        response = await self._ask(f"/v1/{path}", params, index=index, wait=wait, share=share)
         return _number(response.headers.get("X-Consul-Index", "")), response.body
 
     async def capacity(self) -> Capacity | None:

@@ -1,4 +1,4 @@
-r"""The entries of a JSON list, one at a time, so that what was sent decides neither time nor memory.
+r"""The entries of a JSON list or object, one at a time, so that what was sent decides neither time nor memory.
 
 Pure. `json.loads` makes of a body whatever it describes: of `[],[],` twenty times its size; one value nested a thousand
 deep makes the whole unreadable, and so does one byte that is not UTF-8. Here never more than one entry is taken apart,
@@ -33,30 +33,67 @@ class Unread:
 
 def entries(body: bytes) -> Iterator[Any]:
     """Yield each entry of the JSON list `body`, or an `Unread`; ValueError where it is no complete list."""
-    text = body.decode("latin-1")
-    at = _blank(text, 0)
-    if text[at : at + 1] != "[":
-        raise ValueError(f"it begins with {body[:40]!r}")
-    at = _blank(text, at + 1)
-    if text[at : at + 1] == "]":
-        _no_more(text, at + 1)
-        return
-    start = at  # of the window, the part of the text that may be taken apart
-    window = text[start : start + MAX_ENTRY]
-    while True:
-        value, end = _entry(window, at - start, is_last=start + len(window) == len(text))
-        if end is None and at > start and start + len(window) < len(text):  # it may go on behind the window
-            start, window = at, text[at : at + MAX_ENTRY]
-            continue
-        end = _end(text, at, deep=value is _TOO_DEEP) if end is None else start + end
-        yield _decoded(text, at, end, value)
-        at = _blank(text, end)
-        if text[at : at + 1] == "]":
+    return _Reading(body).list()
+
+
+def members(body: bytes) -> Iterator[tuple[Any, Any]]:
+    """Yield name and value of each member of the JSON object `body`, an `Unread` for either; ValueError as above."""
+    return _Reading(body).object()
+
+
+class _Reading:
+    """One body, and the part of it that may be taken apart at the moment."""
+
+    def __init__(self, body: bytes) -> None:
+        self._text = body.decode("latin-1")
+        self._start = 0  # of the window
+        self._window = self._text[:MAX_ENTRY]
+
+    def list(self) -> Iterator[Any]:
+        for at in self._places("[", "]"):
+            value, self._end = self._value(at)
+            yield value
+
+    def object(self) -> Iterator[tuple[Any, Any]]:
+        for at in self._places("{", "}"):
+            name, end = self._value(at)
+            at_colon = _blank(self._text, end)
+            if not isinstance(name, str | Unread) or self._text[at_colon : at_colon + 1] != ":":
+                raise ValueError(f"it breaks off or goes wrong at byte {at}")
+            value, self._end = self._value(_blank(self._text, at_colon + 1))
+            yield name, value
+
+    def _places(self, opening: str, closing: str) -> Iterator[int]:
+        """Yield where each entry begins; whoever reads it sets `_end` to where it ends."""
+        text = self._text
+        at = _blank(text, 0)
+        if text[at : at + 1] != opening:
+            raise ValueError(f"it begins with {text[:40].encode('latin-1')!r}")
+        at = _blank(text, at + 1)
+        if text[at : at + 1] == closing:
             _no_more(text, at + 1)
             return
-        if text[at : at + 1] != ",":
-            raise ValueError(f"it breaks off or goes wrong at byte {at}")
-        at = _blank(text, at + 1)
+        while True:
+            yield at
+            at = _blank(text, self._end)
+            if text[at : at + 1] == closing:
+                _no_more(text, at + 1)
+                return
+            if text[at : at + 1] != ",":
+                raise ValueError(f"it breaks off or goes wrong at byte {at}")
+            at = _blank(text, at + 1)
+
+    def _value(self, at: int) -> tuple[Any, int]:
+        """Return the value at `at`, or an `Unread`, and where it ends."""
+        text, window = self._text, self._window
+        if at > self._start + len(window):
+            self._start, self._window = at, (window := text[at : at + MAX_ENTRY])
+        value, end = _entry(window, at - self._start, is_last=self._start + len(window) == len(text))
+        if end is None and at > self._start and self._start + len(window) < len(text):  # it may go on behind the window
+            self._start, self._window = at, (window := text[at : at + MAX_ENTRY])
+            value, end = _entry(window, 0, is_last=at + len(window) == len(text))
+        end = _end(text, at, deep=value is _TOO_DEEP) if end is None else self._start + end
+        return _decoded(text, at, end, value), end
 
 
 _TOO_DEEP: Final = Unread("is nested too deep")

@@ -34,10 +34,12 @@ from lvsctl.consul.contact import Contact
 from lvsctl.consul.doubt import Belief, Doubt, believe, identities, recalled
 from lvsctl.consul.pace import IDLE_POLL, WAIT, back_off, next_index, rest, until_sweep
 from lvsctl.consul.signals import Signals
+from lvsctl.consul.turns import TROUBLED, round_of, take_turns
 from lvsctl.core.instance import Answer, Answers, Query
 from lvsctl.errors import ConsulError, ConsulRefused
 
 CHOOSE_AGAIN: Final = 300.0  # seconds; an agent's limits may change while it runs
+FRESH: Final = 3  # rounds of `turns` within which a query was heard that needs no signal
 LONGEST_QUESTION: Final = 2.0  # seconds that the agent may take to tell its limits
 
 log = structlog.get_logger()
@@ -110,15 +112,20 @@ class Watches:
     def contacts(self) -> Mapping[Query, Contact]:
         """Return how each query stands."""
         signals = {datacenter: each.contact for datacenter, each in self._signals.items()}
+        fresh = FRESH * round_of(len(self._contacts))
         return {
-            query: contact.beside(signals[query.datacenter]) if query.datacenter in signals else contact
+            query: contact.beside(signals[query.datacenter], fresh=fresh) if query.datacenter in signals else contact
             for query, contact in self._contacts.items()
         }
 
     @property
     def choice(self) -> Choice | None:
         """Return how news are waited for; None before that is known."""
-        return self._choice
+        unheard = [each.contact.error for _, each in sorted(self._signals.items()) if each.failing.is_set()]
+        if self._choice is None or not unheard:
+            return self._choice
+        why = f"{unheard[0]}, so every Consul service is asked about each {round_of(len(self._contacts)):.0f} s"
+        return attrs.evolve(self._choice, why=f"{self._choice.why}; {why}")
 
     @property
     def complete(self) -> bool:
@@ -253,7 +260,24 @@ class Watches:
         for datacenter in sorted(wanted - self._signals.keys()):
             signals = Signals(self._client, datacenter, partial(self._stir, datacenter))
             self._signals[datacenter] = signals
-            self._signal_tasks[datacenter] = group.create_task(signals.run(), name=f"signals {datacenter}")
+            self._signal_tasks[datacenter] = group.create_task(
+                self._signalled(datacenter, signals), name=f"signals {datacenter}"
+            )
+
+    async def _signalled(self, datacenter: str, signals: Signals) -> None:
+        """Listen to `signals`, and have every watcher ask by itself while there are none."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(signals.run(), name=f"listening {datacenter}")
+            ready, troubled = partial(self._waiting, datacenter), partial(self._is_troubled, datacenter)
+            group.create_task(take_turns(signals.failing, ready, troubled), name=f"turns {datacenter}")
+
+    def _waiting(self, datacenter: str) -> list[asyncio.Event]:
+        return [event for query, event in self._stirred.items() if query.datacenter == datacenter]
+
+    def _is_troubled(self, datacenter: str) -> bool:
+        """Tell whether so many queries fail that it is no matter of a list."""
+        failing = (each for query, each in self._contacts.items() if query.datacenter == datacenter)
+        return sum(each.failing_since is not None for each in failing) >= TROUBLED
 
     def _stir(self, datacenter: str, changes: Changes) -> None:
         """Have every watcher ask whose Consul service `changes` may concern."""
