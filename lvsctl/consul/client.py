@@ -38,6 +38,7 @@ CONNECT_TIMEOUT: Final = 5.0
 ANSWER_TIMEOUT: Final = 10.0  # for an answer that does not block, and on top of `wait` for one that does
 MAX_BODY: Final = 32 * 1024 * 1024  # bytes; 10,000 instances take about 15 MB
 LARGE: Final = 256 * 1024  # bytes of a body from which on it is decoded beside the loop, which others wait for
+MAX_AGENT: Final = 1024 * 1024  # bytes of what the agent says of itself; it says about 20 KiB
 MAX_REFUSAL: Final = 300  # characters kept of the text of a refusal
 MOST_READS: Final = 32  # answers that do not block, at one time, of each of the first two datacenters
 READS_ELSEWHERE: Final = 8  # of each other one: with eight of them all take less than Consul's limit of 200 connections
@@ -93,15 +94,20 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         *,
         timeout: float = ANSWER_TIMEOUT,
         share: Share | None = None,
+        most_bytes: int | None = None,
     ) -> Any:
-        """Return `callback(response)`; `timeout` is for the whole answer, in seconds.
+        """Return `callback(response)`; `timeout` is for the whole answer, in seconds, `most_bytes` its body.
 
         The body is counted in `share` until whoever made that ends it, else until here.
         """
         with contextlib.ExitStack() as stack:
             if share is None:
                 share = stack.enter_context(self.budget.share())
-            return callback(await self._request("GET", path, params, headers, data=None, timeout=timeout, share=share))
+            return callback(
+                await self._request(
+                    "GET", path, params, headers, data=None, timeout=timeout, share=share, most_bytes=most_bytes
+                )
+            )
 
     async def put(
         self, callback: Callable[[Response], Any], path: str, params: Any = None, data: Any = "", headers: Any = None
@@ -146,13 +152,14 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         data: Any,
         timeout: float,
         share: Share | None = None,
+        most_bytes: int | None = None,
     ) -> Response:
         request = Request(
             method=method,
             target=quote(path, safe="/:") + (f"?{urlencode(params)}" if params else ""),
             headers={"Accept-Encoding": "identity", **(headers or {}), **self._token.header()},
             body=data.encode() if isinstance(data, str) else data or b"",
-            most_bytes=MAX_BODY,
+            most_bytes=MAX_BODY if most_bytes is None else most_bytes,
             share=share or Budget().share(),
         )
         try:
@@ -165,7 +172,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         except TimeoutError as error:
             raise ConsulError(f"no answer from {self._config.address} within {timeout:g} s") from error
         except TooLarge as error:
-            raise ConsulUnreadable(f"answer is larger than {MAX_BODY >> 20} MiB") from error
+            raise ConsulUnreadable(f"answer is larger than {request.most_bytes >> 20} MiB") from error
         except (aiohttp.ClientError, OSError, ValueError, RequestFailed) as error:
             if self._protocol is Protocol.NOT_OFFERED:
                 self._protocol = Protocol.UNDECIDED  # who answers next may be another
@@ -183,7 +190,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
             ssl=self._tls.context() if self._tls else True,  # another context is never given an older connection
             server_hostname=self._config.server_name,
         ) as response:
-            return Response(status=response.status, headers=response.headers, body=await _body(response, request.share))
+            return Response(status=response.status, headers=response.headers, body=await _body(response, request))
 
     async def _over_http2(self, request: Request, timeout: float) -> Response:
         if self._pool is None:
@@ -317,8 +324,8 @@ class Client:
     async def capacity(self) -> Capacity | None:
         """Return how much Consul may be asked at a time; None when it does not answer."""
         try:
-            limit = _limit(await self._ask("/v1/agent/self", []))
-        except ConsulRefused:  # that takes agent:read, which is not needed for anything else
+            limit = _limit(await self._ask("/v1/agent/self", [], most_bytes=MAX_AGENT))
+        except (ConsulRefused, ConsulUnreadable):  # it takes agent:read, which is not needed for anything else
             limit = None
         except ConsulError:
             return None
@@ -332,13 +339,14 @@ class Client:
         index: int = 0,
         wait: float = WAIT,
         share: Share | None = None,
+        most_bytes: int | None = None,
     ) -> Response:
         """Return a complete answer; what does not block waits its turn behind others that do not."""
         blocking = [("index", str(index)), ("wait", f"{wait:g}s")] if index > 0 else []
         timeout = ANSWER_TIMEOUT + (wait * 17 / 16 if blocking else 0.0)
         async with contextlib.nullcontext() if blocking else self._turn(dict(params).get("dc", "")):
             response: Response = await self._api.http.get(
-                _complete, path, params + blocking, timeout=timeout, share=share
+                _complete, path, params + blocking, timeout=timeout, share=share, most_bytes=most_bytes
             )
         return response
 
@@ -390,15 +398,16 @@ def _advice(status: int) -> str:
     return ""
 
 
-async def _body(response: aiohttp.ClientResponse, share: Share) -> bytes:
-    if (response.content_length or 0) > MAX_BODY:
+async def _body(response: aiohttp.ClientResponse, request: Request) -> bytes:
+    share = request.share
+    if (response.content_length or 0) > request.most_bytes:
         raise TooLarge
     async for chunk in response.content.iter_any():
         try:
             share.add(chunk)
         except TooMuch as error:
             raise RequestFailed(str(error)) from error
-        if len(share) > MAX_BODY:
+        if len(share) > request.most_bytes:
             raise TooLarge
     try:
         return share.take()

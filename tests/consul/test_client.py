@@ -12,7 +12,7 @@ from aiohttp import web
 
 from lvsctl.config import ConsulConfig
 from lvsctl.consul import client as client_module
-from lvsctl.consul.client import Client, Transport
+from lvsctl.consul.client import Capacity, Client, Transport
 from lvsctl.consul.pool import Response
 from lvsctl.core.instance import Query
 from lvsctl.errors import ConsulError, ConsulRefused
@@ -490,6 +490,27 @@ async def test_a_directory_of_authorities(certificates: Certificates, tmp_path: 
     (tmp_path / "any-name.crt").unlink()
     with pytest.raises(ConsulError, match=r"^CONSUL_CAPATH cannot be used: "):
         Client(config).check()
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_what_the_agent_says_of_itself_has_a_bound_of_its_own(*, declared: bool) -> None:
+    """`[],[],…` takes twenty times its size when it is decoded."""
+    sent = 0
+
+    async def bomb(request: web.Request) -> web.StreamResponse:
+        nonlocal sent
+        piece = b"[]," * (1 << 18)
+        response = web.StreamResponse(headers={"Content-Length": str(40 * len(piece))} if declared else {})
+        await response.prepare(request)
+        for _ in range(40):
+            await response.write(piece)
+            sent += len(piece)
+        return response
+
+    async with consul(bomb) as server, Client(ConsulConfig(address=server.address)) as client:
+        server.agent = bomb
+        assert await client.capacity() == Capacity(http2=False, limit=None)
+        assert sent < 10 << 20
 
 
 async def test_a_datacenter_that_does_not_answer_keeps_no_other_waiting() -> None:
