@@ -30,7 +30,7 @@ from lvsctl.consul.decode import MAX_INSTANCES, decode_answer
 from lvsctl.consul.pace import WAIT
 from lvsctl.consul.pool import Connection, NotOffered, Pool, Request, RequestFailed, Response, TooLarge
 from lvsctl.consul.tls import Tls, reason, tls_context
-from lvsctl.consul.token import Token
+from lvsctl.consul.token import HEADER, Token, body_without, without
 from lvsctl.core.instance import Answer, Query
 from lvsctl.errors import ConsulError, ConsulRefused, ConsulUnreadable
 
@@ -154,10 +154,12 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         share: Share | None = None,
         most_bytes: int | None = None,
     ) -> Response:
+        header = self._token.header()
+        token = header.get(HEADER, "")
         request = Request(
             method=method,
             target=quote(path, safe="/:") + (f"?{urlencode(params)}" if params else ""),
-            headers={"Accept-Encoding": "identity", **(headers or {}), **self._token.header()},
+            headers={"Accept-Encoding": "identity", **(headers or {}), **header},
             body=data.encode() if isinstance(data, str) else data or b"",
             most_bytes=MAX_BODY if most_bytes is None else most_bytes,
             share=share or Budget().share(),
@@ -165,10 +167,10 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         try:
             if self._protocol in (Protocol.UNDECIDED, Protocol.HTTP2):
                 try:
-                    return await self._over_http2(request, timeout)
+                    return _discreet(await self._over_http2(request, timeout), token)
                 except NotOffered:
                     pass  # `_connect` has taken note
-            return await self._over_http1(request, timeout)
+            return _discreet(await self._over_http1(request, timeout), token)
         except TimeoutError as error:
             raise ConsulError(f"no answer from {self._config.address} within {timeout:g} s") from error
         except TooLarge as error:
@@ -176,7 +178,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         except (aiohttp.ClientError, OSError, ValueError, RequestFailed) as error:
             if self._protocol is Protocol.NOT_OFFERED:
                 self._protocol = Protocol.UNDECIDED  # who answers next may be another
-            raise ConsulError(f"cannot reach {self._config.address}: {reason(error)}") from error
+            raise ConsulError(f"cannot reach {self._config.address}: {without(reason(error), token)}") from None
 
     async def _over_http1(self, request: Request, timeout: float) -> Response:
         limits = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT)
@@ -364,6 +366,13 @@ def _complete(response: Response) -> Response:
         wait = _number(response.headers.get("Retry-After", ""))  # seconds; a date counts as none
         raise ConsulRefused(response.status, text + _advice(response.status), retry_after=wait)
     return response
+
+
+def _discreet(response: Response, token: str) -> Response:
+    """Return the response without the token where its body may be shown: some repeat in a refusal what was asked."""
+    if response.status == 200 and response.body[:1] == b"[":
+        return response
+    return attrs.evolve(response, body=body_without(response.body, token))
 
 
 def _answer(response: Response, max_instances: int) -> Answer:

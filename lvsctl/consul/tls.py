@@ -17,8 +17,10 @@ import structlog
 from lvsctl.config import ConsulConfig
 from lvsctl.consul.token import Version, version_of
 from lvsctl.errors import ConsulError
+from lvsctl.text import visible
 
 TLS_VARIABLES: Final = ("CONSUL_CACERT", "CONSUL_CAPATH", "CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY")
+LONGEST_LINE: Final = 100  # characters
 ALERTS: Final = ("alert_bad_certificate", "alert_certificate", "certificate_required", "alert_unknown_ca")
 """How OpenSSL's names for a peer's refusal of our certificate go on, in lower case; which one is the peer's choice."""
 
@@ -101,14 +103,30 @@ def reason(error: Exception) -> str:
         return reason(error.os_error)
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error}"
-    if refusal := _refusal(error):
-        return refusal
+    if words := _broken(error) or _refusal(error):
+        return words
     if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
         if error.errno and error.errno > 0:
             return os.strerror(error.errno).lower()
         if error.strerror:
             return error.strerror.lower()
     return str(error) or type(error).__name__
+
+
+def _broken(error: Exception) -> str:
+    """Return that an answer came and is no HTTP, or only a part of it; empty when it is something else."""
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return f"its answer is not complete: {_first_line(error.__cause__ or error)}"
+    if isinstance(error, aiohttp.ClientResponseError):  # its status is aiohttp's invention
+        return f"its answer is not HTTP: {_first_line(error)}"
+    return ""
+
+
+def _first_line(error: BaseException) -> str:
+    """Return what is wrong with an answer, without the pieces of it that follow."""
+    words = getattr(error, "message", "") or str(error)
+    line = words.strip().split("\n", 1)[0].split(": b'", 1)[0].split(': b"', 1)[0].rstrip(" :.")
+    return visible(line[:1].lower() + line[1:], LONGEST_LINE)
 
 
 def _refusal(error: Exception) -> str:

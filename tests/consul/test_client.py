@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import os
 import traceback
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import attrs
@@ -403,6 +404,59 @@ async def test_the_other_methods_of_the_api_go_the_same_way() -> None:
         assert await transport.post(text, "/v1/c", data="body") == "POST /v1/c body"
         assert await transport.delete(text, "/v1/d") == "DELETE /v1/d "
         await transport.close()
+
+
+def spoken(answer: bytes) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    """Return what serves a connection with these bytes, where TOKEN is what was sent as token."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    return serve
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"SSH-2.0-OpenSSH\r\n", "its answer is not HTTP: bad status line"),
+        (b"\x15\x03\x03\x00\x02\x02\x46", "its answer is not HTTP: bad status line"),
+        (b"HTTP/1.1 200 OK\r\nXYZ\r\n\r\n", "its answer is not HTTP: invalid header token"),
+        (b"HTTP/1.1 200 OK\r\n" + b"a" * 20000, "its answer is not HTTP: got more than 8190 bytes when reading"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "its answer is not HTTP: invalid character"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[", "its answer is not complete: not enough data"),
+        (b"", "server disconnected"),
+    ],
+)
+async def test_what_is_no_http_does_not_read_as_a_refusal_of_consul(answer: bytes, words: str) -> None:
+    async with await asyncio.start_server(spoken(answer), "127.0.0.1", 0) as server:
+        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        text = str(await failure(ConsulConfig(address=address)))
+    assert text.lower().startswith(f"cannot reach {address}: {words}".lower())
+    assert text.isprintable()
+    assert len(text) < 200
+    assert "400" not in text
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 403 F\r\nContent-Length: 300\r\n\r\n" + f"denied for {TOKEN}".encode().ljust(300),
+        b"HTTP/1.1 403 F\r\nContent-Length: 400\r\n\r\n" + TOKEN.encode().rjust(305).ljust(400),  # as it is cut
+        b"HTTP/1.1 200 F\r\nContent-Length: 90\r\n\r\n" + f"denied for the {TOKEN}".encode().ljust(90),
+        b'HTTP/1.1 200 F\r\nContent-Length: 90\r\n\r\n{"error": "' + TOKEN.encode().ljust(79),
+        f"HTTP/1.1 200 OK\r\n{TOKEN}\r\n\r\n".encode(),
+        f"{TOKEN}\r\n\r\n".encode(),
+    ],
+)
+async def test_a_token_that_is_sent_back_is_not_shown(tmp_path: Path, answer: bytes) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    async with await asyncio.start_server(spoken(answer), "127.0.0.1", 0) as server:
+        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        error = await failure(ConsulConfig(address=address, token_file=tmp_path / "token"))
+    assert TOKEN[:6] not in str(error)
+    assert TOKEN not in told(error)
 
 
 # --- other ways to it -----------------------------------------------------------------------------------------------
