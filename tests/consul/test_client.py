@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import os
+import ssl
 import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from lvsctl.config import ConsulConfig
 from lvsctl.consul import client as client_module
 from lvsctl.consul.client import Capacity, Client, Transport
 from lvsctl.consul.pool import Response
+from lvsctl.consul.tls import tls_context
 from lvsctl.core.instance import Query
 from lvsctl.errors import ConsulError, ConsulRefused
 from tests.consul.certificates import Certificates
@@ -498,8 +500,13 @@ def test_a_certificate_file_that_cannot_be_used(certificates: Certificates, tmp_
     Client(config).check()
     (tmp_path / "bad.pem").write_text("nothing")
     for path in (tmp_path / "none.pem", tmp_path / "bad.pem", Path(os.devnull)):
-        with pytest.raises(ConsulError, match="ca_file, certificate_file or key_file cannot be used"):
+        with pytest.raises(ConsulError) as caught:
             Client(attrs.evolve(config, **{name: path})).check()  # type: ignore[arg-type]
+        text = str(caught.value)
+        if name == "key_file" and path.name != "none.pem":  # a certificate and a key may only fail together
+            assert text.startswith(f"consul.certificate_file {config.certificate_file} cannot be used: ")
+        else:
+            assert text.startswith(f"consul.{name} {path} cannot be used: ")
 
 
 def test_a_key_with_a_passphrase_is_an_error_and_no_question_on_the_terminal(certificates: Certificates) -> None:
@@ -541,9 +548,37 @@ async def test_a_directory_of_authorities(certificates: Certificates, tmp_path: 
         assert (await client.instances(RECO)).instances == (instance(1),)
     (tmp_path / "second.pem").write_text("nothing")
     Client(config).check()
-    (tmp_path / "any-name.crt").unlink()
-    with pytest.raises(ConsulError, match=r"^CONSUL_CAPATH cannot be used: "):
+    (tmp_path / "readme").write_text("Zertifikat für\n", "latin-1")
+    (tmp_path / "more").mkdir()
+    Client(config).check()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("", b"", ": there is no certificate of an authority in it, so no server could be trusted"),
+        ("readme", b"Zertifikat f\xfcr\n", ": there is no certificate of an authority in it, so no"),
+        ("broken.pem", b"-----BEGIN CERTIFICATE-----\n\xff\n-----END CERTIFICATE-----\n", "/broken.pem: "),
+    ],
+)
+def test_a_directory_without_an_authority_trusts_nobody(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    """Not the system's authorities either: whoever has a certificate of one would get the token."""
+    config = ConsulConfig(address="https://h", ca_directory=tmp_path, from_environment=("CONSUL_CAPATH",))
+    if name:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConsulError) as caught:
         Client(config).check()
+    place, _, why = words.partition(": ")
+    assert str(caught.value).startswith(f"CONSUL_CAPATH {tmp_path}{place} cannot be used: {why}")
+
+
+def test_only_configured_authorities_are_trusted(certificates: Certificates, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_bytes(certificates.ca.read_bytes())
+    for config in (ConsulConfig(ca_file=certificates.ca), ConsulConfig(ca_directory=tmp_path)):
+        context = tls_context(config)
+        assert context.cert_store_stats()["x509"] == 1
+        assert context.check_hostname
+        assert context.verify_mode is ssl.CERT_REQUIRED
 
 
 @pytest.mark.parametrize("declared", [True, False])
