@@ -2,16 +2,21 @@
 
 Knows nothing of a protocol: `http2` makes the connections, `client` says where to. A request goes to the first
 connection that has room, so that those opened for a rush run empty afterwards and close themselves.
+
+An answer that breaks a connection fails all requests on it, and the next one of its kind would again. So what was asked
+for then goes over connections apart from the others until it was answered well a few times.
 """
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 from multidict import MultiMapping
 
 from lvsctl.consul.budget import Budget, Share
+
+FORGIVEN_AFTER: Final = 10  # good answers in which what broke a connection may share one again
 
 
 @attrs.frozen(kw_only=True)
@@ -43,6 +48,10 @@ class TooLarge(RequestFailed):
     """The answer's body is longer than allowed; the other requests of the connection go on."""
 
 
+class BrokeConnection(RequestFailed):
+    """The answer was so wrong that the connection is lost, and every other request of it has failed, too."""
+
+
 class NotOffered(Exception):
     """The listener answers, but does not speak the protocol of the pool."""
 
@@ -66,10 +75,45 @@ class Connection(Protocol):
 
 
 class Pool:
-    """As many connections as the requests at hand need. `close` it at the end.
+    """Connections for all requests: those that share, and those that spoil it. `close` it at the end.
 
     `connect` returns a new connection with room, or raises RequestFailed or NotOffered within a time of its own.
     """
+
+    def __init__(self, connect: Callable[[], Coroutine[None, None, Connection]]) -> None:
+        self._shared = _Lane(connect)
+        self._apart = _Lane(connect)
+        self._strikes: dict[str, int] = {}  # good answers that are needed until it may share again, by path
+
+    @property
+    def connections(self) -> int:
+        """Return how many connections are open, or still closing."""
+        return self._shared.connections + self._apart.connections
+
+    async def request(self, request: Request, *, timeout: float) -> Response:
+        """Return the answer; raises TimeoutError after `timeout` seconds, RequestFailed or NotOffered."""
+        path = request.target.partition("?")[0]
+        lane = self._apart if path in self._strikes else self._shared
+        try:
+            async with asyncio.timeout(timeout):
+                response = await lane.request(request)
+        except BrokeConnection:
+            self._strikes[path] = FORGIVEN_AFTER
+            raise
+        if path in self._strikes:
+            self._strikes[path] -= 1
+            if not self._strikes[path]:
+                del self._strikes[path]
+        return response
+
+    async def close(self) -> None:
+        """Close every connection; what is being asked fails."""
+        await self._shared.close()
+        await self._apart.close()
+
+
+class _Lane:
+    """As many connections as the requests at hand need."""
 
     def __init__(self, connect: Callable[[], Coroutine[None, None, Connection]]) -> None:
         self._connect = connect
@@ -83,12 +127,11 @@ class Pool:
         self._forget_closed()
         return len(self._connections)
 
-    async def request(self, request: Request, *, timeout: float) -> Response:
-        """Return the answer; raises TimeoutError after `timeout` seconds, RequestFailed or NotOffered."""
-        async with asyncio.timeout(timeout):
-            while (connection := self._with_room()) is None:
-                await self._another()
-            return await connection.request(request)
+    async def request(self, request: Request) -> Response:
+        """Return the answer; raises RequestFailed or NotOffered."""
+        while (connection := self._with_room()) is None:
+            await self._another()
+        return await connection.request(request)
 
     async def close(self) -> None:
         """Close every connection; what is being asked fails."""
