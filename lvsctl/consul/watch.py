@@ -230,25 +230,24 @@ class Watches:
             capacity = attrs.evolve(capacity, limit=known.limit)
         self._capacity = capacity or known
         told = self._capacity or Capacity(http2=False, limit=None)
-        before, self._choice = (
-            self._choice,
-            choose(
-                queries=len(self._wanted),
-                http2=told.http2,
-                limit=told.limit,
-                files=open_files(),
-                http2_needs=told.http2_needs,
-            ),
+        chosen = choose(
+            queries=len(self._wanted),
+            http2=told.http2,
+            limit=told.limit,
+            files=open_files(),
+            http2_needs=told.http2_needs,
         )
-        if before is not None and before.way is self._choice.way:
+        if self._capacity is None:  # what to advise is known when the agent has answered
+            chosen = attrs.evolve(chosen, why=f"the agent has not answered yet; {chosen.why}", remedy="")
+        before, self._choice = self._choice, chosen
+        if before is None or before.way is not chosen.way:
+            self._stop_all()
+        elif before.remedy or not chosen.remedy:
             return
-        self._stop_all()
-        if self._choice.remedy:
-            log.warning(
-                "consul_transport", way=self._choice.way.value, why=self._choice.why, remedy=self._choice.remedy
-            )
+        if chosen.remedy:
+            log.warning("consul_transport", way=chosen.way.value, why=chosen.why, remedy=chosen.remedy)
         else:
-            log.info("consul_transport", way=self._choice.way.value, why=self._choice.why)
+            log.info("consul_transport", way=chosen.way.value, why=chosen.why)
 
     def _listen(self, group: asyncio.TaskGroup) -> None:
         """Have signals for every datacenter that is watched, where they are the way."""

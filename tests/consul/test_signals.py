@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
+from typing import Any
 
 import attrs
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from lvsctl.config import ConsulConfig
 from lvsctl.consul import client, signals, turns, watch
@@ -264,6 +266,38 @@ async def test_a_limit_that_is_not_told_any_more_still_holds(monkeypatch: pytest
             with contextlib.suppress(asyncio.CancelledError):
                 await task
             await asking.close()
+
+
+async def test_nothing_is_advised_before_the_agent_has_answered() -> None:
+    """Consul is away at the start: what it lacks is not known, and HTTP/2 may be all there."""
+    async with consul(always(instance(1))) as server:
+        address = server.address
+    asking = Client(ConsulConfig(address=address))
+    watches = Watches(asking, lambda: None)
+    watches.watch([Query(service=f"many-{number}") for number in range(100)])
+    with capture_logs() as logged:
+        task = asyncio.create_task(watches.run())
+        try:
+            running = Watching(server=server, catalogue=Catalogue(), watches=watches)
+            await running.until(lambda: any(each["event"] == "consul_failed" for each in logged))
+            assert levels(logged) == ["info"]
+            assert watches.choice is not None
+            assert not watches.choice.remedy
+            assert watches.choice.why.startswith("the agent has not answered yet; ")
+            async with consul(always(instance(1)), port=int(address.rpartition(":")[2])):
+                await running.until(lambda: watches.complete)
+                await running.until(lambda: len(levels(logged)) > 1)
+                assert levels(logged) == ["info", "warning"]
+                assert watches.choice.why.startswith("100 do not fit into the 90 ")
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            await asking.close()
+
+
+def levels(logged: Sequence[MutableMapping[str, Any]]) -> list[str]:
+    return [each["log_level"] for each in logged if each["event"] == "consul_transport"]
 
 
 ASKED: list[None] = []
