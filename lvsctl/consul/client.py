@@ -25,6 +25,7 @@ import attrs
 from consul import base
 
 from lvsctl.config import ConsulConfig
+from lvsctl.consul import pool
 from lvsctl.consul.budget import Budget, Share, TooMuch
 from lvsctl.consul.decode import MAX_INSTANCES, decode_answer
 from lvsctl.consul.pace import WAIT
@@ -65,6 +66,7 @@ class Capacity:
     http2: bool  # queries share connections
     limit: int | None  # connections from one address, 0 for any number; None where the agent does not tell us
     http2_needs: str = ""  # what is missing for HTTP/2 although consul.address is https
+    streams: int | None = None  # queries that a connection of HTTP/2 takes; None where that is not known
 
 
 class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is untyped
@@ -78,12 +80,24 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         self.budget = Budget()
         self._session: aiohttp.ClientSession | None = None
         self._pool: Pool | None = None
+        self._most_connections = pool.MOST
         self._protocol = _protocol_without_asking(config.address)
 
     @property
     def protocol(self) -> Protocol:
         """Return what requests go over; the first request, and the first after lost connections, finds out."""
         return self._protocol
+
+    @property
+    def streams(self) -> int | None:
+        """Return how many requests a connection of HTTP/2 takes; None where that is not known."""
+        return self._pool.streams if self._pool else None
+
+    def allow(self, connections: int) -> None:
+        """Have no more than so many connections of HTTP/2."""
+        self._most_connections = connections
+        if self._pool:
+            self._pool.most = connections
 
     async def get(
         self,
@@ -130,11 +144,11 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
     async def close(self) -> None:
         """Close the pooled connections; what is being asked fails."""
         session, self._session = self._session, None
-        pool, self._pool = self._pool, None
+        opened, self._pool = self._pool, None
         if session is not None:
             await session.close()
-        if pool is not None:
-            await pool.close()
+        if opened is not None:
+            await opened.close()
 
     def check(self) -> None:
         """Raise ConsulError for a token or certificate file that cannot be used."""
@@ -212,7 +226,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
             def connect() -> Awaitable[Connection]:
                 return http2.connect(attrs.evolve(listener, tls=tls.context()))
 
-            self._pool = Pool(functools.partial(self._connect, connect))
+            self._pool = Pool(functools.partial(self._connect, connect), most=self._most_connections)
         return await self._pool.request(request, timeout=timeout)
 
     async def _connect(self, connect: Callable[[], Awaitable[Connection]]) -> Connection:
@@ -331,7 +345,16 @@ class Client:
             limit = None
         except ConsulError:
             return None
-        return Capacity(http2=self.protocol is Protocol.HTTP2, limit=limit, http2_needs=self.protocol.needs)
+        return Capacity(
+            http2=self.protocol is Protocol.HTTP2,
+            limit=limit,
+            http2_needs=self.protocol.needs,
+            streams=self._transport.streams,
+        )
+
+    def allow(self, connections: int) -> None:
+        """Have no more than so many connections of HTTP/2."""
+        self._transport.allow(connections)
 
     async def _ask(
         self,

@@ -16,6 +16,7 @@ from multidict import MultiMapping
 
 from lvsctl.consul.budget import Budget, Share
 
+MOST: Final = 90  # connections where nobody says otherwise: of Consul's 200, as `choice` has it
 FORGIVEN_AFTER: Final = 10  # good answers in which what broke a connection may share one again
 
 
@@ -64,6 +65,10 @@ class Connection(Protocol):
         """Return how many more requests may begin now; 0 when the connection is lost."""
 
     @property
+    def most_streams(self) -> int:
+        """Return how many requests it carries at a time."""
+
+    @property
     def closed(self) -> bool:
         """Tell whether nothing of it is left, no task and no socket."""
 
@@ -80,7 +85,8 @@ class Pool:
     `connect` returns a new connection with room, or raises RequestFailed or NotOffered within a time of its own.
     """
 
-    def __init__(self, connect: Callable[[], Coroutine[None, None, Connection]]) -> None:
+    def __init__(self, connect: Callable[[], Coroutine[None, None, Connection]], *, most: int = MOST) -> None:
+        self.most = most  # connections; may be changed at any time
         self._shared = _Lane(connect)
         self._apart = _Lane(connect)
         self._strikes: dict[str, int] = {}  # good answers that are needed until it may share again, by path
@@ -90,13 +96,18 @@ class Pool:
         """Return how many connections are open, or still closing."""
         return self._shared.connections + self._apart.connections
 
+    @property
+    def streams(self) -> int | None:
+        """Return how many requests a connection takes; None where none is open."""
+        return self._shared.streams
+
     async def request(self, request: Request, *, timeout: float) -> Response:
         """Return the answer; raises TimeoutError after `timeout` seconds, RequestFailed or NotOffered."""
         path = request.target.partition("?")[0]
         lane = self._apart if path in self._strikes else self._shared
         try:
             async with asyncio.timeout(timeout):
-                response = await lane.request(request)
+                response = await lane.request(request, self._may_open)
         except BrokeConnection:
             self._strikes[path] = FORGIVEN_AFTER
             raise
@@ -105,6 +116,14 @@ class Pool:
             if not self._strikes[path]:
                 del self._strikes[path]
         return response
+
+    def _may_open(self) -> None:
+        """Raise RequestFailed when no more connections may be opened."""
+        if self.connections >= self.most:
+            raise RequestFailed(
+                f"its HTTP/2 takes so few requests on a connection ({self.streams}) that {self.most} connections, all "
+                "that may be opened, are full"
+            )
 
     async def close(self) -> None:
         """Close every connection; what is being asked fails."""
@@ -127,9 +146,16 @@ class _Lane:
         self._forget_closed()
         return len(self._connections)
 
-    async def request(self, request: Request) -> Response:
-        """Return the answer; raises RequestFailed or NotOffered."""
+    @property
+    def streams(self) -> int | None:
+        """Return how many requests a connection takes; None where none is open."""
+        return min((each.most_streams for each in self._connections if not each.closed), default=None)
+
+    async def request(self, request: Request, may_open: Callable[[], None]) -> Response:
+        """Return the answer; raises RequestFailed, what `may_open` raises before another connection, or NotOffered."""
         while (connection := self._with_room()) is None:
+            if self._opening is None:
+                may_open()
             await self._another()
         return await connection.request(request)
 

@@ -28,7 +28,7 @@ import structlog
 
 from lvsctl.consul.burst import WINDOW, Burst
 from lvsctl.consul.changes import Changes
-from lvsctl.consul.choice import Choice, Way, choose
+from lvsctl.consul.choice import Choice, choose, most_connections
 from lvsctl.consul.client import Capacity, Client
 from lvsctl.consul.contact import Contact
 from lvsctl.consul.doubt import Belief, Doubt, believe, identities, recalled
@@ -226,8 +226,9 @@ class Watches:
         self._sure = capacity is not None
         # What it told once holds while it cannot be asked, and its limit while it refuses to tell it (a revoked token).
         known = self._capacity
-        if capacity is not None and known is not None and capacity.limit is None:
-            capacity = attrs.evolve(capacity, limit=known.limit)
+        if capacity is not None and known is not None:
+            limit = known.limit if capacity.limit is None else capacity.limit
+            capacity = attrs.evolve(capacity, limit=limit, streams=capacity.streams or known.streams)
         self._capacity = capacity or known
         told = self._capacity or Capacity(http2=False, limit=None)
         chosen = choose(
@@ -236,7 +237,9 @@ class Watches:
             limit=told.limit,
             files=open_files(),
             http2_needs=told.http2_needs,
+            streams=told.streams,
         )
+        self._client.allow(most_connections(limit=told.limit, files=open_files())[0])
         if self._capacity is None:  # what to advise is known when the agent has answered
             chosen = attrs.evolve(chosen, why=f"the agent has not answered yet; {chosen.why}", remedy="")
         before, self._choice = self._choice, chosen
@@ -251,7 +254,7 @@ class Watches:
 
     def _listen(self, group: asyncio.TaskGroup) -> None:
         """Have signals for every datacenter that is watched, where they are the way."""
-        signalled = self._choice is not None and self._choice.way is Way.SIGNALS
+        signalled = self._choice is not None and self._choice.way.signalled
         wanted = {query.datacenter for query in self._wanted} if signalled else set()
         for datacenter in self._signals.keys() - wanted:
             self._signal_tasks.pop(datacenter).cancel()

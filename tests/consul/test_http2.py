@@ -261,6 +261,19 @@ async def test_a_thousand_at_once(certificates: Certificates) -> None:
         assert {(await task).status for task in here.tasks} == {200}
 
 
+async def test_connections_have_an_upper_bound(certificates: Certificates) -> None:
+    async with asking(certificates, never, most_streams=2) as here:
+        here.pool.most = 3
+        await here.hold(6)
+        assert here.pool.streams == 2
+        with pytest.raises(RequestFailed, match=r"so few requests on a connection \(2\) that 3 connections, all"):
+            await here.ask()
+        here.listener.held[0].answer()
+        await here.tasks[0]
+        await here.hold(1)
+        assert len(here.listener.links) == 3
+
+
 async def test_idle_connections_close(certificates: Certificates) -> None:
     async with asking(certificates, never, most_streams=1, silence=0.1) as here:
         _, second, third = await here.hold(3)

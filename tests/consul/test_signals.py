@@ -16,6 +16,8 @@ from lvsctl.consul.choice import Way
 from lvsctl.consul.client import Client
 from lvsctl.consul.watch import Watches
 from lvsctl.core.instance import Instance, Query
+from tests.consul.certificates import Certificates
+from tests.consul.listener import Asked, Listener
 from tests.consul.server import DEADLINE, Consul, always, answer, consul
 from tests.values import instance
 
@@ -298,6 +300,40 @@ async def test_nothing_is_advised_before_the_agent_has_answered() -> None:
 
 def levels(logged: Sequence[MutableMapping[str, Any]]) -> list[str]:
     return [each["log_level"] for each in logged if each["event"] == "consul_transport"]
+
+
+async def test_http2_that_shares_nothing_takes_a_few_connections_of_the_limit(certificates: Certificates) -> None:
+    def answering(asked: Asked) -> None:
+        path = asked.headers[":path"]
+        if path == "/v1/agent/self":
+            asked.answer(b'{"DebugConfig": {"HTTPMaxConnsPerClient": 200}}')
+        elif "index=" not in path:
+            asked.answer(b"{}" if "catalog/services" in path else b"[]", x_consul_index="7")
+
+    async with Listener.serving(certificates, answering, most_streams=1) as listener:
+        config = ConsulConfig(
+            address=f"https://127.0.0.1:{listener.port}",
+            ca_file=certificates.ca,
+            certificate_file=certificates.client,
+            key_file=certificates.client_key,
+        )
+        asking = Client(config)
+        watches = Watches(asking, lambda: None)
+        watches.watch([Query(service=f"many-{number}") for number in range(300)])
+        task = asyncio.create_task(watches.run())
+        try:
+            async with asyncio.timeout(DEADLINE):
+                while not watches.complete:
+                    assert len(listener.open) <= 90
+                    await asyncio.sleep(0.01)
+            assert watches.choice is not None
+            assert watches.choice.way is Way.STREAM_SIGNALS
+            assert not any(each.failing_since for each in watches.contacts.values())
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            await asking.close()
 
 
 ASKED: list[None] = []
