@@ -269,7 +269,7 @@ async def test_connections_have_an_upper_bound(certificates: Certificates) -> No
         with pytest.raises(RequestFailed, match=r"so few requests on a connection \(2\) that 3 connections, all"):
             await here.ask()
         here.listener.held[0].answer()
-        await here.tasks[0]
+        await asyncio.wait(here.tasks, return_when=asyncio.FIRST_COMPLETED, timeout=DEADLINE)
         await here.hold(1)
         assert len(here.listener.links) == 3
 
