@@ -3,7 +3,8 @@
 LvsctlError (1 is kept for "differs", 2 for wrong usage)
 ├── ConfigError            3  the configuration file: every problem, each with file, line and key
 ├── ConsulError            4  Consul gave no complete answer
-│   └── ConsulRefused      4  Consul answered, and said no (status, its own words)
+│   ├── ConsulRefused      4  Consul answered, and said no (status, its own words)
+│   └── ConsulUnreadable   4  Consul answered, with what is too large or no such answer
 ├── KernelError            5  IPVS is missing, refused, or may not be used
 ├── AlreadyRunning         6  another daemon holds the lock
 ├── StateError             7  the ledger or the state directory
@@ -63,6 +64,10 @@ class ConsulRefused(ConsulError):
         self.status = status
         self.retry_after = retry_after  # seconds that it asks for; 0 when it does not
         self.text = text
+
+
+class ConsulUnreadable(ConsulError):
+    """The answer came and is of no use: too large, or not what was asked for. The next one is likely to be the same."""
 
 
 class KernelError(LvsctlError):

@@ -86,8 +86,12 @@ class Catalogue:
             if asked >= sweep:
                 index, sweep = 0, asked + until_sweep()
             try:
-                received, body = await client.listing(PATH, discovery.defaults.datacenter or "", index=index)
-                found = await _read(body, discovery.tag)
+                with client.share() as share:
+                    received, body = await client.listing(
+                        PATH, discovery.defaults.datacenter or "", index=index, share=share
+                    )
+                    found = await _read(body, discovery.tag)
+                    del body
             except ConsulError as error:
                 index, failures = 0, failures + 1
                 self._failed(str(error))
@@ -116,8 +120,9 @@ class Catalogue:
 
 async def candidates_once(client: Client, discovery: DiscoveryConfig) -> frozenset[str]:
     """Return the Consul services that may declare something now; raises ConsulError when Consul does not say."""
-    _, body = await client.listing(PATH, discovery.defaults.datacenter or "")
-    return await _read(body, discovery.tag)
+    with client.share() as share:
+        _, body = await client.listing(PATH, discovery.defaults.datacenter or "", share=share)
+        return await _read(body, discovery.tag)
 
 
 def candidates_in(body: bytes, tag: str) -> frozenset[str]:

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import attrs
 
-from lvsctl.consul.entries import entries
-from lvsctl.errors import ConsulError
+from lvsctl.consul.entries import Unread, entries, members
+from lvsctl.errors import ConsulUnreadable
 
 
 class Listing(enum.Enum):
@@ -38,23 +38,28 @@ class Changes:
 EVERYTHING: Final = Changes(everything=True)
 Listed = Mapping[tuple[str, ...], tuple[str, str, object]]
 """Each entry by what identifies it: Consul service and node that it tells of, and what changes with it."""
+UNREAD: Final = ()  # stands for what of a list could not be read, and may have changed with it
 
 
 def decode_listing(listing: Listing, body: bytes) -> Listed:
-    """Return what `body` lists; ConsulError where it is no such list. An entry that cannot be read is passed over."""
-    if listing is not Listing.SERVICES:
-        read = _check if listing is Listing.CHECKS else _node
-        try:  # one by one: as a whole it would take some ten times its size
-            return dict(read(each) for each in entries(body) if isinstance(each, dict))
-        except ValueError as error:
-            raise ConsulError(f"/v1/{listing.value} is not a JSON list ({error})") from error
+    """Return what `body` lists; ConsulUnreadable where it is no such list. Of what cannot be read it has UNREAD."""
+    found: dict[tuple[str, ...], tuple[str, str, object]] = {}
     try:
-        services = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ConsulError(f"/v1/{listing.value} is not JSON ({type(error).__name__})") from error
-    if not isinstance(services, dict):
-        raise ConsulError(f"/v1/{listing.value} is a JSON {type(services).__name__}, which is not what it should be")
-    return {(name,): (name, "", json.dumps(tags)) for name, tags in services.items()}
+        if listing is Listing.SERVICES:
+            for name, tags in members(body):
+                unread = isinstance(name, Unread) or isinstance(tags, Unread)
+                found[UNREAD if unread else (name,)] = ("", "", None) if unread else (name, "", json.dumps(tags))
+            return found
+        for entry in entries(body):
+            if isinstance(entry, Unread):
+                found[UNREAD] = ("", "", None)
+            elif isinstance(entry, dict):
+                key, listed = _check(entry) if listing is Listing.CHECKS else _node(entry)
+                found[key] = listed
+    except ValueError as error:
+        kind = "object" if listing is Listing.SERVICES else "list"
+        raise ConsulUnreadable(f"answer is not a JSON {kind}: {error}") from error
+    return found
 
 
 def _check(entry: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, str, object]]:
@@ -75,9 +80,10 @@ def _text(entry: dict[str, Any], key: str) -> str:
 def changes(listing: Listing, before: Listed, now: Listed) -> Changes:
     """Return what is not the same in `now` as `before`; the index of the list has moved in between.
 
-    A list of Consul services that is the same says that something it does not list has changed.
+    A list of Consul services that is the same says that something it does not list has changed; of an entry that
+    cannot be read, nobody can say whether it has.
     """
-    if listing is Listing.SERVICES and before == now:
+    if UNREAD in now or (listing is Listing.SERVICES and before == now):
         return EVERYTHING
     moved = [key for key in before.keys() | now.keys() if before.get(key) != now.get(key)]
     touched = [listed[key] for listed in (before, now) for key in moved if key in listed]

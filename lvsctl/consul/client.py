@@ -25,19 +25,21 @@ import attrs
 from consul import base
 
 from lvsctl.config import ConsulConfig
+from lvsctl.consul import pool
 from lvsctl.consul.budget import Budget, Share, TooMuch
 from lvsctl.consul.decode import MAX_INSTANCES, decode_answer
 from lvsctl.consul.pace import WAIT
 from lvsctl.consul.pool import Connection, NotOffered, Pool, Request, RequestFailed, Response, TooLarge
 from lvsctl.consul.tls import Tls, reason, tls_context
-from lvsctl.consul.token import Token
+from lvsctl.consul.token import HEADER, Token, body_without, without
 from lvsctl.core.instance import Answer, Query
-from lvsctl.errors import ConsulError, ConsulRefused
+from lvsctl.errors import ConsulError, ConsulRefused, ConsulUnreadable
 
 CONNECT_TIMEOUT: Final = 5.0
 ANSWER_TIMEOUT: Final = 10.0  # for an answer that does not block, and on top of `wait` for one that does
 MAX_BODY: Final = 32 * 1024 * 1024  # bytes; 10,000 instances take about 15 MB
 LARGE: Final = 256 * 1024  # bytes of a body from which on it is decoded beside the loop, which others wait for
+MAX_AGENT: Final = 1024 * 1024  # bytes of what the agent says of itself; it says about 20 KiB
 MAX_REFUSAL: Final = 300  # characters kept of the text of a refusal
 MOST_READS: Final = 32  # answers that do not block, at one time, of each of the first two datacenters
 READS_ELSEWHERE: Final = 8  # of each other one: with eight of them all take less than Consul's limit of 200 connections
@@ -64,6 +66,7 @@ class Capacity:
     http2: bool  # queries share connections
     limit: int | None  # connections from one address, 0 for any number; None where the agent does not tell us
     http2_needs: str = ""  # what is missing for HTTP/2 although consul.address is https
+    streams: int | None = None  # queries that a connection of HTTP/2 takes; None where that is not known
 
 
 class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is untyped
@@ -77,12 +80,24 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         self.budget = Budget()
         self._session: aiohttp.ClientSession | None = None
         self._pool: Pool | None = None
+        self._most_connections = pool.MOST
         self._protocol = _protocol_without_asking(config.address)
 
     @property
     def protocol(self) -> Protocol:
         """Return what requests go over; the first request, and the first after lost connections, finds out."""
         return self._protocol
+
+    @property
+    def streams(self) -> int | None:
+        """Return how many requests a connection of HTTP/2 takes; None where that is not known."""
+        return self._pool.streams if self._pool else None
+
+    def allow(self, connections: int) -> None:
+        """Have no more than so many connections of HTTP/2."""
+        self._most_connections = connections
+        if self._pool:
+            self._pool.most = connections
 
     async def get(
         self,
@@ -93,15 +108,20 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         *,
         timeout: float = ANSWER_TIMEOUT,
         share: Share | None = None,
+        most_bytes: int | None = None,
     ) -> Any:
-        """Return `callback(response)`; `timeout` is for the whole answer, in seconds.
+        """Return `callback(response)`; `timeout` is for the whole answer, in seconds, `most_bytes` its body.
 
         The body is counted in `share` until whoever made that ends it, else until here.
         """
         with contextlib.ExitStack() as stack:
             if share is None:
                 share = stack.enter_context(self.budget.share())
-            return callback(await self._request("GET", path, params, headers, data=None, timeout=timeout, share=share))
+            return callback(
+                await self._request(
+                    "GET", path, params, headers, data=None, timeout=timeout, share=share, most_bytes=most_bytes
+                )
+            )
 
     async def put(
         self, callback: Callable[[Response], Any], path: str, params: Any = None, data: Any = "", headers: Any = None
@@ -124,11 +144,11 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
     async def close(self) -> None:
         """Close the pooled connections; what is being asked fails."""
         session, self._session = self._session, None
-        pool, self._pool = self._pool, None
+        opened, self._pool = self._pool, None
         if session is not None:
             await session.close()
-        if pool is not None:
-            await pool.close()
+        if opened is not None:
+            await opened.close()
 
     def check(self) -> None:
         """Raise ConsulError for a token or certificate file that cannot be used."""
@@ -146,30 +166,33 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         data: Any,
         timeout: float,
         share: Share | None = None,
+        most_bytes: int | None = None,
     ) -> Response:
+        header = self._token.header()
+        token = header.get(HEADER, "")
         request = Request(
             method=method,
             target=quote(path, safe="/:") + (f"?{urlencode(params)}" if params else ""),
-            headers={"Accept-Encoding": "identity", **(headers or {}), **self._token.header()},
+            headers={"Accept-Encoding": "identity", **(headers or {}), **header},
             body=data.encode() if isinstance(data, str) else data or b"",
-            most_bytes=MAX_BODY,
+            most_bytes=MAX_BODY if most_bytes is None else most_bytes,
             share=share or Budget().share(),
         )
         try:
             if self._protocol in (Protocol.UNDECIDED, Protocol.HTTP2):
                 try:
-                    return await self._over_http2(request, timeout)
+                    return _discreet(await self._over_http2(request, timeout), token)
                 except NotOffered:
                     pass  # `_connect` has taken note
-            return await self._over_http1(request, timeout)
+            return _discreet(await self._over_http1(request, timeout), token)
         except TimeoutError as error:
             raise ConsulError(f"no answer from {self._config.address} within {timeout:g} s") from error
         except TooLarge as error:
-            raise ConsulError(f"answer is larger than {MAX_BODY >> 20} MiB") from error
+            raise ConsulUnreadable(f"answer is larger than {request.most_bytes >> 20} MiB") from error
         except (aiohttp.ClientError, OSError, ValueError, RequestFailed) as error:
             if self._protocol is Protocol.NOT_OFFERED:
                 self._protocol = Protocol.UNDECIDED  # who answers next may be another
-            raise ConsulError(f"cannot reach {self._config.address}: {reason(error)}") from error
+            raise ConsulError(f"cannot reach {self._config.address}: {without(reason(error), token)}") from None
 
     async def _over_http1(self, request: Request, timeout: float) -> Response:
         limits = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT)
@@ -183,7 +206,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
             ssl=self._tls.context() if self._tls else True,  # another context is never given an older connection
             server_hostname=self._config.server_name,
         ) as response:
-            return Response(status=response.status, headers=response.headers, body=await _body(response, request.share))
+            return Response(status=response.status, headers=response.headers, body=await _body(response, request))
 
     async def _over_http2(self, request: Request, timeout: float) -> Response:
         if self._pool is None:
@@ -203,7 +226,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
             def connect() -> Awaitable[Connection]:
                 return http2.connect(attrs.evolve(listener, tls=tls.context()))
 
-            self._pool = Pool(functools.partial(self._connect, connect))
+            self._pool = Pool(functools.partial(self._connect, connect), most=self._most_connections)
         return await self._pool.request(request, timeout=timeout)
 
     async def _connect(self, connect: Callable[[], Awaitable[Connection]]) -> Connection:
@@ -302,12 +325,16 @@ class Client:
                 return _answer(response, self._max_instances)
             return await asyncio.get_running_loop().run_in_executor(self._large, _answer, response, self._max_instances)
 
+    def share(self) -> Share:
+        """Return a part of the budget of all bodies, for `listing`; a context, until the body is decoded."""
+        return self._transport.budget.share()
+
     async def listing(
-        self, path: str, datacenter: str = "", *, index: int = 0, wait: float = WAIT
+        self, path: str, datacenter: str = "", *, share: Share, index: int = 0, wait: float = WAIT
     ) -> tuple[int, bytes]:
         """Return X-Consul-Index and body of a list of the catalogue, as `instances` does; `path` is below /v1."""
         params = [("dc", datacenter)] if datacenter else []
-        response = await self._ask(f"/v1/{path}", params, index=index, wait=wait)
+        response = await self._ask(f"/v1/{path}", params, index=index, wait=wait, share=share)
         return _number(response.headers.get("X-Consul-Index", "")), response.body
 
     async def keys(self, folder: str, *, index: int = 0, wait: float = WAIT) -> tuple[int, bytes]:
@@ -333,12 +360,21 @@ class Client:
     async def capacity(self) -> Capacity | None:
         """Return how much Consul may be asked at a time; None when it does not answer."""
         try:
-            limit = _limit(await self._ask("/v1/agent/self", []))
-        except ConsulRefused:  # that takes agent:read, which is not needed for anything else
+            limit = _limit(await self._ask("/v1/agent/self", [], most_bytes=MAX_AGENT))
+        except (ConsulRefused, ConsulUnreadable):  # it takes agent:read, which is not needed for anything else
             limit = None
         except ConsulError:
             return None
-        return Capacity(http2=self.protocol is Protocol.HTTP2, limit=limit, http2_needs=self.protocol.needs)
+        return Capacity(
+            http2=self.protocol is Protocol.HTTP2,
+            limit=limit,
+            http2_needs=self.protocol.needs,
+            streams=self._transport.streams,
+        )
+
+    def allow(self, connections: int) -> None:
+        """Have no more than so many connections of HTTP/2."""
+        self._transport.allow(connections)
 
     async def _ask(
         self,
@@ -349,13 +385,19 @@ class Client:
         wait: float = WAIT,
         share: Share | None = None,
         complete: Callable[[Response], Response] | None = None,
+        most_bytes: int | None = None,
     ) -> Response:
         """Return a complete answer; what does not block waits its turn behind others that do not."""
         blocking = [("index", str(index)), ("wait", f"{wait:g}s")] if index > 0 else []
         timeout = ANSWER_TIMEOUT + (wait * 17 / 16 if blocking else 0.0)
         async with contextlib.nullcontext() if blocking else self._turn(dict(params).get("dc", "")):
             response: Response = await self._api.http.get(
-                complete or _complete, path, params + blocking, timeout=timeout, share=share
+                complete or _complete,
+                path,
+                params + blocking,
+                timeout=timeout,
+                share=share,
+                most_bytes=most_bytes,
             )
         return response
 
@@ -394,6 +436,13 @@ def _text(response: Response) -> str:
     return response.body[:MAX_REFUSAL].decode("utf-8", "replace").strip() or "no text"
 
 
+def _discreet(response: Response, token: str) -> Response:
+    """Return the response without the token where its body may be shown: some repeat in a refusal what was asked."""
+    if response.status == 200 and response.body[:1] == b"[":
+        return response
+    return attrs.evolve(response, body=body_without(response.body, token))
+
+
 def _answer(response: Response, max_instances: int) -> Answer:
     header = response.headers.get
     # A blocking query of health is answered from the agent's own copy from 1.10 on, and says that it knows no leader.
@@ -426,15 +475,16 @@ def _advice(status: int) -> str:
     return ""
 
 
-async def _body(response: aiohttp.ClientResponse, share: Share) -> bytes:
-    if (response.content_length or 0) > MAX_BODY:
+async def _body(response: aiohttp.ClientResponse, request: Request) -> bytes:
+    share = request.share
+    if (response.content_length or 0) > request.most_bytes:
         raise TooLarge
     async for chunk in response.content.iter_any():
         try:
             share.add(chunk)
         except TooMuch as error:
             raise RequestFailed(str(error)) from error
-        if len(share) > MAX_BODY:
+        if len(share) > request.most_bytes:
             raise TooLarge
     try:
         return share.take()

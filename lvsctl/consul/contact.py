@@ -20,8 +20,13 @@ class Contact:
         """Return how it stands after a failure now."""
         return attrs.evolve(self, failing_since=self.failing_since or time.time(), error=error)
 
-    def beside(self, other: "Contact") -> "Contact":
-        """Return how a query stands that rests on another one's word, too: the later answer and the worse failure."""
+    def beside(self, other: "Contact", *, fresh: float) -> "Contact":
+        """Return how a query stands that rests on another one's word, too: the later answer and the worse failure.
+
+        What was heard itself within `fresh` seconds, and since the other one failed, does not need its word.
+        """
+        if other.failing_since and self.last and self.last > max(other.failing_since, time.time() - fresh):
+            return self
         lasts = [each.last for each in (self, other) if each.last is not None]
         failing = other if self.failing_since is None else self
         return Contact(last=max(lasts, default=None), failing_since=failing.failing_since, error=failing.error)

@@ -1,10 +1,10 @@
-r"""The entries of a JSON list, one at a time, so that what was sent decides neither time nor memory.
+r"""The entries of a JSON list or object, one at a time, so that what was sent decides neither time nor memory.
 
 Pure. `json.loads` makes of a body whatever it describes: of `[],[],` twenty times its size; one value nested a thousand
 deep makes the whole unreadable, and so does one byte that is not UTF-8. Here never more than one entry is taken apart,
 of less than MAX_ENTRY bytes; one that is larger, too deep or no UTF-8 is left out alone, by looking for its end.
 
-The body is looked at as Latin-1, where every byte is a character: offsets are those of the bytes, and nothing grows.
+A part of the body at a time is looked at as Latin-1, where every byte is a character: offsets are those of the bytes.
 Only an entry that is not ASCII is then decoded as what it is, UTF-8.
 """
 
@@ -19,7 +19,7 @@ MAX_ENTRY: Final = 1 << 20  # bytes from which on an entry is not read; one of C
 MAX_SKIPPED: Final = 2 << 20  # bytes of an entry that is left out; a larger one makes the body unreadable
 MAX_DIGITS: Final = 400  # digits of an integer that are read: those left are far out of every range, and cheap
 
-_BLANK: Final = re.compile(r"[ \t\n\r]*")
+_BLANK: Final = re.compile(rb"[ \t\n\r]*")
 _TOKEN: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[{]++|[\]}]++|"', re.DOTALL)
 _DECODER: Final = json.JSONDecoder(parse_int=lambda digits: int(digits[:MAX_DIGITS]))
 
@@ -33,30 +33,72 @@ class Unread:
 
 def entries(body: bytes) -> Iterator[Any]:
     """Yield each entry of the JSON list `body`, or an `Unread`; ValueError where it is no complete list."""
-    text = body.decode("latin-1")
-    at = _blank(text, 0)
-    if text[at : at + 1] != "[":
-        raise ValueError(f"it begins with {body[:40]!r}")
-    at = _blank(text, at + 1)
-    if text[at : at + 1] == "]":
-        _no_more(text, at + 1)
-        return
-    start = at  # of the window, the part of the text that may be taken apart
-    window = text[start : start + MAX_ENTRY]
-    while True:
-        value, end = _entry(window, at - start, is_last=start + len(window) == len(text))
-        if end is None and at > start and start + len(window) < len(text):  # it may go on behind the window
-            start, window = at, text[at : at + MAX_ENTRY]
-            continue
-        end = _end(text, at, deep=value is _TOO_DEEP) if end is None else start + end
-        yield _decoded(text, at, end, value)
-        at = _blank(text, end)
-        if text[at : at + 1] == "]":
-            _no_more(text, at + 1)
+    return _Reading(body).list()
+
+
+def members(body: bytes) -> Iterator[tuple[Any, Any]]:
+    """Yield name and value of each member of the JSON object `body`, an `Unread` for either; ValueError as above."""
+    return _Reading(body).object()
+
+
+class _Reading:
+    """One body, and the part of it that may be taken apart at the moment."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._end = 0  # of the entry that was read last
+        self._look_at(0)
+
+    def _look_at(self, start: int) -> None:
+        """Have the window begin at `start`."""
+        self._start = start
+        self._window = self._body[start : start + MAX_ENTRY].decode("latin-1")
+        self._is_last = start + len(self._window) == len(self._body)
+
+    def list(self) -> Iterator[Any]:
+        for at in self._places(b"[", b"]"):
+            value, self._end = self._value(at)
+            yield value
+
+    def object(self) -> Iterator[tuple[Any, Any]]:
+        for at in self._places(b"{", b"}"):
+            name, end = self._value(at)
+            at_colon = _blank(self._body, end)
+            if not isinstance(name, str | Unread) or self._body[at_colon : at_colon + 1] != b":":
+                raise ValueError(f"it breaks off or goes wrong at byte {at}")
+            value, self._end = self._value(_blank(self._body, at_colon + 1))
+            yield name, value
+
+    def _places(self, opening: bytes, closing: bytes) -> Iterator[int]:
+        """Yield where each entry begins; whoever reads it sets `_end` to where it ends."""
+        body = self._body
+        at = _blank(body, 0)
+        if body[at : at + 1] != opening:
+            raise ValueError(f"it begins with {body[:40]!r}")
+        at = _blank(body, at + 1)
+        if body[at : at + 1] == closing:
+            _no_more(body, at + 1)
             return
-        if text[at : at + 1] != ",":
-            raise ValueError(f"it breaks off or goes wrong at byte {at}")
-        at = _blank(text, at + 1)
+        while True:
+            yield at
+            at = _blank(body, self._end)
+            if body[at : at + 1] == closing:
+                _no_more(body, at + 1)
+                return
+            if body[at : at + 1] != b",":
+                raise ValueError(f"it breaks off or goes wrong at byte {at}")
+            at = _blank(body, at + 1)
+
+    def _value(self, at: int) -> tuple[Any, int]:
+        """Return the value at `at`, or an `Unread`, and where it ends."""
+        if at > self._start + len(self._window):
+            self._look_at(at)
+        value, end = _entry(self._window, at - self._start, is_last=self._is_last)
+        if end is None and at > self._start and not self._is_last:  # it may go on behind the window
+            self._look_at(at)
+            value, end = _entry(self._window, 0, is_last=self._is_last)
+        end = _end(self._body, at, deep=value is _TOO_DEEP) if end is None else self._start + end
+        return _decoded(self._body[at:end], value), end
 
 
 _TOO_DEEP: Final = Unread("is nested too deep")
@@ -76,12 +118,13 @@ def _entry(window: str, at: int, *, is_last: bool) -> tuple[Any, int | None]:
     return value, end
 
 
-def _end(text: str, at: int, *, deep: bool) -> int:
-    """Return where the value at `at` ends, which was too deep or too large; ValueError when it just is no JSON."""
+def _end(body: bytes, start: int, *, deep: bool) -> int:
+    """Return where the value at `start` ends, which was too deep or too large; ValueError when it just is no JSON."""
     depth = 0
-    for token in _TOKEN.finditer(text, at, at + MAX_SKIPPED):
+    text = body[start : start + MAX_SKIPPED].decode("latin-1")
+    for token in _TOKEN.finditer(text):
         first, length = text[token.start()], token.end() - token.start()
-        if depth == 0 and token.start() != at:  # neither an object, nor a list, nor a string
+        if depth == 0 and token.start() != 0:  # neither an object, nor a list, nor a string
             break
         if first == '"':
             if length == 1:
@@ -92,31 +135,28 @@ def _end(text: str, at: int, *, deep: bool) -> int:
             depth -= length
         if depth <= 0:
             end = token.end() + depth  # brackets below 0 are those around the value
-            if not deep and end - at < MAX_ENTRY:  # it was there as a whole, and could not be read
+            if not deep and end < MAX_ENTRY:  # it was there as a whole, and could not be read
                 break
-            return end
-    raise ValueError(f"the entry at byte {at} is broken or larger than {MAX_SKIPPED} bytes")
+            return start + end
+    raise ValueError(f"the entry at byte {start} is broken or larger than {MAX_SKIPPED} bytes")
 
 
-def _decoded(text: str, at: int, end: int, value: Any) -> Any:
-    """Return `value`, read from `text` between `at` and `end`, with its strings decoded as UTF-8."""
-    if isinstance(value, Unread):
-        return value
-    raw = text[at:end]
-    if raw.isascii():
+def _decoded(raw: bytes, value: Any) -> Any:
+    """Return `value`, read from `raw` as Latin-1, with its strings decoded as UTF-8."""
+    if isinstance(value, Unread) or raw.isascii():
         return value
     try:
-        return _DECODER.decode(raw.encode("latin-1").decode("utf-8"))
+        return _DECODER.decode(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         return Unread(f"is not UTF-8 at its byte {error.start}")
 
 
-def _blank(text: str, at: int) -> int:
+def _blank(body: bytes, at: int) -> int:
     """Return where the white space at `at` ends."""
-    match = _BLANK.match(text, at)
+    match = _BLANK.match(body, at)
     return match.end() if match else at
 
 
-def _no_more(text: str, at: int) -> None:
-    if _blank(text, at) != len(text):
+def _no_more(body: bytes, at: int) -> None:
+    if _blank(body, at) != len(body):
         raise ValueError(f"there is more behind its end at byte {at}")

@@ -4,6 +4,10 @@ The package `h2` knows frames, streams and windows and does no I/O; it is option
 bytes go to it and its events to the requests. A blocking query is silent for most of its time and a half-open
 connection for all of it, so silence is answered with a PING, and no answer to that ends the connection.
 
+A peer may be broken, or worse. What it sends is taken frame by frame, in portions between which others get their turn.
+An answer that breaks the connection is told from those that only were on it (BrokeConnection). Frames that bring
+nothing are counted, what it does not read is not piled up, and a connection without requests ends whatever it sends.
+
 h2 reads nothing after a GOAWAY, so all requests of that connection fail, those the listener meant to answer too.
 """
 
@@ -28,7 +32,8 @@ from h2.events import (
 from h2.exceptions import H2Error
 from h2.settings import SettingCodes, Settings
 
-from lvsctl.consul.pool import NotOffered, Request, RequestFailed, Response
+from lvsctl.consul.frames import Frame, Frames
+from lvsctl.consul.pool import BrokeConnection, NotOffered, Request, RequestFailed, Response
 from lvsctl.consul.stream import Stream, fields_of, word
 
 MOST_STREAMS: Final = 240  # Consul takes 250, and may count one that has just ended
@@ -38,6 +43,9 @@ FAREWELL: Final = 1.0  # seconds for the end of TLS, which a peer that is gone d
 READ: Final = 1 << 18  # bytes
 STREAM_WINDOW: Final = 1 << 20  # bytes on their way in one answer
 CONNECTION_WINDOW: Final = 1 << 24  # and in all of a connection
+PORTION: Final = 128  # frames that are taken at a time; each takes some 20 microseconds
+MOST_IDLE: Final = 5_000  # frames that bring nothing, within SILENCE
+MOST_UNREAD: Final = 1 << 20  # bytes that the peer has not read yet
 LAST_STREAM: Final = 1 << 30  # half of what there are; a connection that came this far takes no new ones
 
 
@@ -98,6 +106,11 @@ class Connection:
         self._lost = ""  # why the connection is
         self._ready = asyncio.Event()  # the listener's settings are here, or nothing will be
         self._moved = asyncio.Event()  # a window may have opened
+        self._frames = Frames()
+        self._culprit = 0  # the stream whose frame is taken now
+        self._unused_since = asyncio.get_running_loop().time()  # as long as there are no streams
+        self._window = self._unused_since  # when the idle frames were begun to be counted
+        self._idle = 0
         self._h2 = H2Connection(H2Configuration(client_side=True, header_encoding=None))
         self._h2.local_settings = Settings(
             client=True, initial_values={SettingCodes.ENABLE_PUSH: 0, SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW}
@@ -120,8 +133,12 @@ class Connection:
         """Return how many more requests may begin now; 0 when the connection is lost."""
         if self._lost or self._h2.highest_outbound_stream_id >= LAST_STREAM:
             return 0
-        most = min(self._listener.most_streams, self._h2.remote_settings.max_concurrent_streams)
-        return max(0, most - len(self._streams))
+        return max(0, self.most_streams - len(self._streams))
+
+    @property
+    def most_streams(self) -> int:
+        """Return how many requests it carries at a time."""
+        return min(self._listener.most_streams, self._h2.remote_settings.max_concurrent_streams)
 
     @property
     def closed(self) -> bool:
@@ -145,6 +162,7 @@ class Connection:
             raise RequestFailed("the request does not fit HTTP/2") from None  # h2 would tell what is in it
         finally:
             del self._streams[number]
+            self._unused_since = asyncio.get_running_loop().time()
             if not (stream.sent and stream.ended):
                 self._reset(number)
 
@@ -183,10 +201,7 @@ class Connection:
         """Read until the end."""
         try:
             while data := await self._read():
-                for event in self._h2.receive_data(data):
-                    self._take(event)
-                self._flush()
-                self._moved.set()
+                await self._take_all(data)
             self._lose("the listener closed the connection")
         except H2Error as error:
             self._lose(f"its HTTP/2 is wrong: {error}")
@@ -194,17 +209,50 @@ class Connection:
             self._lose(str(error))
         except OSError as error:
             self._lose((error.strerror or str(error)).lower() or type(error).__name__)
+        except Exception as error:  # noqa: BLE001  # whatever a peer finds that h2 or we did not think of
+            self._lose(f"its HTTP/2 is wrong ({type(error).__name__})")
         finally:
             self._lose("closed")
             await _close(self._writer)
 
+    async def _take_all(self, data: bytes) -> None:
+        """Take every frame that is complete, and let others have their turn now and then."""
+        for number, frame in enumerate(self._frames.cut(data), 1):
+            self._culprit = frame.stream
+            self._count(frame)
+            for event in self._h2.receive_data(frame.content):
+                self._take(event)
+            self._culprit = 0
+            if number % PORTION == 0:
+                self._flush()
+                await asyncio.sleep(0)
+        self._flush()
+        self._moved.set()
+        if self._writer.transport.get_write_buffer_size() > MOST_UNREAD:
+            raise RequestFailed("the listener does not read what it is sent")
+
+    def _count(self, frame: Frame) -> None:
+        """Raise RequestFailed when too many frames came that bring nothing."""
+        now = asyncio.get_running_loop().time()
+        if now - self._window > self._listener.silence:
+            self._window, self._idle = now, 0
+        self._idle += frame.is_idle or frame.stream not in self._streams
+        if self._idle > MOST_IDLE:
+            raise RequestFailed("the listener floods the connection with frames that bring nothing")
+
     async def _read(self) -> bytes:
         """Return what comes next; nothing at the end, and when the connection is idle."""
+        data = b""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._listener.silence):
-                return await self._reader.read(READ)
-        if not self._streams:
+                data = await self._reader.read(READ)
+                if not data:
+                    return data
+        unused = asyncio.get_running_loop().time() - self._unused_since
+        if not self._streams and (unused >= self._listener.silence or not data):
             return b""
+        if data:
+            return data
         self._h2.ping(b"liveness")
         self._flush()
         try:
@@ -241,8 +289,8 @@ class Connection:
         with contextlib.suppress(H2Error):
             self._h2.close_connection()
             self._flush()
-        for stream in self._streams.values():
-            stream.fail(RequestFailed(why))
+        for number, stream in self._streams.items():
+            stream.fail(BrokeConnection(why) if number == self._culprit else RequestFailed(why))
         self._ready.set()
         self._moved.set()
 

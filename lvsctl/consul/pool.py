@@ -2,16 +2,22 @@
 
 Knows nothing of a protocol: `http2` makes the connections, `client` says where to. A request goes to the first
 connection that has room, so that those opened for a rush run empty afterwards and close themselves.
+
+An answer that breaks a connection fails all requests on it, and the next one of its kind would again. So what was asked
+for then goes over connections apart from the others until it was answered well a few times.
 """
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 from multidict import MultiMapping
 
 from lvsctl.consul.budget import Budget, Share
+
+MOST: Final = 90  # connections where nobody says otherwise: of Consul's 200, as `choice` has it
+FORGIVEN_AFTER: Final = 10  # good answers in which what broke a connection may share one again
 
 
 @attrs.frozen(kw_only=True)
@@ -43,6 +49,10 @@ class TooLarge(RequestFailed):
     """The answer's body is longer than allowed; the other requests of the connection go on."""
 
 
+class BrokeConnection(RequestFailed):
+    """The answer was so wrong that the connection is lost, and every other request of it has failed, too."""
+
+
 class NotOffered(Exception):
     """The listener answers, but does not speak the protocol of the pool."""
 
@@ -53,6 +63,10 @@ class Connection(Protocol):
     @property
     def room(self) -> int:
         """Return how many more requests may begin now; 0 when the connection is lost."""
+
+    @property
+    def most_streams(self) -> int:
+        """Return how many requests it carries at a time."""
 
     @property
     def closed(self) -> bool:
@@ -66,10 +80,59 @@ class Connection(Protocol):
 
 
 class Pool:
-    """As many connections as the requests at hand need. `close` it at the end.
+    """Connections for all requests: those that share, and those that spoil it. `close` it at the end.
 
     `connect` returns a new connection with room, or raises RequestFailed or NotOffered within a time of its own.
     """
+
+    def __init__(self, connect: Callable[[], Coroutine[None, None, Connection]], *, most: int = MOST) -> None:
+        self.most = most  # connections; may be changed at any time
+        self._shared = _Lane(connect)
+        self._apart = _Lane(connect)
+        self._strikes: dict[str, int] = {}  # good answers that are needed until it may share again, by path
+
+    @property
+    def connections(self) -> int:
+        """Return how many connections are open, or still closing."""
+        return self._shared.connections + self._apart.connections
+
+    @property
+    def streams(self) -> int | None:
+        """Return how many requests a connection takes; None where none is open."""
+        return self._shared.streams
+
+    async def request(self, request: Request, *, timeout: float) -> Response:
+        """Return the answer; raises TimeoutError after `timeout` seconds, RequestFailed or NotOffered."""
+        path = request.target.partition("?")[0]
+        lane = self._apart if path in self._strikes else self._shared
+        try:
+            async with asyncio.timeout(timeout):
+                response = await lane.request(request, self._may_open)
+        except BrokeConnection:
+            self._strikes[path] = FORGIVEN_AFTER
+            raise
+        if path in self._strikes:
+            self._strikes[path] -= 1
+            if not self._strikes[path]:
+                del self._strikes[path]
+        return response
+
+    def _may_open(self) -> None:
+        """Raise RequestFailed when no more connections may be opened."""
+        if self.connections >= self.most:
+            raise RequestFailed(
+                f"its HTTP/2 takes so few requests on a connection ({self.streams}) that {self.most} connections, all "
+                "that may be opened, are full"
+            )
+
+    async def close(self) -> None:
+        """Close every connection; what is being asked fails."""
+        await self._shared.close()
+        await self._apart.close()
+
+
+class _Lane:
+    """As many connections as the requests at hand need."""
 
     def __init__(self, connect: Callable[[], Coroutine[None, None, Connection]]) -> None:
         self._connect = connect
@@ -83,12 +146,18 @@ class Pool:
         self._forget_closed()
         return len(self._connections)
 
-    async def request(self, request: Request, *, timeout: float) -> Response:
-        """Return the answer; raises TimeoutError after `timeout` seconds, RequestFailed or NotOffered."""
-        async with asyncio.timeout(timeout):
-            while (connection := self._with_room()) is None:
-                await self._another()
-            return await connection.request(request)
+    @property
+    def streams(self) -> int | None:
+        """Return how many requests a connection takes; None where none is open."""
+        return min((each.most_streams for each in self._connections if not each.closed), default=None)
+
+    async def request(self, request: Request, may_open: Callable[[], None]) -> Response:
+        """Return the answer; raises RequestFailed, what `may_open` raises before another connection, or NotOffered."""
+        while (connection := self._with_room()) is None:
+            if self._opening is None:
+                may_open()
+            await self._another()
+        return await connection.request(request)
 
     async def close(self) -> None:
         """Close every connection; what is being asked fails."""

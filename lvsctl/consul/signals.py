@@ -2,7 +2,7 @@
 
 Each waits for a list of the catalogue to move and passes on what may have changed (`changes`). At the first answer,
 after a failure and when an index went back nothing is known of the time before: everything may have changed, which is
-passed on no more often than `EVERYTHING_EVERY`.
+passed on no more often than `EVERYTHING_EVERY`. While a list cannot be read no signal comes: then `turns`.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ import structlog
 from lvsctl.consul.changes import EVERYTHING, Changes, Listed, Listing, changes, decode_listing
 from lvsctl.consul.client import Client
 from lvsctl.consul.contact import Contact
-from lvsctl.consul.pace import back_off, next_index
-from lvsctl.errors import ConsulError
+from lvsctl.consul.pace import LONGEST_LIMITED, back_off, next_index
+from lvsctl.errors import ConsulError, ConsulUnreadable
 
 AT_MOST_EVERY: Final = 1.0  # seconds between two readings of one list that is long
 SHORTEST_REST: Final = 0.1  # seconds
@@ -41,6 +41,7 @@ class Signals:
         self._everything = asyncio.Event()
         self._heard_of: set[Listing] = set()  # lists that were answered for, or failed
         self._heard_all = asyncio.Event()
+        self.failing = asyncio.Event()  # set while a list cannot be read, so that what has changed is not heard of
 
     @property
     def contact(self) -> Contact:
@@ -68,17 +69,23 @@ class Signals:
         while True:
             asked = time.monotonic()
             try:
-                received, body = await self._client.listing(listing.value, self._datacenter, index=index)
-                came, moved = time.monotonic(), received != index
-                if listed is None or moved:
-                    listed = await self._read(listing, listed, body)
+                with self._client.share() as share:
+                    received, body = await self._client.listing(
+                        listing.value, self._datacenter, index=index, share=share
+                    )
+                    came, moved = time.monotonic(), received != index
+                    if listed is None or moved:
+                        listed = await self._read(listing, listed, body)
+                    del body
             except ConsulError as error:
                 index, listed, failures = 0, None, failures + 1
-                self._failed(listing, str(error))
-                await asyncio.sleep(back_off(failures, error))
+                self._failed(listing, error)
+                await asyncio.sleep(_pause(failures, error, time.monotonic() - asked))
                 continue
             failures = 0
             self._contacts[listing] = Contact(last=time.time())
+            if not any(each.failing_since for each in self._contacts.values()):
+                self.failing.clear()
             self._note(listing)
             index = next_index(index, received)
             listed = listed if index else None
@@ -106,17 +113,27 @@ class Signals:
             self._hear(EVERYTHING)
             await asyncio.sleep(EVERYTHING_EVERY)
 
-    def _failed(self, listing: Listing, error: str) -> None:
+    def _failed(self, listing: Listing, error: ConsulError) -> None:
+        place = f"/v1/{listing.value}"
+        # What cannot be read is a matter of the list, anything else one of whoever was asked.
+        text = f"{place}: {error}" if isinstance(error, ConsulUnreadable) else str(error)
         before = self._contacts[listing]
-        if before.error != error:
-            log.warning("consul_failed", signal=f"/v1/{listing.value}", error=error, kept="the last answers")
-        self._contacts[listing] = before.failed(error)
+        if before.error != text:
+            log.warning("consul_failed", signal=place, error=str(error), kept="the last answers")
+        self._contacts[listing] = before.failed(text)
+        self.failing.set()
         self._note(listing)
 
     def _note(self, listing: Listing) -> None:
         self._heard_of.add(listing)
         if len(self._heard_of) == len(Listing):
             self._heard_all.set()
+
+
+def _pause(failures: int, error: ConsulError, took: float) -> float:
+    """Return seconds until the list is asked for again; one that is of no use, and cost `took`, not soon."""
+    useless = min(LONGEST_LIMITED, took / SHARE) if isinstance(error, ConsulUnreadable) else 0.0
+    return max(useless, back_off(failures, error))
 
 
 def _compared(listing: Listing, before: Listed | None, body: bytes) -> tuple[Listed, Changes]:

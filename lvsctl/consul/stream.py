@@ -4,6 +4,7 @@ Does no I/O: `http2` sends the fields and passes on what h2 makes of the listene
 """
 
 import asyncio
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -43,7 +44,7 @@ class Stream:
             case ResponseReceived():
                 fields = CIMultiDict((name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers)
                 status = fields.pop(":status", "")
-                self._status = int(status) if status.isascii() and status.isdigit() else 0
+                self._status = int(status) if re.fullmatch("[1-9][0-9]{2}", status) else 0
                 self._headers = fields
             case StreamEnded():
                 self.ended = True

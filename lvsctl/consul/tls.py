@@ -5,9 +5,10 @@ certificate and its key are two files, and whoever renews them replaces one afte
 said once, and what could be used last goes on.
 """
 
+import contextlib
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -17,8 +18,9 @@ import structlog
 from lvsctl.config import ConsulConfig
 from lvsctl.consul.token import Version, version_of
 from lvsctl.errors import ConsulError
+from lvsctl.text import visible
 
-TLS_VARIABLES: Final = ("CONSUL_CACERT", "CONSUL_CAPATH", "CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY")
+LONGEST_LINE: Final = 100  # characters
 ALERTS: Final = ("alert_bad_certificate", "alert_certificate", "certificate_required", "alert_unknown_ca")
 """How OpenSSL's names for a peer's refusal of our certificate go on, in lower case; which one is the peer's choice."""
 
@@ -66,26 +68,48 @@ def _versions(config: ConsulConfig) -> Mapping[Path, Version | None]:
 def tls_context(config: ConsulConfig, *protocols: str) -> ssl.SSLContext:
     """Return what an https address is reached with; `protocols` are offered by ALPN, the best first.
 
-    Raises ConsulError for a file that cannot be used.
+    The system's authorities are trusted only where none are configured. Raises ConsulError for a file that cannot be
+    used.
     """
-    try:
-        if config.ca_directory and not config.ca_file:
-            context = ssl.create_default_context(cadata="\n".join(map(_text_of, sorted(config.ca_directory.iterdir()))))
-        else:
-            context = ssl.create_default_context(cafile=config.ca_file)
-        if config.certificate_file and config.key_file:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # it verifies, and trusts nobody yet
+    if config.ca_file:
+        with _naming(config, "CONSUL_CACERT", "consul.ca_file", config.ca_file):
+            context.load_verify_locations(cafile=config.ca_file)
+            _trusts_somebody(context)
+    elif config.ca_directory:
+        with _naming(config, "CONSUL_CAPATH", "CONSUL_CAPATH", config.ca_directory):
+            files = sorted(path for path in config.ca_directory.iterdir() if path.is_file())
+        for path in files:
+            with _naming(config, "CONSUL_CAPATH", "CONSUL_CAPATH", path):
+                if b"CERTIFICATE-----" in path.read_bytes():  # a README is none
+                    context.load_verify_locations(cafile=path)
+        with _naming(config, "CONSUL_CAPATH", "CONSUL_CAPATH", config.ca_directory):
+            _trusts_somebody(context)
+    else:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    if config.certificate_file and config.key_file:
+        with _naming(config, "CONSUL_CLIENT_KEY", "consul.key_file", config.key_file):
+            config.key_file.open("rb").close()
+        with _naming(config, "CONSUL_CLIENT_CERT", "consul.certificate_file", config.certificate_file):
             context.load_cert_chain(config.certificate_file, config.key_file, password=_no_passphrase)
-    except (OSError, ValueError) as error:
-        used = ", ".join(name for name in config.from_environment if name in TLS_VARIABLES)
-        names = used or "consul.ca_file, certificate_file or key_file"
-        raise ConsulError(f"{names} cannot be used: {reason(error)}") from error
     if protocols:
         context.set_alpn_protocols(protocols)
     return context
 
 
-def _text_of(path: Path) -> str:
-    return path.read_text("ascii")
+def _trusts_somebody(context: ssl.SSLContext) -> None:
+    if not context.cert_store_stats()["x509"]:
+        raise ValueError("there is no certificate of an authority in it, so no server could be trusted")
+
+
+@contextlib.contextmanager
+def _naming(config: ConsulConfig, variable: str, key: str, path: Path) -> Iterator[None]:
+    """Have what goes wrong inside name the variable or key, and the file."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        name = variable if variable in config.from_environment else key
+        raise ConsulError(f"{name} {path} cannot be used: {reason(error)}") from error
 
 
 def _no_passphrase() -> str:
@@ -101,14 +125,30 @@ def reason(error: Exception) -> str:
         return reason(error.os_error)
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error}"
-    if refusal := _refusal(error):
-        return refusal
+    if words := _broken(error) or _refusal(error):
+        return words
     if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
         if error.errno and error.errno > 0:
             return os.strerror(error.errno).lower()
         if error.strerror:
             return error.strerror.lower()
     return str(error) or type(error).__name__
+
+
+def _broken(error: Exception) -> str:
+    """Return that an answer came and is no HTTP, or only a part of it; empty when it is something else."""
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return f"its answer is not complete: {_first_line(error.__cause__ or error)}"
+    if isinstance(error, aiohttp.ClientResponseError):  # its status is aiohttp's invention
+        return f"its answer is not HTTP: {_first_line(error)}"
+    return ""
+
+
+def _first_line(error: BaseException) -> str:
+    """Return what is wrong with an answer, without the pieces of it that follow."""
+    words = getattr(error, "message", "") or str(error)
+    line = words.strip().split("\n", 1)[0].split(": b'", 1)[0].split(': b"', 1)[0].rstrip(" :.")
+    return visible(line[:1].lower() + line[1:], LONGEST_LINE)
 
 
 def _refusal(error: Exception) -> str:

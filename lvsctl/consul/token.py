@@ -17,6 +17,7 @@ from lvsctl.config_environment import TOKEN_PATTERN
 from lvsctl.errors import ConsulError
 
 HEADER: Final = "X-Consul-Token"
+SHOWN: Final = "(token)"
 MAX_FILE: Final = 8192  # bytes; a token has 36
 
 log = structlog.get_logger()
@@ -65,6 +66,16 @@ class Token:
             f"{self._name} {path}: {reason}; "
             "make it a text file with one token that the user of lvsctl may read, or take the key out"
         )
+
+
+def without(text: str, token: str) -> str:
+    """Return `text`, which Consul or somebody before it wrote, as it may be shown: without the token that was sent."""
+    return text.replace(token, SHOWN) if token else text
+
+
+def body_without(body: bytes, token: str) -> bytes:
+    """Return the same of a body: of one that is no JSON list or object, the beginning is shown as what it is."""
+    return body.replace(token.encode(), SHOWN.encode()) if token else body
 
 
 def _content(path: Path) -> tuple[bytes, os.stat_result]:

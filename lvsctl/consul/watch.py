@@ -28,16 +28,18 @@ import structlog
 
 from lvsctl.consul.burst import WINDOW, Burst
 from lvsctl.consul.changes import Changes
-from lvsctl.consul.choice import Choice, Way, choose
+from lvsctl.consul.choice import Choice, choose, most_connections
 from lvsctl.consul.client import Capacity, Client
 from lvsctl.consul.contact import Contact
 from lvsctl.consul.doubt import Belief, Doubt, believe, identities, recalled
 from lvsctl.consul.pace import IDLE_POLL, WAIT, back_off, next_index, rest, until_sweep
 from lvsctl.consul.signals import Signals
+from lvsctl.consul.turns import TROUBLED, round_of, take_turns
 from lvsctl.core.instance import Answer, Answers, Query
 from lvsctl.errors import ConsulError, ConsulRefused
 
 CHOOSE_AGAIN: Final = 300.0  # seconds; an agent's limits may change while it runs
+FRESH: Final = 3  # rounds of `turns` within which a query was heard that needs no signal
 LONGEST_QUESTION: Final = 2.0  # seconds that the agent may take to tell its limits
 
 log = structlog.get_logger()
@@ -111,15 +113,20 @@ class Watches:
     def contacts(self) -> Mapping[Query, Contact]:
         """Return how each query stands."""
         signals = {datacenter: each.contact for datacenter, each in self._signals.items()}
+        fresh = FRESH * round_of(len(self._contacts))
         return {
-            query: contact.beside(signals[query.datacenter]) if query.datacenter in signals else contact
+            query: contact.beside(signals[query.datacenter], fresh=fresh) if query.datacenter in signals else contact
             for query, contact in self._contacts.items()
         }
 
     @property
     def choice(self) -> Choice | None:
         """Return how news are waited for; None before that is known."""
-        return self._choice
+        unheard = [each.contact.error for _, each in sorted(self._signals.items()) if each.failing.is_set()]
+        if self._choice is None or not unheard:
+            return self._choice
+        why = f"{unheard[0]}, so every Consul service is asked about each {round_of(len(self._contacts)):.0f} s"
+        return attrs.evolve(self._choice, why=f"{self._choice.why}; {why}")
 
     @property
     def complete(self) -> bool:
@@ -227,33 +234,35 @@ class Watches:
         self._sure = capacity is not None
         # What it told once holds while it cannot be asked, and its limit while it refuses to tell it (a revoked token).
         known = self._capacity
-        if capacity is not None and known is not None and capacity.limit is None:
-            capacity = attrs.evolve(capacity, limit=known.limit)
+        if capacity is not None and known is not None:
+            limit = known.limit if capacity.limit is None else capacity.limit
+            capacity = attrs.evolve(capacity, limit=limit, streams=capacity.streams or known.streams)
         self._capacity = capacity or known
         told = self._capacity or Capacity(http2=False, limit=None)
-        before, self._choice = (
-            self._choice,
-            choose(
-                queries=len(self._wanted) + self._beside,
-                http2=told.http2,
-                limit=told.limit,
-                files=open_files(),
-                http2_needs=told.http2_needs,
-            ),
+        chosen = choose(
+            queries=len(self._wanted) + self._beside,
+            http2=told.http2,
+            limit=told.limit,
+            files=open_files(),
+            http2_needs=told.http2_needs,
+            streams=told.streams,
         )
-        if before is not None and before.way is self._choice.way:
+        self._client.allow(most_connections(limit=told.limit, files=open_files())[0])
+        if self._capacity is None:  # what to advise is known when the agent has answered
+            chosen = attrs.evolve(chosen, why=f"the agent has not answered yet; {chosen.why}", remedy="")
+        before, self._choice = self._choice, chosen
+        if before is None or before.way is not chosen.way:
+            self._stop_all()
+        elif before.remedy or not chosen.remedy:
             return
-        self._stop_all()
-        if self._choice.remedy:
-            log.warning(
-                "consul_transport", way=self._choice.way.value, why=self._choice.why, remedy=self._choice.remedy
-            )
+        if chosen.remedy:
+            log.warning("consul_transport", way=chosen.way.value, why=chosen.why, remedy=chosen.remedy)
         else:
-            log.info("consul_transport", way=self._choice.way.value, why=self._choice.why)
+            log.info("consul_transport", way=chosen.way.value, why=chosen.why)
 
     def _listen(self, group: asyncio.TaskGroup) -> None:
         """Have signals for every datacenter that is watched, where they are the way."""
-        signalled = self._choice is not None and self._choice.way is Way.SIGNALS
+        signalled = self._choice is not None and self._choice.way.signalled
         wanted = {query.datacenter for query in self._wanted} if signalled else set()
         for datacenter in self._signals.keys() - wanted:
             self._signal_tasks.pop(datacenter).cancel()
@@ -261,7 +270,24 @@ class Watches:
         for datacenter in sorted(wanted - self._signals.keys()):
             signals = Signals(self._client, datacenter, partial(self._stir, datacenter))
             self._signals[datacenter] = signals
-            self._signal_tasks[datacenter] = group.create_task(signals.run(), name=f"signals {datacenter}")
+            self._signal_tasks[datacenter] = group.create_task(
+                self._signalled(datacenter, signals), name=f"signals {datacenter}"
+            )
+
+    async def _signalled(self, datacenter: str, signals: Signals) -> None:
+        """Listen to `signals`, and have every watcher ask by itself while there are none."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(signals.run(), name=f"listening {datacenter}")
+            ready, troubled = partial(self._waiting, datacenter), partial(self._is_troubled, datacenter)
+            group.create_task(take_turns(signals.failing, ready, troubled), name=f"turns {datacenter}")
+
+    def _waiting(self, datacenter: str) -> list[asyncio.Event]:
+        return [event for query, event in self._stirred.items() if query.datacenter == datacenter]
+
+    def _is_troubled(self, datacenter: str) -> bool:
+        """Tell whether so many queries fail that it is no matter of a list."""
+        failing = (each for query, each in self._contacts.items() if query.datacenter == datacenter)
+        return sum(each.failing_since is not None for each in failing) >= TROUBLED
 
     def _stir(self, datacenter: str, changes: Changes) -> None:
         """Have every watcher ask whose Consul service `changes` may concern."""

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvsctl.consul.changes import EVERYTHING, Changes, Listing, changes, decode_listing
-from lvsctl.errors import ConsulError
+from lvsctl.consul.changes import EVERYTHING, UNREAD, Changes, Listing, changes, decode_listing
+from lvsctl.errors import ConsulError, ConsulUnreadable
 
 
 def check(node: str, check_id: str, service: str = "", index: int = 1) -> dict[str, object]:
@@ -75,8 +75,33 @@ def test_any_json_is_read_or_refused(listing: Listing, one: object, other: objec
         changed(listing, one, other)
 
 
+@pytest.mark.parametrize(
+    ("listing", "good", "bad"),
+    [
+        (Listing.CHECKS, b'[{"Node":"a","CheckID":"c","ServiceName":"s"},%s]', b'{"Node":"\xff"}'),
+        (Listing.CHECKS, b'[%s,{"Node":"a","CheckID":"c","ServiceName":"s"}]', b"[" * 5000 + b"]" * 5000),
+        (Listing.NODES, b'[{"Node":"a"},%s]', b'{"Node":"' + b"n" * (1 << 20) + b'"}'),
+        (Listing.SERVICES, b'{"s":[],%s}', b'"x":["\xff"]'),
+        (Listing.SERVICES, b'{%s, "s" : [ ] }', b'"\xff":[]'),
+        (Listing.SERVICES, b'{%s,"s":[]}', b'"x":' + b"[" * 5000 + b"]" * 5000),
+    ],
+)
+def test_one_bad_entry_hides_no_other_and_may_have_changed(listing: Listing, good: bytes, bad: bytes) -> None:
+    found = decode_listing(listing, good % bad)
+    assert len(found) == 2
+    assert UNREAD in found
+    assert changes(listing, found, found) == EVERYTHING
+
+
+@given(st.dictionaries(st.text(max_size=9), st.lists(st.text(max_size=9), max_size=3), max_size=9), st.booleans())
+def test_services_are_those_that_json_has(services: dict[str, list[str]], ascii_only: bool) -> None:  # noqa: FBT001  drawn
+    body = json.dumps(services, ensure_ascii=ascii_only, indent=1).encode("utf-8", "surrogatepass")
+    found = decode_listing(Listing.SERVICES, body)
+    assert found == {(name,): (name, "", json.dumps(tags)) for name, tags in services.items()}
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000, b"3"])
 @pytest.mark.parametrize("listing", Listing)
 def test_what_is_no_list_is_an_error(listing: Listing, body: bytes) -> None:
-    with pytest.raises(ConsulError, match=f"/v1/{listing.value} is"):
+    with pytest.raises(ConsulUnreadable, match="answer is not a JSON "):
         decode_listing(listing, body)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvsctl.consul.choice import SPARE_FILES, Reason, Way, choose
+from lvsctl.consul.choice import SPARE_FILES, Reason, Way, choose, most_connections
 
 MANY = 1 << 20  # open files, more than any of these takes
 
@@ -26,7 +26,49 @@ MANY = 1 << 20  # open files, more than any of these takes
 def test_the_way(queries: int, http2: object, limit: int | None, way: Way, reason: Reason) -> None:
     choice = choose(queries=queries, http2=bool(http2), limit=limit, files=MANY)
     assert (choice.way, choice.reason) == (way, reason)
-    assert bool(choice.remedy) == (way is Way.SIGNALS)
+    assert bool(choice.remedy) == choice.way.signalled
+
+
+@pytest.mark.parametrize(
+    ("queries", "streams", "limit", "way"),
+    [
+        (5000, 240, 200, Way.STREAMS),
+        (90, 1, 200, Way.STREAMS),
+        (91, 1, 200, Way.STREAM_SIGNALS),
+        (900, 10, None, Way.STREAMS),
+        (901, 10, None, Way.STREAM_SIGNALS),
+        (5000, 1, 0, Way.STREAMS),
+        (5000, 1, 12_000, Way.STREAMS),
+    ],
+)
+def test_over_http2_the_connections_count(queries: int, streams: int, limit: int | None, way: Way) -> None:
+    assert choose(queries=queries, http2=True, limit=limit, files=MANY, streams=streams).way is way
+
+
+@given(
+    queries=st.integers(1, 10_000),
+    streams=st.integers(1, 250),
+    limit=st.none() | st.integers(0, 100_000),
+    files=st.integers(0, 20_000),
+)
+def test_streams_never_take_more_connections_than_there_are_for_us(
+    queries: int, streams: int, limit: int | None, files: int
+) -> None:
+    choice = choose(queries=queries, http2=True, limit=limit, files=files, streams=streams)
+    most, _ = most_connections(limit=limit, files=files)
+    assert (choice.way is Way.STREAMS) == (queries <= most * streams)
+    assert bool(choice.remedy) == choice.way.signalled
+
+
+def test_the_words_of_http2() -> None:
+    few = choose(queries=300, http2=True, limit=200, files=MANY, streams=1)
+    assert few.why == (
+        "300 queries, 1 on a connection, take 300 connections, and the agent's limit of 200 connections leaves us 90"
+    )
+    assert "MAX_CONCURRENT_STREAMS" in few.remedy
+    assert choose(queries=300, http2=True, limit=200, files=MANY, streams=240).why == (
+        "the TLS listener speaks HTTP/2, where 240 queries share a connection"
+    )
 
 
 @given(queries=st.integers(0, 100_000), limit=st.integers(1, 100_000))

@@ -3,7 +3,9 @@
 import asyncio
 import gzip
 import os
+import ssl
 import traceback
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import attrs
@@ -12,8 +14,9 @@ from aiohttp import web
 
 from lvsctl.config import ConsulConfig
 from lvsctl.consul import client as client_module
-from lvsctl.consul.client import Client, Transport
+from lvsctl.consul.client import Capacity, Client, Transport
 from lvsctl.consul.pool import Response
+from lvsctl.consul.tls import tls_context
 from lvsctl.core.instance import Query
 from lvsctl.errors import ConsulError, ConsulRefused
 from tests.consul.certificates import Certificates
@@ -405,6 +408,59 @@ async def test_the_other_methods_of_the_api_go_the_same_way() -> None:
         await transport.close()
 
 
+def spoken(answer: bytes) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    """Return what serves a connection with these bytes, where TOKEN is what was sent as token."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    return serve
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"SSH-2.0-OpenSSH\r\n", "its answer is not HTTP: bad status line"),
+        (b"\x15\x03\x03\x00\x02\x02\x46", "its answer is not HTTP: bad status line"),
+        (b"HTTP/1.1 200 OK\r\nXYZ\r\n\r\n", "its answer is not HTTP: invalid header token"),
+        (b"HTTP/1.1 200 OK\r\n" + b"a" * 20000, "its answer is not HTTP: got more than 8190 bytes when reading"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "its answer is not HTTP: invalid character"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[", "its answer is not complete: not enough data"),
+        (b"", "server disconnected"),
+    ],
+)
+async def test_what_is_no_http_does_not_read_as_a_refusal_of_consul(answer: bytes, words: str) -> None:
+    async with await asyncio.start_server(spoken(answer), "127.0.0.1", 0) as server:
+        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        text = str(await failure(ConsulConfig(address=address)))
+    assert text.lower().startswith(f"cannot reach {address}: {words}".lower())
+    assert text.isprintable()
+    assert len(text) < 200
+    assert "400" not in text
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 403 F\r\nContent-Length: 300\r\n\r\n" + f"denied for {TOKEN}".encode().ljust(300),
+        b"HTTP/1.1 403 F\r\nContent-Length: 400\r\n\r\n" + TOKEN.encode().rjust(305).ljust(400),  # as it is cut
+        b"HTTP/1.1 200 F\r\nContent-Length: 90\r\n\r\n" + f"denied for the {TOKEN}".encode().ljust(90),
+        b'HTTP/1.1 200 F\r\nContent-Length: 90\r\n\r\n{"error": "' + TOKEN.encode().ljust(79),
+        f"HTTP/1.1 200 OK\r\n{TOKEN}\r\n\r\n".encode(),
+        f"{TOKEN}\r\n\r\n".encode(),
+    ],
+)
+async def test_a_token_that_is_sent_back_is_not_shown(tmp_path: Path, answer: bytes) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    async with await asyncio.start_server(spoken(answer), "127.0.0.1", 0) as server:
+        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        error = await failure(ConsulConfig(address=address, token_file=tmp_path / "token"))
+    assert TOKEN[:6] not in str(error)
+    assert TOKEN not in told(error)
+
+
 # --- other ways to it -----------------------------------------------------------------------------------------------
 
 
@@ -444,8 +500,13 @@ def test_a_certificate_file_that_cannot_be_used(certificates: Certificates, tmp_
     Client(config).check()
     (tmp_path / "bad.pem").write_text("nothing")
     for path in (tmp_path / "none.pem", tmp_path / "bad.pem", Path(os.devnull)):
-        with pytest.raises(ConsulError, match="ca_file, certificate_file or key_file cannot be used"):
+        with pytest.raises(ConsulError) as caught:
             Client(attrs.evolve(config, **{name: path})).check()  # type: ignore[arg-type]
+        text = str(caught.value)
+        if name == "key_file" and path.name != "none.pem":  # a certificate and a key may only fail together
+            assert text.startswith(f"consul.certificate_file {config.certificate_file} cannot be used: ")
+        else:
+            assert text.startswith(f"consul.{name} {path} cannot be used: ")
 
 
 def test_a_key_with_a_passphrase_is_an_error_and_no_question_on_the_terminal(certificates: Certificates) -> None:
@@ -487,9 +548,58 @@ async def test_a_directory_of_authorities(certificates: Certificates, tmp_path: 
         assert (await client.instances(RECO)).instances == (instance(1),)
     (tmp_path / "second.pem").write_text("nothing")
     Client(config).check()
-    (tmp_path / "any-name.crt").unlink()
-    with pytest.raises(ConsulError, match=r"^CONSUL_CAPATH cannot be used: "):
+    (tmp_path / "readme").write_text("Zertifikat für\n", "latin-1")
+    (tmp_path / "more").mkdir()
+    Client(config).check()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("", b"", ": there is no certificate of an authority in it, so no server could be trusted"),
+        ("readme", b"Zertifikat f\xfcr\n", ": there is no certificate of an authority in it, so no"),
+        ("broken.pem", b"-----BEGIN CERTIFICATE-----\n\xff\n-----END CERTIFICATE-----\n", "/broken.pem: "),
+    ],
+)
+def test_a_directory_without_an_authority_trusts_nobody(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    """Not the system's authorities either: whoever has a certificate of one would get the token."""
+    config = ConsulConfig(address="https://h", ca_directory=tmp_path, from_environment=("CONSUL_CAPATH",))
+    if name:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConsulError) as caught:
         Client(config).check()
+    place, _, why = words.partition(": ")
+    assert str(caught.value).startswith(f"CONSUL_CAPATH {tmp_path}{place} cannot be used: {why}")
+
+
+def test_only_configured_authorities_are_trusted(certificates: Certificates, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_bytes(certificates.ca.read_bytes())
+    for config in (ConsulConfig(ca_file=certificates.ca), ConsulConfig(ca_directory=tmp_path)):
+        context = tls_context(config)
+        assert context.cert_store_stats()["x509"] == 1
+        assert context.check_hostname
+        assert context.verify_mode is ssl.CERT_REQUIRED
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_what_the_agent_says_of_itself_has_a_bound_of_its_own(*, declared: bool) -> None:
+    """`[],[],…` takes twenty times its size when it is decoded."""
+    sent = 0
+
+    async def bomb(request: web.Request) -> web.StreamResponse:
+        nonlocal sent
+        piece = b"[]," * (1 << 18)
+        response = web.StreamResponse(headers={"Content-Length": str(40 * len(piece))} if declared else {})
+        await response.prepare(request)
+        for _ in range(40):
+            await response.write(piece)
+            sent += len(piece)
+        return response
+
+    async with consul(bomb) as server, Client(ConsulConfig(address=server.address)) as client:
+        server.agent = bomb
+        assert await client.capacity() == Capacity(http2=False, limit=None)
+        assert sent < 10 << 20
 
 
 async def test_a_datacenter_that_does_not_answer_keeps_no_other_waiting() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import random
+import socket
 from collections.abc import AsyncIterator, Callable
 
 import attrs
@@ -11,7 +12,7 @@ import pytest
 from h2.settings import SettingCodes
 
 from lvsctl.consul import http2
-from lvsctl.consul.pool import Pool, Request, RequestFailed, Response, TooLarge
+from lvsctl.consul.pool import FORGIVEN_AFTER, BrokeConnection, Pool, Request, RequestFailed, Response, TooLarge
 from tests.consul.certificates import Certificates
 from tests.consul.listener import Asked, Listener, at_once, client_tls, never
 from tests.consul.server import DEADLINE
@@ -260,6 +261,19 @@ async def test_a_thousand_at_once(certificates: Certificates) -> None:
         assert {(await task).status for task in here.tasks} == {200}
 
 
+async def test_connections_have_an_upper_bound(certificates: Certificates) -> None:
+    async with asking(certificates, never, most_streams=2) as here:
+        here.pool.most = 3
+        await here.hold(6)
+        assert here.pool.streams == 2
+        with pytest.raises(RequestFailed, match=r"so few requests on a connection \(2\) that 3 connections, all"):
+            await here.ask()
+        here.listener.held[0].answer()
+        await asyncio.wait(here.tasks, return_when=asyncio.FIRST_COMPLETED, timeout=DEADLINE)
+        await here.hold(1)
+        assert len(here.listener.links) == 3
+
+
 async def test_idle_connections_close(certificates: Certificates) -> None:
     async with asking(certificates, never, most_streams=1, silence=0.1) as here:
         _, second, third = await here.hold(3)
@@ -385,6 +399,128 @@ async def test_closing_ends_what_is_asked_and_what_waits(certificates: Certifica
             await here.ask()
         await here.listener.until(lambda: not here.listener.open)
         assert here.listener.links[0].farewell
+
+
+# --- answers and peers that are broken on purpose -------------------------------------------------------------------
+
+
+def lying(asked: Asked) -> None:
+    """Answer shorter than announced where a liar is asked for; others not at all."""
+    if asked.headers[":path"].startswith("/liar"):
+        asked.answer(b"short", content_length="99")
+
+
+async def test_an_answer_that_breaks_a_connection_hurts_the_others_once(certificates: Certificates) -> None:
+    async with asking(certificates, lying) as here:
+        (hurt,) = await here.hold(1)
+        liar = asyncio.create_task(here.ask(request("/liar?index=1")))
+        assert "its HTTP/2 is wrong" in await failure(liar)
+        assert "its HTTP/2 is wrong" in await failure(hurt)
+        await here.listener.until(lambda: not here.listener.open)
+        (spared,) = await here.hold(1)
+        for index in range(5):
+            with pytest.raises(BrokeConnection):
+                await here.ask(request(f"/liar?index={index}"))
+        assert not spared.done()
+        here.listener.answering = at_once
+        for _ in range(FORGIVEN_AFTER):
+            await here.ask(request("/liar"))
+        await here.listener.until(lambda: len(here.listener.open) == 2)
+        before = len(here.listener.links[1].asked)
+        await here.ask(request("/liar"))
+        assert len(here.listener.links[1].asked) == before + 1, "it shares a connection again"
+
+
+@pytest.mark.parametrize("status", ["9" * 5000, "0200", "²00", "abc", "-20", "20"])
+async def test_a_status_that_is_none_hurts_nobody(certificates: Certificates, status: str) -> None:
+    def answering(asked: Asked) -> None:
+        asked.link.h2.config.validate_outbound_headers = False
+        if asked.headers[":path"] == "/odd":
+            asked.link.h2.send_headers(asked.number, [(b":status", status.encode())], end_stream=True)
+            asked.link.flush()
+
+    async with asking(certificates, answering) as here:
+        (other,) = await here.hold(1)
+        with contextlib.suppress(RequestFailed):
+            assert (await here.ask(request("/odd"))).status == 0
+        assert not other.done()
+        assert here.pool.connections == 1
+
+
+async def test_whatever_goes_wrong_in_reading_is_a_failure_of_the_connection(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with asking(certificates, never) as here:
+        (task,) = await here.hold(1)
+        monkeypatch.setattr(http2.Connection, "_take", lambda *_: int("x"))  # as h2 might
+        here.listener.asked[0].answer()
+        assert await failure(task) == "its HTTP/2 is wrong (ValueError)"
+
+
+PING = bytes.fromhex("000008 06 00 00000000 6162636465666768")
+EMPTY_DATA = bytes.fromhex("000000 00 00 00000001")
+WINDOW_UPDATE = bytes.fromhex("000004 08 00 00000000 00000001")
+SETTINGS = bytes.fromhex("000000 04 00 00000000")
+UNKNOWN = bytes.fromhex("000000 f0 00 00000000")
+
+
+@pytest.mark.parametrize("frame", [PING, EMPTY_DATA, WINDOW_UPDATE, SETTINGS, UNKNOWN])
+async def test_a_flood_ends_the_connection(certificates: Certificates, frame: bytes) -> None:
+    async with asking(certificates, never) as here:
+        (task,) = await here.hold(1)
+        here.listener.asked[0].begin()
+        here.listener.links[0].writer.write(frame * (http2.MOST_IDLE + 1000))
+        assert "floods the connection" in await failure(task)
+
+
+async def test_a_connection_without_requests_ends_although_something_comes(certificates: Certificates) -> None:
+    async with asking(certificates, at_once, silence=0.3) as here:
+        await here.ask()
+        (link,) = here.listener.links
+        async with asyncio.timeout(DEADLINE):
+            while not link.farewell:
+                with contextlib.suppress(OSError):
+                    link.writer.write(PING)
+                await asyncio.sleep(0.02)
+
+
+async def test_what_a_peer_does_not_read_is_not_piled_up(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http2, "MOST_IDLE", 1 << 30)
+    monkeypatch.setattr(http2, "MOST_UNREAD", 1 << 12)
+    async with asking(certificates, never) as here:
+        (task,) = await here.hold(1)
+        (link,) = here.listener.links
+        link.frozen = True
+        (ours,) = here.pool._shared._connections  # noqa: SLF001  # the kernel's buffers take megabytes
+        assert isinstance(ours, http2.Connection)
+        ours._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # noqa: SLF001
+        link.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+
+        async def flood() -> None:
+            while not task.done():
+                link.writer.write(PING * 2000)
+                await link.writer.drain()
+
+        flooding = asyncio.create_task(flood())
+        assert await failure(task) == "the listener does not read what it is sent"
+        flooding.cancel()
+        await asyncio.gather(flooding, return_exceptions=True)
+
+
+async def test_a_flood_leaves_others_their_turns(certificates: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http2, "MOST_IDLE", 1 << 30)
+    async with asking(certificates, never) as here:
+        await here.hold(1)
+        here.listener.links[0].writer.write(UNKNOWN * 20_000)
+        turns, pings = 0, here.listener.links[0].pings
+        here.listener.links[0].writer.write(PING)
+        async with asyncio.timeout(DEADLINE):
+            while here.listener.links[0].pings == pings:
+                turns += 1
+                await asyncio.sleep(0)
+        assert turns > 20_000 / http2.PORTION / 2
 
 
 @pytest.mark.parametrize("handshake", [True, False])

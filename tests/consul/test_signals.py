@@ -2,18 +2,22 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
+from typing import Any
 
 import attrs
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from lvsctl.config import ConsulConfig
-from lvsctl.consul import signals, watch
+from lvsctl.consul import client, signals, turns, watch
 from lvsctl.consul.choice import Way
 from lvsctl.consul.client import Client
 from lvsctl.consul.watch import Watches
 from lvsctl.core.instance import Instance, Query
+from tests.consul.certificates import Certificates
+from tests.consul.listener import Asked, Listener
 from tests.consul.server import DEADLINE, Consul, always, answer, consul
 from tests.values import instance
 
@@ -32,6 +36,7 @@ class Catalogue:
         factory=lambda: {"health/state/any": 5, "catalog/services": 5, "catalog/nodes": 5}
     )
     broken: bool = False
+    spoiled: bytes = b""  # what the checks are answered with instead
     asked: list[str] = attrs.field(factory=list)  # Consul services
     _changed: asyncio.Condition = attrs.field(factory=asyncio.Condition)
 
@@ -59,6 +64,8 @@ class Catalogue:
             "catalog/services": {name: [] for name in self.checks},
             "catalog/nodes": [{"Node": name, "ModifyIndex": index} for name, index in self.nodes.items()],
         }
+        if self.spoiled and path == "health/state/any":
+            return web.Response(body=self.spoiled, headers={"X-Consul-Index": str(self.indexes[path])})
         return web.json_response(bodies[path], headers={"X-Consul-Index": str(self.indexes[path])})
 
     async def move(self, path: str) -> None:
@@ -107,8 +114,8 @@ async def watching(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watching]:
     catalogue = Catalogue()
     async with consul(catalogue) as server:
         server.limit = 20
-        client = Client(ConsulConfig(address=server.address))
-        watches = Watches(client, lambda: None)
+        asking = Client(ConsulConfig(address=server.address))
+        watches = Watches(asking, lambda: None)
         watches.watch(QUERIES)
         task = asyncio.create_task(watches.run())
         try:
@@ -117,7 +124,7 @@ async def watching(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watching]:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-            await client.close()
+            await asking.close()
 
 
 async def test_all_are_asked_for_at_the_start_and_none_after(watching: Watching) -> None:
@@ -177,6 +184,55 @@ async def test_after_a_failure_everything_is_asked_for(watching: Watching) -> No
     await watching.until(lambda: not any(each.failing_since for each in watching.watches.contacts.values()))
 
 
+@pytest.mark.parametrize("spoiled", [b"[", b" " * 5000, b'[{"Node":"\xff","CheckID":"c","ServiceName":"x"}]'])
+async def test_a_list_that_cannot_be_read_delays_news_and_hides_none(
+    watching: Watching, monkeypatch: pytest.MonkeyPatch, spoiled: bytes
+) -> None:
+    """Too large or broken as a whole, or one byte that is no UTF-8 and may hide what has changed."""
+    monkeypatch.setattr(turns, "ROUND", 0.3)
+    await watching.settled()
+    monkeypatch.setattr(client, "MAX_BODY", 4096)
+    watching.catalogue.spoiled = spoiled
+    await watching.catalogue.move("health/state/any")
+    await watching.until(lambda: len(watching.catalogue.asked) >= len(NAMES))
+    watching.catalogue.instances["service-3"] = instance(2)
+    await watching.catalogue.move("health/state/any")
+    await watching.until(lambda: watching.watches.answers[QUERIES[3]].instances == (instance(2),))
+    assert not any(each.failing_since for each in watching.watches.contacts.values())
+    assert watching.watches.choice is not None
+    if b"Node" not in spoiled:
+        assert "/v1/health/state/any" in watching.watches.choice.why
+        assert watching.watches.choice.why.endswith(", so every Consul service is asked about each 0 s")
+
+
+async def test_turns_end_with_their_reason(watching: Watching, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "ROUND", 0.1)
+    await watching.settled()
+    watching.catalogue.spoiled = b"["
+    await watching.catalogue.move("health/state/any")
+    await watching.until(lambda: len(watching.catalogue.asked) >= 2 * len(NAMES))
+    watching.catalogue.spoiled = b""
+    await watching.catalogue.move("health/state/any")
+    await watching.until(lambda: watching.watches.choice is not None and "asked" not in watching.watches.choice.why)
+    await asyncio.sleep(0.5)  # everything is asked for once more
+    asked = len(watching.catalogue.asked)
+    await asyncio.sleep(0.5)
+    assert len(watching.catalogue.asked) == asked
+
+
+async def test_a_consul_that_is_away_is_not_asked_by_all_in_turn(
+    watching: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "ROUND", 2.0)
+    monkeypatch.setattr(watch, "TROUBLED", 4)
+    await watching.settled()
+    await watching.catalogue.be(broken=True)
+    own = watching.watches._contacts  # noqa: SLF001  what each heard itself
+    await watching.until(lambda: sum(each.failing_since is not None for each in own.values()) >= 4)
+    await asyncio.sleep(2)  # a round
+    assert sum(each.failing_since is not None for each in own.values()) < 10
+
+
 async def test_fewer_that_fit_are_waited_for_one_by_one(watching: Watching) -> None:
     await watching.settled()
     watching.watches.watch(QUERIES[:9])
@@ -190,8 +246,8 @@ async def test_a_limit_that_is_not_told_any_more_still_holds(monkeypatch: pytest
     monkeypatch.setattr(watch, "CHOOSE_AGAIN", 0.05)
     async with consul(always(instance(1))) as server:
         server.limit = 1000
-        client = Client(ConsulConfig(address=server.address))
-        watches = Watches(client, lambda: None)
+        asking = Client(ConsulConfig(address=server.address))
+        watches = Watches(asking, lambda: None)
         watches.watch([Query(service=f"many-{number}") for number in range(100)])
         task = asyncio.create_task(watches.run())
         running = Watching(server=server, catalogue=Catalogue(), watches=watches)
@@ -203,7 +259,7 @@ async def test_a_limit_that_is_not_told_any_more_still_holds(monkeypatch: pytest
             told = server.told
             await running.until(lambda: server.told > told + 2)
             assert watches.choice.way is Way.POLLS
-            monkeypatch.setattr(client, "capacity", nothing)
+            monkeypatch.setattr(asking, "capacity", nothing)
             told = len(ASKED)
             await running.until(lambda: len(ASKED) > told + 2)
             assert watches.choice.way is Way.POLLS
@@ -211,7 +267,73 @@ async def test_a_limit_that_is_not_told_any_more_still_holds(monkeypatch: pytest
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-            await client.close()
+            await asking.close()
+
+
+async def test_nothing_is_advised_before_the_agent_has_answered() -> None:
+    """Consul is away at the start: what it lacks is not known, and HTTP/2 may be all there."""
+    async with consul(always(instance(1))) as server:
+        address = server.address
+    asking = Client(ConsulConfig(address=address))
+    watches = Watches(asking, lambda: None)
+    watches.watch([Query(service=f"many-{number}") for number in range(100)])
+    with capture_logs() as logged:
+        task = asyncio.create_task(watches.run())
+        try:
+            running = Watching(server=server, catalogue=Catalogue(), watches=watches)
+            await running.until(lambda: any(each["event"] == "consul_failed" for each in logged))
+            assert levels(logged) == ["info"]
+            assert watches.choice is not None
+            assert not watches.choice.remedy
+            assert watches.choice.why.startswith("the agent has not answered yet; ")
+            async with consul(always(instance(1)), port=int(address.rpartition(":")[2])):
+                await running.until(lambda: watches.complete)
+                await running.until(lambda: len(levels(logged)) > 1)
+                assert levels(logged) == ["info", "warning"]
+                assert watches.choice.why.startswith("100 do not fit into the 90 ")
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            await asking.close()
+
+
+def levels(logged: Sequence[MutableMapping[str, Any]]) -> list[str]:
+    return [each["log_level"] for each in logged if each["event"] == "consul_transport"]
+
+
+async def test_http2_that_shares_nothing_takes_a_few_connections_of_the_limit(certificates: Certificates) -> None:
+    def answering(asked: Asked) -> None:
+        path = asked.headers[":path"]
+        if path == "/v1/agent/self":
+            asked.answer(b'{"DebugConfig": {"HTTPMaxConnsPerClient": 200}}')
+        elif "index=" not in path:
+            asked.answer(b"{}" if "catalog/services" in path else b"[]", x_consul_index="7")
+
+    async with Listener.serving(certificates, answering, most_streams=1) as listener:
+        config = ConsulConfig(
+            address=f"https://127.0.0.1:{listener.port}",
+            ca_file=certificates.ca,
+            certificate_file=certificates.client,
+            key_file=certificates.client_key,
+        )
+        asking = Client(config)
+        watches = Watches(asking, lambda: None)
+        watches.watch([Query(service=f"many-{number}") for number in range(300)])
+        task = asyncio.create_task(watches.run())
+        try:
+            async with asyncio.timeout(DEADLINE):
+                while not watches.complete:
+                    assert len(listener.open) <= 90
+                    await asyncio.sleep(0.01)
+            assert watches.choice is not None
+            assert watches.choice.way is Way.STREAM_SIGNALS
+            assert not any(each.failing_since for each in watches.contacts.values())
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            await asking.close()
 
 
 ASKED: list[None] = []
