@@ -109,6 +109,8 @@ def _decoded(text: str, at: int, end: int, value: Any) -> Any:
         return _DECODER.decode(raw.encode("latin-1").decode("utf-8"))
     except UnicodeDecodeError as error:
         return Unread(f"is not UTF-8 at its byte {error.start}")
+    except RecursionError:  # what could just be read at a stack one frame lower
+        return _TOO_DEEP
 
 
 def _blank(text: str, at: int) -> int:
