@@ -31,12 +31,12 @@ from lvsctl.core.measures import Consul, Seen
 from lvsctl.core.part import concerned
 from lvsctl.core.restoration import snapshot_age, stands_alone
 from lvsctl.core.status import ConsulStatus, KernelStatus, Status, virtual_servers
-from lvsctl.errors import ConfigError, StateError
+from lvsctl.errors import ConfigError
 from lvsctl.reconcile import Cycle, Look, Reconciler
 from lvsctl.record import Record
 from lvsctl.snapshot import Snapshot
 from lvsctl.text import visible
-from netlink.errors import NetlinkError
+from lvsctl.unexpected import in_words
 
 FIRST_ANSWERS: Final = 10.0  # seconds to wait for an answer to every query before the first write
 WITH_SNAPSHOT: Final = 3.0  # the same where a snapshot can restore what is empty; less once every query has failed
@@ -212,8 +212,9 @@ class Daemon:
         failures = 0
         while not self._stopping:
             self._wake.clear()
-            keys = self._agenda.due(self._concerned(self._watches.take_news()), time.monotonic())
+            keys = None
             try:
+                keys = self._agenda.due(self._concerned(self._watches.take_news()), time.monotonic())
                 if keys is None or keys:
                     await self._one_cycle(keys)
                 pause = self._agenda.pause(time.monotonic())
@@ -221,13 +222,13 @@ class Daemon:
                 if not self._reconciled:  # the table is as wanted, or seen and left as it is while Consul is away
                     self._reconciled = True
                     systemd.notify("READY=1")
-            except (NetlinkError, StateError) as error:
+            except Exception as error:  # noqa: BLE001  # a daemon that ends would only fail again at its start
                 failures += 1
                 self._agenda.everything()
                 pause = min(LONGEST_PAUSE, 0.5 * 2 ** min(failures, 10))
-                self._in_sync_since, self._cycle_error = None, str(error)
+                self._in_sync_since, self._cycle_error = None, in_words(error, "cycle")
                 self._record.failure()
-                log.warning("cycle_failed", error=str(error), retry_in=f"{pause:g}s")
+                log.warning("cycle_failed", error=self._cycle_error, retry_in=f"{pause:g}s")
             if keys is None:
                 systemd.notify(f"STATUS={self._state_words()}")
             with contextlib.suppress(TimeoutError):
@@ -259,7 +260,10 @@ class Daemon:
             self._news.clear()
             began = time.monotonic()
             due = began >= renewed + RENEW
-            await self._keep_snapshot(renew=due)
+            try:
+                await self._keep_snapshot(renew=due)
+            except Exception as error:  # noqa: BLE001  # the older file stays, and no more
+                in_words(error, "snapshots")
             if due:
                 renewed = began
             await asyncio.sleep(max(KEEP, KEEP_SHARE * (time.monotonic() - began)))

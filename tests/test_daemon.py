@@ -175,6 +175,29 @@ async def test_it_lets_itself_have_the_open_files_that_it_may(tmp_path: Path) ->
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+@pytest.mark.unexpected
+async def test_an_error_that_nobody_expected_fails_the_cycle_and_is_tried_again(tmp_path: Path) -> None:
+    class Broken(Watched):
+        asked = 0
+
+        def apply(self, requests: Sequence[Request]) -> list[Refused | None]:
+            """Fail twice."""
+            self.asked += 1
+            if self.asked <= 2:
+                raise ZeroDivisionError("deep inside")
+            return super().apply(requests)
+
+    async with running(Blocking((instance(1),)), tmp_path, Broken()) as found:
+        await found.until(table_of(entry(real(1))))
+        status = await found.until_status(lambda status: status.kernel.in_sync_since is not None)
+        assert status.kernel.error == ""
+    failed = found.events("cycle_failed")
+    assert len(failed) == 2
+    assert "ZeroDivisionError at test_daemon.py:" in failed[0]["error"]
+    (told,) = found.events("unexpected")
+    assert told["log_level"] == "error"
+
+
 async def test_an_empty_answer_is_held_and_said(tmp_path: Path) -> None:
     blocking = Blocking((instance(1),))
     async with running(blocking, tmp_path) as daemon:

@@ -6,7 +6,7 @@ Pure but for jitter. Source: Consul HTTP API, Blocking Queries.
 import random
 from typing import Final
 
-from lvsctl.errors import ConsulError, ConsulRefused
+from lvsctl.errors import ConsulRefused
 
 WAIT: Final = 25  # seconds; times 17/16 of jitter stays below the 30 s at which Consul 1.22 cuts a request
 FIRST_BACK_OFF: Final = 0.25  # seconds
@@ -23,7 +23,7 @@ def next_index(sent: int, received: int) -> int:
     return received if received >= max(sent, 1) else 0
 
 
-def back_off(failures: int, error: ConsulError | None = None) -> float:
+def back_off(failures: int, error: Exception | None = None) -> float:
     """Return seconds to wait after so many failures in a row: full jitter under a doubling bound.
 
     After a 429 the bound grows further, and what Retry-After says is waited for, with jitter on top of it.

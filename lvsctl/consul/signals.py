@@ -16,7 +16,7 @@ from lvsctl.consul.changes import EVERYTHING, Changes, Listed, Listing, changes,
 from lvsctl.consul.client import Client
 from lvsctl.consul.contact import Contact
 from lvsctl.consul.pace import back_off, next_index
-from lvsctl.errors import ConsulError
+from lvsctl.unexpected import in_words
 
 AT_MOST_EVERY: Final = 1.0  # seconds between two readings of one list that is long
 SHORTEST_REST: Final = 0.1  # seconds
@@ -72,9 +72,9 @@ class Signals:
                 came, moved = time.monotonic(), received != index
                 if listed is None or moved:
                     listed = await self._read(listing, listed, body)
-            except ConsulError as error:
+            except Exception as error:  # noqa: BLE001  # one list never ends the others
                 index, listed, failures = 0, None, failures + 1
-                self._failed(listing, str(error))
+                self._failed(listing, in_words(error, f"signals {listing.value}"))
                 await asyncio.sleep(back_off(failures, error))
                 continue
             failures = 0

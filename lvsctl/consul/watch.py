@@ -36,6 +36,7 @@ from lvsctl.consul.pace import IDLE_POLL, WAIT, back_off, next_index, rest, unti
 from lvsctl.consul.signals import Signals
 from lvsctl.core.instance import Answer, Answers, Query
 from lvsctl.errors import ConsulError, ConsulRefused
+from lvsctl.unexpected import in_words
 
 CHOOSE_AGAIN: Final = 300.0  # seconds; an agent's limits may change while it runs
 LONGEST_QUESTION: Final = 2.0  # seconds that the agent may take to tell its limits
@@ -213,9 +214,13 @@ class Watches:
     async def _choose(self) -> None:
         """Choose how to wait for news, as the agent and the number of queries have it now."""
         capacity = None
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(LONGEST_QUESTION):
                 capacity = await self._client.capacity()
+        except TimeoutError:
+            pass
+        except Exception as error:  # noqa: BLE001  # without it the daemon would end
+            in_words(error, "choose")
         self._sure = capacity is not None
         # What it told once holds while it cannot be asked, and its limit while it refuses to tell it (a revoked token).
         known = self._capacity
@@ -285,14 +290,14 @@ class Watches:
                 belief = believe(self._beliefs.get(query), answer, time.time(), refused=refused)
                 if belief.doubt is Doubt.UNCONFIRMED:
                     belief = await self._confirmed(query, belief)
-            except ConsulError as error:
+                news = self._believed(query, belief)
+            except Exception as error:  # noqa: BLE001  # one query never ends the others
                 index, failures = 0, failures + 1
                 refused = refused or (isinstance(error, ConsulRefused) and error.status == 403)
-                self._failed(query, _at(query) + str(error))
+                self._failed(query, _at(query) + in_words(error, f"watch {query.service}"))
                 await asyncio.sleep(back_off(failures, error))
                 continue
             failures, refused = 0, False
-            news = self._believed(query, belief)
             index = next_index(index, belief.answer.index)
             took = time.monotonic() - asked
             quiet = quiet + 1 if not news and took < IDLE_POLL else 0

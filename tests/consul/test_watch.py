@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from lvsctl.config import ConsulConfig, Secret
-from lvsctl.consul.client import Client
-from lvsctl.consul.pace import FIRST_BACK_OFF, LONGEST_BACK_OFF, back_off, next_index
+from lvsctl.consul.client import Capacity, Client
+from lvsctl.consul.pace import FIRST_BACK_OFF, LONGEST_BACK_OFF, WAIT, back_off, next_index
 from lvsctl.consul.watch import (
     Watches,
     ask_once,
@@ -365,6 +365,47 @@ async def test_one_query_that_fails_does_not_hold_up_another() -> None:
         await all_of_it.woken.until(lambda: RECO in all_of_it.watches.answers)
         assert all_of_it.watches.answers.keys() == {RECO}
         assert not all_of_it.watches.complete
+
+
+@pytest.mark.unexpected
+async def test_an_error_that_nobody_expected_is_a_failure_of_its_own_query_and_told_once() -> None:
+    again = asyncio.Event()
+
+    class Broken(Client):
+        asked = 0
+
+        async def instances(
+            self, query: Query, *, index: int = 0, wait: float = WAIT, consistent: bool = False
+        ) -> Answer:
+            if query == SHOP:
+                self.asked += 1
+                if self.asked == 3:
+                    again.set()
+                raise ZeroDivisionError("deep inside")
+            return await super().instances(query, index=index, wait=wait, consistent=consistent)
+
+        async def capacity(self) -> Capacity | None:
+            raise ZeroDivisionError("elsewhere")
+
+    async with consul(Blocking((instance(1),))) as server:
+        client, woken = Broken(ConsulConfig(address=server.address)), Woken()
+        watches = Watches(client, woken)
+        watches.watch((RECO, SHOP))
+        with capture_logs() as logs:
+            task = asyncio.create_task(watches.run(), name="watches")
+            await woken.until(lambda: RECO in watches.answers)
+            async with asyncio.timeout(DEADLINE):
+                await again.wait()
+            assert not task.done()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await client.close()
+    assert "ZeroDivisionError" in watches.contacts[SHOP].error
+    assert watches.contacts[RECO].failing_since is None
+    told = [(each["log_level"], each["task"], each["error"]) for each in logs if each["event"] == "unexpected"]
+    assert [(level, task) for level, task, _ in told] == [("error", "choose"), ("error", "watch shop")]
+    assert all("ZeroDivisionError at test_watch.py:" in error for _, _, error in told)
+    assert sum(each["event"] == "consul_failed" for each in logs) == 1
 
 
 async def test_a_client_that_is_replaced_leaves_its_answers() -> None:
