@@ -114,7 +114,7 @@ address = "10.9.0.100:80"
 
 **Unknown keys are refused.** A mistyped key would otherwise be a default nobody asked for. So are two virtual
 servers with the same protocol, address and port, or the same firewall mark in the same family, and a file
-without a virtual server, with which the daemon would do nothing.
+without a virtual server and without `[discovery]`, with which the daemon would do nothing.
 
 **Precedence.** A key in `[virtual_server.NAME]` counts before the same key in `[defaults]`, and that before
 the default documented here. [The environment](#the-environment) completes `[consul]` alone. `tags`, `meta`,
@@ -167,6 +167,11 @@ SECTIONS = {
     "daemon": "The daemon itself.",
     "metrics": "The metrics endpoint for Prometheus, and two probes: see [metrics](metrics.md). Without this table "
     "nothing listens; the header alone is enough. It changes at the next start only.",
+    "overrides": "Operators' overrides in Consul's KV (`lvsctl weight`), which all directors share. Without this table "
+    "lvsctl reads nothing there and needs no permission for it.",
+    "discovery": "Virtual servers that Consul services declare themselves, beside those of this file. Without this "
+    "table none may. With it the file needs no virtual server of its own. [Operating lvsctl]"
+    "(operations.md#consul-services-that-declare-themselves) says how one declares itself, and whom you trust.",
     "defaults": "What virtual servers have in common. Each of these keys can be written in `[virtual_server.NAME]` "
     "too, where it counts for that one.",
     "virtual_server": "One virtual server. NAME is 1 to 63 of A-Z a-z 0-9 _ . - beginning with a letter, a digit or _; "

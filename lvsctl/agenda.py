@@ -53,6 +53,8 @@ class Agenda:
             for key, each in decision.virtual_servers.items():
                 if each.leaving and each.draining:
                     self._by(key, now + again - clock)
+        if decision.override_ends is not None:
+            self._everything = min(self._everything, now + decision.override_ends - clock)
         for done in cycle.done:
             self._by(done.step.key, now + VERIFY)
         for (key, _), refusal in cycle.refusals.items():

@@ -10,10 +10,12 @@ import structlog
 from lvsctl.apply import Done, target_of
 from lvsctl.core.admission import Rejected
 from lvsctl.core.decision import VirtualServerDecision
-from lvsctl.core.difference import Line, Sign, address_lines, ipvsadm_delete, line_of
+from lvsctl.core.difference import Line, Sign, address_lines, line_of, remedy_of_foreign
 from lvsctl.core.failover import named
 from lvsctl.core.ownership import Owner
 from lvsctl.core.restoration import OLD
+from lvsctl.core.weighing import Effect
+from lvsctl.core.words import moment
 from lvsctl.reconcile import Cycle
 from netlink.requests import (
     AddRealServer,
@@ -50,12 +52,14 @@ class Announcer:
     def __init__(self) -> None:
         self._troubles: Troubles = {}
         self._plan: tuple[Line, ...] = ()
+        self._overrides: dict[tuple[str, str], dict[str, str]] = {}
 
     def cycle(self, cycle: Cycle, *, planned: bool = False) -> None:
         """Log what `cycle` did, and what troubles began or ended with it; `planned` logs what it would have done."""
         for done in cycle.done:
             _announce_step(done, cycle)
         _announce_restored(cycle)
+        self._announce_overrides(cycle)
         if planned:
             decision, moves = cycle.look.decision, cycle.look.moves
             plan = tuple(line_of(step, decision.virtual_servers[step.key]) for step in decision.steps)
@@ -73,6 +77,24 @@ class Announcer:
             troubles |= {key: each for key, each in self._troubles.items() if key is not None and key not in only}
         self._announce_troubles(troubles)
 
+    def _announce_overrides(self, cycle: Cycle) -> None:
+        """Log each override when it begins to count, when it changes, and when it is over or cleared."""
+        decided = cycle.look.decision.virtual_servers.values()
+        wanted = {each.name: each.wanted for each in decided if each.wanted is not None}
+        found = {
+            (name, effect.override.selector): _override_fields(effect)
+            for name, each in wanted.items()
+            for effect in each.weighed.effects
+        }
+        for (name, selector), fields in found.items():
+            if self._overrides.get((name, selector)) != fields:
+                log.info("override", name=name, selector=selector, **fields)
+        gone = [place for place in self._overrides if place not in found and place[0] in wanted]
+        for name, selector in gone:
+            log.info("override_over", name=name, selector=selector)
+            del self._overrides[name, selector]
+        self._overrides |= found
+
     def _announce_troubles(self, troubles: "Troubles") -> None:
         before, now = _flat(self._troubles), _flat(troubles)
         for (event, name), text in now.items():
@@ -81,6 +103,14 @@ class Announcer:
         for event, name in before.keys() - now.keys():
             log.info("trouble_over", name=name, trouble=event)
         self._troubles = troubles
+
+
+def _override_fields(effect: Effect) -> dict[str, str]:
+    """Return what the log says of an override."""
+    override = effect.override
+    until = "cleared" if override.until is None else moment(override.until)
+    fields = {"share": str(override.share), "until": until, "by": override.by, "reason": override.reason}
+    return fields | ({"why_not": effect.why_not} if effect.why_not else {})
 
 
 def _announce_step(done: Done, cycle: Cycle) -> None:
@@ -129,6 +159,10 @@ def _troubles(cycle: Cycle) -> Troubles:
     troubles: Troubles = {key: trouble for key, trouble in found.items() if trouble}
     others = {("ledger_failed", "ledger"): cycle.ledger_error, ("virtual_addresses_failed", "vip"): cycle.address_error}
     troubles[None] = {name: text for name, text in others.items() if text}
+    for refusal in cycle.look.refusals:
+        kept = f"; {refusal.kept} goes on as it was" if refusal.kept else ""
+        text = f"Consul service {refusal.service!r}: {refusal.text}{kept}"
+        troubles[None]["declaration_refused", refusal.name] = text
     return troubles
 
 
@@ -142,8 +176,8 @@ def _troubles_of(each: VirtualServerDecision) -> Trouble:
         why = f"Consul's answer is in doubt: {doubt}" if doubt else "no instance in Consul may serve"
         troubles["hold", each.name] = f"{why}; {kept} kept"
     if each.owner is Owner.FOREIGN:
-        remedy = f"delete it ({ipvsadm_delete(each)}) or take {each.name!r} out of the configuration"
-        troubles["foreign_in_the_way", each.name] = f"{each.key} exists, is not ours, is not as wanted; {remedy}"
+        why = f"{each.key} exists, is not ours, is not as wanted; {remedy_of_foreign(each)}"
+        troubles["foreign_in_the_way", each.name] = why
     if each.wanted and each.wanted.failed_over:
         first = named(each.wanted.config.datacenter or "")
         troubles["failed_over", each.name] = f"{named(each.wanted.failed_over)} serves in place of {first}"

@@ -18,10 +18,12 @@ import attrs
 from lvsctl.config_addresses import (
     ClientPrefix,
     Endpoint,
+    PortRange,
     client_prefix,
     consul_address,
     listening_address,
     network,
+    port_range,
     virtual_address,
 )
 from lvsctl.config_types import (
@@ -196,6 +198,22 @@ class VipConfig:
 
 
 @attrs.frozen(kw_only=True)
+class OverridesConfig:
+    """Operators' overrides in Consul's KV: `[overrides]`. Without this table nothing there is read."""
+
+    kv_prefix: str = _key(
+        "Where in Consul's KV `lvsctl weight` keeps its overrides, below `PREFIX/weights/`; every director with the "
+        'same prefix obeys them. The token needs `key_prefix "PREFIX/weights/"` with `read`, an operator\'s `write`.',
+        '"lvsctl"',
+        text(
+            r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}){0,7}",
+            "1 to 8 names of A-Z a-z 0-9 _ . - with slashes between them",
+            "lvsctl",
+        ),
+    )
+
+
+@attrs.frozen(kw_only=True)
 class DaemonConfig:
     """The daemon itself: `[daemon]`."""
 
@@ -272,6 +290,15 @@ class DefaultsTable:
         "Admit only instances whose checks all pass. `false` admits warning instances too, with `Weights.Warning`.",
         "false",
         boolean(),
+        default=None,
+    )
+    weight_meta: str | None = _key(
+        "Key of the service's metadata that may say an instance's weight instead of `Weights.Passing`: a plain number "
+        "from 0 (quiesced) to 65535, cut to `safety.max_weight`. Anything else is not used, and `lvsctl status NAME` "
+        'says so. Whoever registers an instance writes it, so it is closed unless it is named here. `""` closes what '
+        "`[defaults]` opened.",
+        '"lvs-weight"',
+        text(r"[A-Za-z0-9_-]{0,128}", "1 to 128 of A-Z a-z 0-9 _ -, or nothing for none", "lvs-weight"),
         default=None,
     )
     persistence: float | None = _key(
@@ -395,6 +422,87 @@ class VirtualServerTable(DefaultsTable):
     )
 
 
+_PATTERN: Final = text(r"[^\s/]{1,255}", "1 to 255 characters, no spaces or slashes, * for any of them", "shop-*")
+
+DECLARABLE: Final = (
+    "scheduler", "scheduler_flags", "forwarding", "persistence", "drain_timeout", "upper_threshold", "lower_threshold",
+)  # fmt: skip  # keys of a virtual server that an operator may leave to Consul services
+
+
+@attrs.frozen(kw_only=True)
+class DiscoveryTable:
+    """What Consul services may declare themselves: `[discovery]`. Without this table none may declare anything."""
+
+    addresses: tuple[Network, ...] = _key(
+        "Networks that a declared virtual address must be in. Whoever may register a Consul service may claim any "
+        "address in them, so write networks that hold nothing but such virtual addresses. The first and the last "
+        "address of an IPv4 network are not given away.",
+        '["10.9.1.0/24"]',
+        list_of(network(), least=1),
+    )
+    ports: tuple[PortRange, ...] = _key(
+        "Ports that a declared virtual server may have.",
+        '[80, 443, "8000-8999"]',
+        list_of(port_range()),
+        default=(),
+        default_words="every port",
+    )
+    protocols: tuple[Protocol, ...] = _key(
+        "Protocols that a declared virtual server may have. `tcp` where `protocol` is not declared.",
+        '["tcp", "udp"]',
+        list_of(choice(PROTOCOLS), least=1),
+        default=(Protocol.TCP,),
+    )
+    keys: tuple[str, ...] = _key(
+        "Keys beside `address` and `protocol` that may be declared, with the values that they may have in "
+        "`[virtual_server.NAME]`. A declaration of any other key is refused; `[defaults]` say what counts for it.",
+        '["scheduler", "persistence"]',
+        list_of(choice({name: name for name in DECLARABLE})),
+        default=(),
+    )
+    tag: str = _key(
+        "Tag of a Consul service that declares itself by metadata, and what the names of declared keys begin with: "
+        "`lvs-address`.",
+        '"lvs_internal"',
+        text(r"[A-Za-z0-9_]{1,32}", "1 to 32 of A-Z a-z 0-9 _", "lvs"),
+        default="lvs",
+    )
+    services: tuple[str, ...] = _key(
+        "Consul services that may declare themselves; `*` stands for any characters. Others are passed over.",
+        '["shop-*", "reco"]',
+        list_of(_PATTERN, least=1),
+        default=("*",),
+    )
+    exclude: tuple[str, ...] = _key(
+        "Consul services that may not, although `services` has them. A virtual server that one of them declared "
+        "is drained and deleted.",
+        '["shop-old"]',
+        list_of(_PATTERN),
+        default=(),
+    )
+    max_virtual_servers: int = _key(
+        "Consul services that may declare themselves at one time, the known ones first. The rest is passed over.",
+        "500",
+        integer(1, 10_000, 500),
+        default=100,
+    )
+
+
+@attrs.frozen(kw_only=True)
+class DiscoveryConfig(DiscoveryTable):
+    """What may be declared, and what counts for the keys that are not: `[discovery]` and `[defaults]`."""
+
+    defaults: DefaultsTable = DefaultsTable()
+
+
+@attrs.frozen(kw_only=True)
+class Declaration:
+    """What the instances of a Consul service say of the virtual server that they want, as they wrote it."""
+
+    service: str
+    values: tuple[tuple[str, str], ...]  # each declared key with its text, by key; none where it was withdrawn
+
+
 @attrs.frozen(kw_only=True)
 class VirtualServerConfig:
     """One virtual server, with the defaults filled in; what each key means is told at VirtualServerTable."""
@@ -408,6 +516,7 @@ class VirtualServerConfig:
     failover: tuple[str, ...] = ()
     near: str | None = None
     only_passing: bool = True
+    weight_meta: str = ""  # empty: closed
     scheduler: str = "wlc"
     scheduler_flags: SchedulerFlag = SchedulerFlag.NONE
     one_packet: bool = False
@@ -417,6 +526,7 @@ class VirtualServerConfig:
     upper_threshold: int = 0
     lower_threshold: int = 0
     drain_timeout: float = 30.0
+    declaration: Declaration | None = None  # None: it is in the file
 
 
 @attrs.frozen(kw_only=True)
@@ -428,4 +538,6 @@ class Config:
     vip: VipConfig | None = None
     daemon: DaemonConfig = DaemonConfig()
     metrics: MetricsConfig | None = None
+    overrides: OverridesConfig | None = None
+    discovery: DiscoveryConfig | None = None
     virtual_servers: Mapping[str, VirtualServerConfig] = attrs.field(factory=dict)

@@ -167,6 +167,38 @@ def _check_virtual(address: Address, port: int, word: str) -> None:
 
 
 @attrs.frozen
+class PortRange:
+    """Ports from `first` to `last`."""
+
+    first: int
+    last: int
+
+    def __contains__(self, port: int) -> bool:
+        """Tell whether `port` is one of them."""
+        return self.first <= port <= self.last
+
+
+def port_range() -> KeyType[PortRange]:
+    """Return the type of a port, or of several in a row."""
+    remedy = 'write a port from 1 to 65535, or several like "8000-8999"'
+
+    def read(value: object) -> PortRange:
+        if isinstance(value, int) and not isinstance(value, bool):
+            if 1 <= value <= 65535:
+                return PortRange(value, value)
+            raise Wrong(f"{shown(value)} is out of range", remedy)
+        found = re.fullmatch("([0-9]{1,5})-([0-9]{1,5})", value) if isinstance(value, str) else None
+        if not found or not 1 <= int(found[1]) <= int(found[2]) <= 65535:
+            raise Wrong(f"{shown(value)} is no port and no range of ports", remedy)
+        return PortRange(int(found[1]), int(found[2]))
+
+    def write(ports: PortRange) -> str:
+        return str(ports.first) if ports.first == ports.last else quoted(f"{ports.first}-{ports.last}")
+
+    return KeyType(name="port", between='1 to 65535, or several like "8000-8999"', read=read, write=write)
+
+
+@attrs.frozen
 class ClientPrefix:
     """How much of a client's address counts for persistence; a dotted mask is IPv4's alone."""
 

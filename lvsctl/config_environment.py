@@ -78,6 +78,18 @@ def complete(written: Read[ConsulTable], environment: Environment) -> Completed:
     )
 
 
+def with_operators_token(consul: ConsulConfig, environment: Environment) -> tuple[ConsulConfig, tuple[Problem, ...]]:
+    """Return `consul` with the token of a person's own environment, where it has one; and what is wrong with that.
+
+    For a command that writes: the token of the file is the daemon's, which may only read.
+    """
+    variables = _Variables(environment.variables)
+    values = _token(variables, has_credential=False)
+    if not values:
+        return consul, tuple(variables.problems)
+    return attrs.evolve(consul, **{"token_file": None, "token": None, **values}), tuple(variables.problems)
+
+
 class _Variables:
     """The variables, with which of them were used and what was wrong with the others."""
 

@@ -23,7 +23,10 @@ from lvsctl.config import (
     ConsulTable,
     DaemonConfig,
     DefaultsTable,
+    DiscoveryConfig,
+    DiscoveryTable,
     MetricsConfig,
+    OverridesConfig,
     SafetyConfig,
     VipConfig,
     VirtualServerTable,
@@ -44,6 +47,8 @@ TABLES: Final[dict[str, type[Any]]] = {
     "vip": VipConfig,
     "daemon": DaemonConfig,
     "metrics": MetricsConfig,
+    "overrides": OverridesConfig,
+    "discovery": DiscoveryTable,
     "defaults": DefaultsTable,
     "virtual_server": VirtualServerTable,
 }
@@ -184,7 +189,9 @@ class _Reading:
         vip = self._table(VipConfig, "vip") if "vip" in self._data else None
         daemon = self._table(DaemonConfig, "daemon")
         metrics = self._table(MetricsConfig, "metrics") if "metrics" in self._data else None
+        overrides = self._table(OverridesConfig, "overrides") if "overrides" in self._data else None
         defaults = self._table(DefaultsTable, "defaults")
+        discovery = self._table(DiscoveryTable, "discovery") if "discovery" in self._data else None
         servers = self._virtual_servers(defaults or Read(table=DefaultsTable()))
         if self._problems or not (consul and safety and daemon):
             return None
@@ -194,6 +201,8 @@ class _Reading:
             vip=vip.table if vip else None,
             daemon=daemon.table,
             metrics=metrics.table if metrics else None,
+            overrides=overrides.table if overrides else None,
+            discovery=_discovery(discovery.table, defaults) if discovery else None,
             virtual_servers={merged.name: config_rules.virtual_server(merged) for merged in servers},
         )
 
@@ -212,7 +221,7 @@ class _Reading:
         if not isinstance(tables, dict):
             self._wrong(Wrong(f"{shown(tables)} where tables belong", "write [virtual_server.NAME]", root))
             return []
-        if not tables:
+        if not tables and "discovery" not in self._data:
             at = root if "virtual_server" in self._data else ()
             remedy = "write at least one [virtual_server.NAME] table; without one there is nothing to do"
             self._wrong(Wrong("no virtual server is configured", remedy, at))
@@ -292,6 +301,12 @@ class _Reading:
         while at and at not in self._lines:
             at = at[:-1]
         return self._lines.get(at)
+
+
+def _discovery(table: DiscoveryTable, defaults: Read[DefaultsTable] | None) -> DiscoveryConfig:
+    """Return what may be declared, with what counts for the keys that are not."""
+    keys = attrs.asdict(table, recurse=False)
+    return DiscoveryConfig(**keys, defaults=defaults.table if defaults else DefaultsTable())
 
 
 def _wrongs(error: ClassValidationError) -> Iterator[tuple[str, Wrong | None]]:

@@ -18,20 +18,32 @@ from typing import Final
 import attrs
 import structlog
 
-from lvsctl import __version__, control, systemd
+from lvsctl import __version__, control, memory, systemd
 from lvsctl.agenda import Agenda, Keys
 from lvsctl.announce import Announcer
 from lvsctl.config import Config
 from lvsctl.configfile import load
+from lvsctl.consul.catalogue import Catalogue
 from lvsctl.consul.client import Client
+from lvsctl.consul.overrides import OverrideWatch
 from lvsctl.consul.watch import Watches
-from lvsctl.core.desired import contested_queries_of, first_queries_of, queries_of
+from lvsctl.core.candidates import Questions
 from lvsctl.core.instance import Query
 from lvsctl.core.measures import Consul, Seen
+from lvsctl.core.override import Overrides
 from lvsctl.core.part import concerned
 from lvsctl.core.restoration import snapshot_age, stands_alone
-from lvsctl.core.status import ConsulStatus, KernelStatus, Status, virtual_servers
+from lvsctl.core.status import (
+    ConsulStatus,
+    KernelStatus,
+    OverridesStatus,
+    Status,
+    overrides_status,
+    refused_declarations,
+    virtual_servers,
+)
 from lvsctl.errors import ConfigError
+from lvsctl.override_file import OverrideFile
 from lvsctl.reconcile import Cycle, Look, Reconciler
 from lvsctl.record import Record
 from lvsctl.snapshot import Snapshot
@@ -45,6 +57,7 @@ KEEP_SHARE: Final = (
     30.0  # times as long as writing the last one took: a large one takes a processor's tenths of a second
 )
 RENEW: Final = 300.0  # seconds after which a snapshot without news is written again: its age is what it is trusted by
+MANY: Final = 1_000  # steps of a cycle after which there is memory to be given back
 LONGEST_PAUSE: Final = 30.0  # seconds between cycles that fail
 MOST_FILES: Final = 65_536  # open at one time, more than any configuration takes
 STALLED: Final = 60.0  # seconds in one cycle after which the watchdog is no longer fed
@@ -69,6 +82,10 @@ class Daemon:
         self._kernel = asyncio.Lock()  # the netlink socket serves one caller at a time
         self._client = _client(config)
         self._watches = Watches(self._client, self._hear)
+        self._override_file = OverrideFile(config.daemon.state_directory)
+        self._overrides = OverrideWatch(self._client, _prefix(config), self._hear_overrides, self._keep_overrides)
+        self._catalogue = Catalogue(self._client, config.discovery, self._hear_catalogue)
+        self._questions = Questions()
         self._announcer = Announcer()
         self._record = Record(keep=config.metrics is not None and not dry_run)
         self._started = time.time()
@@ -104,12 +121,17 @@ class Daemon:
                 dry_run=self._dry_run,
                 environment=self._config.consul.from_environment,
             )
-            queries = queries_of(self._config)
-            self._watches.recall(await asyncio.to_thread(self._snapshot.load, self._config.consul.address, queries))
             self._watch()
+            address, queries = self._config.consul.address, self._questions.queries
+            self._watches.recall(await asyncio.to_thread(self._snapshot.load, address, queries))
+            if self._config.overrides is not None:
+                whose = (self._config.consul.address, self._config.overrides.kv_prefix)
+                self._overrides.recall(await asyncio.to_thread(self._override_file.load, *whose))
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(self._watches.run(), name="watches"),
+                    group.create_task(self._overrides.run(), name="overrides"),
+                    group.create_task(self._catalogue.run(), name="catalogue"),
                     group.create_task(self._feed_watchdog(), name="watchdog"),
                     group.create_task(self._keep_snapshots(), name="snapshots"),
                 ]
@@ -123,7 +145,13 @@ class Daemon:
     async def status(self) -> Status:
         """Return how everything stands now; the table is read afresh."""
         async with self._kernel:
-            look = await asyncio.to_thread(self._reconciler.look, self._config, self._watches.answers)
+            look = await asyncio.to_thread(
+                self._reconciler.look,
+                self._config,
+                self._watches.answers,
+                overrides=self._overrides.overrides,
+                candidates=self._catalogue.candidates,
+            )
         refused = {key: refusal.error for (key, _), refusal in self._reconciler.refusals.items()}
         pending = len(look.decision.steps) + len(look.moves or ())
         return Status(
@@ -135,10 +163,11 @@ class Daemon:
             config=str(self._path),
             config_error=self._config_error,
             consul=self._consul_status(),
+            overrides=self._overrides_status(),
             kernel=self._kernel_status(pending),
             foreign=tuple(str(key) for key in sorted(look.decision.foreign)),
             virtual_servers=virtual_servers(
-                self._config,
+                look.config,
                 look.decision,
                 look.observed,
                 refused=refused,
@@ -149,6 +178,7 @@ class Daemon:
                     if contact.last is not None
                 },
             ),
+            refused_declarations=refused_declarations(look.refusals),
         )
 
     def seen(self) -> Seen:
@@ -181,9 +211,10 @@ class Daemon:
 
     def _consul_status(self) -> ConsulStatus:
         contacts = list(self._watches.contacts.values())
+        contacts += [self._catalogue.contact] if self._catalogue.watched else []
         failing = [contact for contact in contacts if contact.failing_since is not None]
         heard = {query: each.last for query, each in self._watches.contacts.items() if each.last is not None}
-        complete = heard and first_queries_of(self._config) <= heard.keys()
+        complete = heard and self._questions.first <= heard.keys()
         choice = self._watches.choice
         return ConsulStatus(
             address=self._config.consul.address,
@@ -198,9 +229,47 @@ class Daemon:
             snapshot_age=snapshot_age(self._watches.answers, time.time()),
         )
 
+    def _overrides_status(self) -> OverridesStatus | None:
+        contact, config = self._overrides.contact, self._config
+        if contact is None or config.overrides is None:
+            return None
+        return overrides_status(
+            config,
+            self._overrides.overrides,
+            prefix=config.overrides.kv_prefix,
+            data_age=None if contact.last is None else time.time() - contact.last,
+            error=contact.error,
+        )
+
+    def _keep_overrides(self, overrides: Overrides) -> None:
+        config = self._config
+        if config.overrides is not None and not self._dry_run:
+            self._override_file.keep(overrides, config.consul.address, config.overrides.kv_prefix)
+
     def _hear(self) -> None:
         self._wake.set()
         self._news.set()
+
+    def _hear_overrides(self) -> None:
+        self._agenda.everything()  # which virtual servers they are of is not told
+        self._wake.set()
+
+    def _hear_catalogue(self) -> None:
+        self._watch()
+        self._agenda.everything()
+        self._wake.set()
+
+    def _watch(self, *, again: bool = False) -> None:
+        """Watch what the file, the catalogue and the ledger name now; `again` even where it is the same."""
+        questions = self._reconciler.questions(self._config, self._catalogue.candidates)
+        if again or questions != self._questions:
+            self._questions = questions
+            self._watches.watch(
+                questions.queries,
+                first=questions.first,
+                contested=questions.contested,
+                beside=int(self._catalogue.watched),
+            )
 
     def _end(self) -> None:
         self._stopping = True
@@ -214,7 +283,10 @@ class Daemon:
             self._wake.clear()
             keys = None
             try:
-                keys = self._agenda.due(self._concerned(self._watches.take_news()), time.monotonic())
+                news = self._watches.take_news()
+                if news and self._config.discovery is not None:
+                    self._agenda.everything()  # what one declares concerns others
+                keys = self._agenda.due(self._concerned(news), time.monotonic())
                 if keys is None or keys:
                     await self._one_cycle(keys)
                 pause = self._agenda.pause(time.monotonic())
@@ -243,12 +315,20 @@ class Daemon:
         recalls = self._watches.recalls
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(WITH_SNAPSHOT if recalls else FIRST_ANSWERS):
-                while not (self._watches.complete or self._stopping or (recalls and self._watches.tried)):
+                while not (self._complete or self._stopping or (recalls and self._tried)):
                     self._wake.clear()
                     await self._wake.wait()
-        if not (self._watches.complete or self._stopping):
+        if not (self._complete or self._stopping):  # without overrides weights are the instances' own
             rest = "what serves of those is left as it is" if recalls else "those are left as they are"
             log.warning("consul_incomplete", why=f"not every Consul service was answered for; {rest}")
+
+    @property
+    def _complete(self) -> bool:
+        return self._catalogue.heard and self._watches.complete and self._overrides.settled
+
+    @property
+    def _tried(self) -> bool:
+        return self._catalogue.tried and self._watches.tried
 
     async def _keep_snapshots(self) -> None:
         """Keep the last believed answers on disk, as they come."""
@@ -270,7 +350,7 @@ class Daemon:
 
     async def _keep_snapshot(self, *, renew: bool) -> None:
         if not self._dry_run:
-            address, queries = self._config.consul.address, queries_of(self._config)
+            address, queries = self._config.consul.address, self._questions.queries
             news = self._watches.take_believed()
             believed = self._watches.believed if renew or self._keep_all else news
             self._keep_all = True  # until it is known that the file has it
@@ -278,23 +358,35 @@ class Daemon:
             self._keep_all = not kept or address != self._config.consul.address
 
     async def _one_cycle(self, only: Keys | None) -> None:
-        answers, config = self._watches.answers, self._config
-        write = bool(answers) and not self._dry_run  # without a single answer the table stays as it is
+        answers, overrides, config = self._watches.answers, self._overrides.overrides, self._config
+        candidates = self._catalogue.candidates
+        answered = bool(answers) or (self._catalogue.watched and self._catalogue.heard)
+        write = answered and not self._dry_run  # without a single answer the table stays as it is
         async with self._kernel:
             self._cycle_began = began = time.monotonic()
             try:
+                act = self._reconciler
                 if write:
-                    cycle = await asyncio.to_thread(self._reconciler.cycle, config, answers, only)
+                    cycle = await asyncio.to_thread(
+                        act.cycle, config, answers, only, overrides=overrides, candidates=candidates
+                    )
                 else:
-                    cycle = Cycle(look=await asyncio.to_thread(self._reconciler.look, config, answers))
+                    look = await asyncio.to_thread(
+                        act.look, config, answers, overrides=overrides, candidates=candidates
+                    )
+                    cycle = Cycle(look=look)
+                if len(cycle.done) > MANY:
+                    await asyncio.to_thread(memory.trim)
             finally:
                 self._cycle_began = None
-        self._record.cycle(config, cycle, seconds=time.monotonic() - began, only=cycle.only)
-        self._informed = self._informed or bool(answers) or _has_real_servers(config, cycle.look)
+        if config.discovery is not None:
+            self._watch()  # the ledger may remember more declarations now, or fewer
+        self._record.cycle(cycle.look.config, cycle, seconds=time.monotonic() - began, only=cycle.only)
+        self._informed = self._informed or bool(answers) or _has_real_servers(cycle.look)
         self._announcer.cycle(cycle, planned=self._dry_run)
         addresses = f"virtual addresses: {cycle.address_error}" if cycle.address_error else ""
         self._trouble = cycle.ledger_error or addresses
-        if not answers or stands_alone(answers) or cycle.undone:
+        if not answered or stands_alone(answers) or cycle.undone:
             self._in_sync_since = None
         elif cycle.done or self._in_sync_since is None:
             self._in_sync_since = time.time()
@@ -305,8 +397,9 @@ class Daemon:
             audit_interval=config.daemon.audit_interval,
             dry_run=self._dry_run,
         )
-        if config is not self._config:
-            self._agenda.everything()  # it was reloaded meanwhile
+        now = (self._overrides.overrides, self._catalogue.candidates)
+        if config is not self._config or now != (overrides, candidates):
+            self._agenda.everything()  # there are others meanwhile
 
     def _concerned(self, queries: AbstractSet[Query]) -> Keys:
         """Return the virtual servers that something else may be wanted of since the answers to `queries` are others."""
@@ -347,15 +440,10 @@ class Daemon:
             replaced, self._client = self._client, _client(config)
             self._watches.use(self._client, replaced)
             self._keep_all = True
-        self._watch()
+        self._overrides.use(self._client, _prefix(config))
+        self._catalogue.use(self._client, config.discovery)
+        self._watch(again=True)
         log.info("reloaded", config=str(self._path), virtual_servers=len(config.virtual_servers))
-
-    def _watch(self) -> None:
-        self._watches.watch(
-            queries_of(self._config),
-            first=first_queries_of(self._config),
-            contested=contested_queries_of(self._config),
-        )
 
     async def _feed_watchdog(self) -> None:
         """Tell systemd that we live, as long as no cycle is stuck."""
@@ -403,10 +491,14 @@ def _have_more_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _has_real_servers(config: Config, look: Look) -> bool:
-    """Tell whether any configured virtual server has a real server in the kernel."""
-    there = (look.observed.table.get(each.key) for each in config.virtual_servers.values())
+def _has_real_servers(look: Look) -> bool:
+    """Tell whether any virtual server that is to be has a real server in the kernel."""
+    there = (look.observed.table.get(each.key) for each in look.config.virtual_servers.values())
     return any(entry.real_servers for entry in there if entry)
+
+
+def _prefix(config: Config) -> str | None:
+    return config.overrides.kv_prefix if config.overrides else None
 
 
 def _client(config: Config) -> Client:

@@ -62,6 +62,7 @@ class ConsulRefused(ConsulError):
         super().__init__(f"Consul answered {status}: {text}")
         self.status = status
         self.retry_after = retry_after  # seconds that it asks for; 0 when it does not
+        self.text = text
 
 
 class KernelError(LvsctlError):

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from cattrs import BaseValidationError, Converter
 
+from lvsctl.config import Declaration
 from lvsctl.core.ownership import Ledger, LedgerEntry
 from netlink.types import Address, RealServer, RealServerKey, TableEntry, VirtualServer, VirtualServerKey
 
@@ -41,6 +42,8 @@ def encode_one(key: VirtualServerKey, entry: LedgerEntry) -> str:
     }
     if entry.failed_over:
         encoded["failed_over"] = entry.failed_over
+    if entry.declaration is not None:
+        encoded["declaration"] = [entry.declaration.service, entry.declaration.values]
     return json.dumps(encoded, separators=(",", ":"))
 
 
@@ -110,7 +113,15 @@ def _decode_one(entry: Any) -> tuple[VirtualServerKey, LedgerEntry]:
             RealServerKey(address=ip_address(address), port=port): since for address, port, since in entry["draining"]
         },
         failed_over=str(entry.get("failed_over", "")),
+        declaration=_decode_declaration(entry["declaration"]) if "declaration" in entry else None,
     )
+
+
+def _decode_declaration(encoded: Any) -> Declaration:
+    service, values = encoded
+    if not all(isinstance(text, str) for text in (service, *(text for pair in values for text in pair))):
+        raise TypeError("a declaration that is no text")
+    return Declaration(service=service, values=tuple((key, value) for key, value in values))
 
 
 def _decode_entry(entry: Any) -> TableEntry:

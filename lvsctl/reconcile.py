@@ -15,8 +15,11 @@ from lvsctl.apply import Done, Refusals, Target, apply, refusals_after, target_o
 from lvsctl.config import Config
 from lvsctl.core import part
 from lvsctl.core.addresses import AddressMoves, address_moves
+from lvsctl.core.candidates import Questions, Refusal, queries_to_ask, questions_of
 from lvsctl.core.decision import Decision, Step, decide
+from lvsctl.core.discovery import Discovered, discover
 from lvsctl.core.instance import Answers
+from lvsctl.core.override import NO_OVERRIDES, Overrides
 from lvsctl.core.ownership import Ledger
 from lvsctl.core.remembrance import ledger_ahead, ledger_settled
 from lvsctl.errors import StateError
@@ -66,6 +69,8 @@ class Addresses(Protocol):
 class Look:
     """What is, and what would be done about it."""
 
+    config: Config  # with what was discovered
+    refusals: tuple[Refusal, ...] = ()  # declarations that do not count
     observed: Observed
     local: frozenset[Address]
     decision: Decision
@@ -112,15 +117,41 @@ class Reconciler:
         self._ledger: Ledger | None = None
         self._decision: Decision | None = None  # the last one
         self._decided_by: Config | None = None  # its configuration
+        self._discovered: Discovered | None = None  # the same
         self._unsaved = False  # the ledger on disk is older than the one in memory
         self._address_error = ""  # of the last cycle about everything
         self.refusals: Refusals = {}
 
-    def look(self, config: Config, answers: Answers, *, ledger: Ledger | None = None) -> Look:
+    def questions(self, config: Config, candidates: AbstractSet[str]) -> Questions:
+        """Return what has to be asked of Consul; `candidates` may declare virtual servers themselves."""
+        if config.discovery is None:
+            return questions_of(config)
+        discovered = self._discovered.config if self._discovered and self._decided_by is config else config
+        return questions_of(discovered, queries_to_ask(config, candidates, self._known_ledger()))
+
+    def look(
+        self,
+        config: Config,
+        answers: Answers,
+        *,
+        overrides: Overrides = NO_OVERRIDES,
+        candidates: AbstractSet[str] = frozenset(),
+        ledger: Ledger | None = None,
+    ) -> Look:
         """Return what would be done now, without doing it. Reads the ledger from disk where we are not the writer."""
         if ledger is None:
-            ledger = self._store.load(set_aside_damage=False) if self._ledger is None else self._ledger
+            ledger = self._known_ledger()
         local = self._addresses.local_addresses()
+        there = self._addresses.interface_addresses(config.vip.interface) if config.vip else frozenset()
+        discovered = discover(
+            config,
+            candidates,
+            answers,
+            ledger,
+            own_addresses=local - there if config.vip else frozenset(),  # without it all may be virtual addresses
+            before=self._discovered,
+        )
+        self._discovered, config = discovered, discovered.config
         observed = self._observe(ledger)
         decision = decide(
             config,
@@ -131,22 +162,39 @@ class Reconciler:
             templates_expire=bool(self._setting("expire_quiescent_template")),
             now=self._clock(),
             before=self._decision,
+            overrides=overrides,
         )
         self._decision, self._decided_by = decision, config
         moves = None
         if config.vip is not None:
-            name = config.vip.interface
-            moves = address_moves(decision, name, self._addresses.interface_addresses(name), self._absent(observed))
-        return Look(observed=observed, local=local, decision=decision, moves=moves)
+            moves = address_moves(decision, config.vip.interface, there, self._absent(observed))
+        return Look(
+            config=config,
+            refusals=discovered.refusals,
+            observed=observed,
+            local=local,
+            decision=decision,
+            moves=moves,
+        )
 
-    def look_at(self, config: Config, answers: Answers, only: frozenset[VirtualServerKey]) -> Look | None:
+    def _known_ledger(self) -> Ledger:
+        return self._store.load(set_aside_damage=False) if self._ledger is None else self._ledger
+
+    def look_at(
+        self,
+        config: Config,
+        answers: Answers,
+        only: frozenset[VirtualServerKey],
+        *,
+        overrides: Overrides = NO_OVERRIDES,
+    ) -> Look | None:
         """Return what would be done now about the virtual servers at `only`; None where it takes a look at everything.
 
         Reads nothing but them: everything else is as the last look at everything found it.
         """
         whole = self._decision
-        if whole is None or self._decided_by is not config or self._ledger is None:
-            return None
+        if whole is None or self._decided_by is not config or self._ledger is None or config.discovery is not None:
+            return None  # a declaration concerns others: who has an address
         ledger = part.only(self._ledger, only)
         observed = self._observe(ledger, only)
         decision = decide(
@@ -159,13 +207,22 @@ class Reconciler:
             now=self._clock(),
             before=part.decision_of(whole, only),
             limits=whole.limits,
+            overrides=overrides,
         )
         if not part.stands_for_itself(decision, whole):
             return None
         self._decision = part.decision_joined(whole, decision, only)
-        return Look(observed=observed, local=frozenset(), decision=decision)
+        return Look(config=config, observed=observed, local=frozenset(), decision=decision)
 
-    def cycle(self, config: Config, answers: Answers, only: frozenset[VirtualServerKey] | None = None) -> Cycle:
+    def cycle(
+        self,
+        config: Config,
+        answers: Answers,
+        only: frozenset[VirtualServerKey] | None = None,
+        *,
+        overrides: Overrides = NO_OVERRIDES,
+        candidates: AbstractSet[str] = frozenset(),
+    ) -> Cycle:
         """Make the kernel what `look` says it should be, and return what was done.
 
         With `only` the cycle is about those virtual servers, where it can be; see `Cycle.only` of what is returned.
@@ -174,9 +231,9 @@ class Reconciler:
         and nothing else: a full disk must not keep a failing instance in the table.
         """
         before = self._own_ledger()
-        look = None if only is None else self.look_at(config, answers, only)
+        look = None if only is None else self.look_at(config, answers, only, overrides=overrides)
         if look is None or only is None:
-            look, only = self.look(config, answers, ledger=before), None
+            look, only = self.look(config, answers, overrides=overrides, candidates=candidates, ledger=before), None
         else:
             before = part.only(before, only)
         waiting = self._waiting()

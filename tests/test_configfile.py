@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvsctl.config import SCHEDULERS, Config, ConsulConfig, DefaultsTable, VirtualServerConfig, VirtualServerTable
+from lvsctl.config import (
+    SCHEDULERS,
+    Config,
+    ConsulConfig,
+    DefaultsTable,
+    DiscoveryConfig,
+    VirtualServerConfig,
+    VirtualServerTable,
+)
+from lvsctl.config_addresses import PortRange
 from lvsctl.config_types import quoted
 from lvsctl.configfile import MAX_BYTES, TABLES, load, parse
 from lvsctl.errors import ConfigError, Problem
@@ -134,6 +143,25 @@ drain_timeout = "250ms"
     assert type(config.virtual_servers["reco"].persistence) is int
 
 
+def test_discovery_arrives_with_the_defaults_and_needs_no_virtual_server() -> None:
+    written = 'addresses = ["10.9.1.0/24"]\nports = [80, "8000-8999"]\nprotocols = ["udp"]\nkeys = ["scheduler"]\n'
+    rest = 'tag = "lvs_x"\nservices = ["shop-*"]\nexclude = ["shop-old"]\nmax_virtual_servers = 5\n'
+    config = parse(f'[discovery]\n{written}{rest}[defaults]\nscheduler = "rr"\n', FILE)
+    assert config.discovery == DiscoveryConfig(
+        addresses=(ip_network("10.9.1.0/24"),),
+        ports=(PortRange(80, 80), PortRange(8000, 8999)),
+        protocols=(Protocol.UDP,),
+        keys=("scheduler",),
+        tag="lvs_x",
+        services=("shop-*",),
+        exclude=("shop-old",),
+        max_virtual_servers=5,
+        defaults=DefaultsTable(scheduler="rr"),
+    )
+    assert config.virtual_servers == {}
+    assert parse(SERVER, FILE).discovery is None, "off by default"
+
+
 def test_defaults_reach_every_virtual_server_and_yield_to_its_own_keys() -> None:
     config = parse(
         """
@@ -149,6 +177,7 @@ lower_threshold = 0
 datacenter = "dc1"
 failover = []
 near = "here"
+weight_meta = ""
 [virtual_server.inherits]
 address = "10.9.0.2:80"
 [defaults]
@@ -162,6 +191,7 @@ lower_threshold = 8
 datacenter = "dc2"
 failover = ["dc1"]
 near = "there"
+weight_meta = "lvs-weight"
 """,
         FILE,
     )
@@ -170,8 +200,10 @@ near = "there"
     def values(one: VirtualServerConfig) -> list[Any]:
         return [getattr(one, name) for name in attrs.fields_dict(DefaultsTable)]
 
-    assert values(own) == ["rr", Forwarding.MASQUERADE, 0.0, True, None, 0, 0, "dc1", (), "here"]
-    assert values(inherits) == ["sed", Forwarding.DIRECT_ROUTE, 3600.0, False, 60, 9, 8, "dc2", ("dc1",), "there"]
+    assert values(own) == ["rr", Forwarding.MASQUERADE, 0.0, True, "", None, 0, 0, "dc1", (), "here"]
+    assert values(inherits) == [
+        "sed", Forwarding.DIRECT_ROUTE, 3600.0, False, "lvs-weight", 60, 9, 8, "dc2", ("dc1",), "there",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -281,6 +313,7 @@ IN_SERVER = [
     (f"failover = {[f'dc{number}' for number in range(9)]}", "failover", "has 9 elements", "8 at most"),
     ('failover = ["dc2", "dc1", "dc3"]\ndatacenter = "dc1"', "failover[1]", "its own", 'failover = ["dc2", "dc3"]'),
     ('near = ""', "near", '"" cannot be used here', "1 to 255"),
+    ('weight_meta = "lvs weight"', "weight_meta", '"lvs weight" cannot be used here', "1 to 128"),
     ("near = 2020-01-01", "near", "2020-01-01 is not a string", "in quotes"),
 ]
 
@@ -394,16 +427,42 @@ IN_TABLE = [
         "write an upper",
     ),
     ("\n[consol]", "consol", "there is no such table", "did you mean consul?"),
-    ("\n[zzz]", "zzz", "there is no such table", "consul, safety, vip, daemon, metrics, defaults, virtual_server"),
+    (
+        "\n[zzz]",
+        "zzz",
+        "there is no such table",
+        "consul, safety, vip, daemon, metrics, overrides, discovery, defaults, virtual_server",
+    ),
     ('\nscheduler = "rr"', "scheduler", "there is no such table", "it belongs in [defaults] or [virtual_server.NAME]"),
     ("\nconsul = 1", "consul", "1 where a table belongs", "write [consul]"),
     ("\n[[consul]]", "consul", "a list where a table belongs", "write [consul]"),
+    ("\n[overrides]", "overrides", "kv_prefix is missing", 'write kv_prefix = "lvsctl"'),
+    ('[overrides]\nkv_prefix = "/x"', "overrides.kv_prefix", '"/x" cannot be used here', "1 to 8 names"),
+    ('[overrides]\nkv_prefix = "a/../b"', "overrides.kv_prefix", '"a/../b" cannot be used here', "1 to 8 names"),
+    ('[overrides]\nkv_prefix = "x/"', "overrides.kv_prefix", '"x/" cannot be used here', "1 to 8 names"),
     ("\n[vip]", "vip", "interface is missing", 'write interface = "lvs0"'),
     ('[virtual_server]\naddress = "10.9.0.1:80"', "virtual_server.address", "table belongs", "[virtual_server.NAME]"),
     ('\n[virtual_server."a b"]\nfirewall_mark = 1', 'virtual_server."a b"', "cannot name", "1 to 63"),
     ('\n[virtual_server.""]\nfirewall_mark = 1', 'virtual_server.""', "cannot name", "1 to 63"),
     ("\n[virtual_server.-x]\nfirewall_mark = 1", "virtual_server.-x", "cannot name", "beginning with a letter"),
     (f"\n[virtual_server.{'x' * 64}]\nfirewall_mark = 1", f'virtual_server."{"x" * 60}…"', "cannot name", "1 to 63"),
+    ("\n[discovery]", "discovery", "addresses is missing", 'write addresses = ["10.9.1.0/24"]'),
+    *(
+        (f'[discovery]\n{key} = {value}\naddresses = ["10.9.1.0/24"]', f"discovery.{key}{at}", wrong, remedy)
+        for key, value, at, wrong, remedy in (
+            ("keys", '["near"]', "[0]", '"near" is not known', "write one of scheduler, scheduler_flags"),
+            ("keys", '["address"]', "[0]", '"address" is not known', "write one of"),
+            ("ports", "[0]", "[0]", "0 is out of range", '"8000-8999"'),
+            ("ports", '["90-80"]', "[0]", '"90-80" is no port', '"8000-8999"'),
+            ("ports", '["80"]', "[0]", '"80" is no port', "write a port"),
+            ("ports", "[true]", "[0]", "true is no port", "write a port"),
+            ("protocols", "[]", "", "the list is empty", "write one element or more"),
+            ("tag", '"lvs-x"', "", "cannot be used here", "1 to 32 of A-Z a-z 0-9 _"),
+            ("services", '["a b"]', "[0]", "cannot be used here", "* for any of them"),
+            ("max_virtual_servers", "0", "", "0 is out of range", "1 to 10000"),
+            ("max_virtual_server", "1", "", "there is no such key", "did you mean max_virtual_servers?"),
+        )
+    ),
     ("\n[virtual_server.x]", "virtual_server.x", "neither address nor firewall_mark", "firewall_mark = 7"),
 ]
 
@@ -761,6 +820,7 @@ KEY_VALUES: dict[str, st.SearchStrategy[Any]] = {
     "datacenter": st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True),
     "failover": st.lists(st.sampled_from(["elsewhere-1", "elsewhere-2", "elsewhere-3"]), unique=True).map(tuple),
     "near": st.just("_agent"),
+    "weight_meta": st.from_regex(r"[A-Za-z0-9_-]{0,128}", fullmatch=True),
     "consul_service": st.text(st.characters(categories=["L", "N", "P"], exclude_characters="/"), min_size=1),
     "tags": st.lists(st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1), unique=True).map(tuple),
     "meta": st.dictionaries(st.text("abc", min_size=1), st.text("abc\"\\'")),

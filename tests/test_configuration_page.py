@@ -27,6 +27,8 @@ BESIDE = {
     "persistence_netmask": 'persistence = "5m"',
 }
 
+ADDRESSES = '["10.9.1.0/24"]'
+
 
 @pytest.fixture(scope="module")
 def generate() -> ModuleType:
@@ -66,7 +68,10 @@ def test_every_example_loads(table: str, field: Any) -> None:  # noqa: ANN401  a
         server = "[virtual_server.x]\nfirewall_mark = 7\n"
     elif field.name in {"address", "firewall_mark"} and table == "virtual_server":
         server = "[virtual_server.x]\n"
-    head = server if table == "virtual_server" else f"{server}[{table}]\n"
+    if table == "discovery" and field.name != "addresses":
+        server += f"[discovery]\naddresses = {ADDRESSES}\n"
+        table = ""
+    head = server if table == "virtual_server" else f"{server}[{table}]\n" if table else server
     example = f"{field.name} = {field.metadata['example']}\n"
     parse(head + example + BESIDE.get(field.name, ""), Path("example"))
 

@@ -143,7 +143,7 @@ def test_the_schema_is_named_and_every_key_is_there() -> None:
     assert document["virtual_servers"][0]["state"] == State.OK.value
     assert set(document["virtual_servers"][0]) == {
         "name", "consul_service", "address", "scheduler", "forwarding", "serving", "wanted", "state", "note",
-        "active", "inactive", "rate", "real_servers", "data_age", "datacenter", "failed_over",
+        "active", "inactive", "rate", "real_servers", "data_age", "datacenter", "failed_over", "overrides",
     }  # fmt: skip
     assert set(document["virtual_servers"][0]["real_servers"][0]) == {
         "real_server", "node", "instance", "check", "place", "weight", "active", "inactive", "rate", "why",

@@ -28,6 +28,8 @@ from lvsctl.core.measures import METRICS, REASONS
 from lvsctl.core.status import (
     ConsulStatus,
     KernelStatus,
+    OverridesStatus,
+    OverrideStatus,
     Place,
     RealServerStatus,
     State,
@@ -46,7 +48,18 @@ NETLINK = (ROOT / "docs/netlink.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("shown", [Status, ConsulStatus, KernelStatus, VirtualServerStatus, RealServerStatus])
+@pytest.mark.parametrize(
+    "shown",
+    [
+        Status,
+        ConsulStatus,
+        KernelStatus,
+        OverridesStatus,
+        OverrideStatus,
+        VirtualServerStatus,
+        RealServerStatus,
+    ],
+)
 def test_every_key_of_the_status_is_documented(shown: type[attrs.AttrsInstance]) -> None:
     missing = [field.name for field in attrs.fields(shown) if f"`{field.name}`" not in JSON]
     assert not missing

@@ -8,11 +8,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from lvsctl.config import Declaration
 from lvsctl.core.ownership import Ledger, LedgerEntry
 from lvsctl.errors import AlreadyRunning, StateError
 from lvsctl.store import JOURNAL, LEDGER, Store, locked
@@ -22,6 +24,7 @@ from tests.values import KEY, NOW, entry, real, real_key
 
 BIG = VirtualServerKey.by_mark(4_000_000_000)
 OTHER = VirtualServerKey.by_mark(7)
+DECLARED = Declaration(service="r\x1b", values=(("address", "10.9.1.20:80"), ("scheduler", "rr")))
 ONE: Ledger = {KEY: LedgerEntry(name="reco", drain_timeout=30.0, written=entry(real(1)), draining={real_key(2): NOW})}
 
 
@@ -31,6 +34,27 @@ def test_any_ledger_comes_back_as_it_was(tmp_path: Path, ledger: Ledger) -> None
     store = Store(tmp_path)
     store.save(ledger, durable=False)
     assert store.load(set_aside_damage=False) == ledger
+
+
+@pytest.mark.parametrize("declaration", [DECLARED, attrs.evolve(DECLARED, values=())])
+def test_what_was_declared_comes_back_as_it_was(tmp_path: Path, declaration: Declaration) -> None:
+    ledger = {KEY: attrs.evolve(ONE[KEY], declaration=declaration)}
+    store = Store(tmp_path)
+    store.save(ledger, durable=False)
+    assert store.load(set_aside_damage=False) == ledger
+
+
+@pytest.mark.parametrize("declaration", [3, ["reco"], ["reco", [["address"]]], ["reco", [["address", 3]]], [3, []]])
+def test_a_declaration_that_is_none_is_damage(tmp_path: Path, declaration: object) -> None:
+    from hashlib import sha256  # noqa: PLC0415
+
+    store = Store(tmp_path)
+    store.save(ONE, durable=True)
+    document = json.loads((tmp_path / LEDGER).read_text())
+    body = json.dumps([each | {"declaration": declaration} for each in json.loads(document["virtual_servers"])])
+    document |= {"sha256": sha256(body.encode()).hexdigest(), "virtual_servers": body}
+    (tmp_path / LEDGER).write_text(json.dumps(document))
+    assert store.load(set_aside_damage=False) == {}
 
 
 def test_none_yet_is_empty(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from lvsctl import __version__
 from lvsctl.errors import KernelError, LvsctlError
 from netlink.errors import NetlinkError
 
-COMMANDS: Final = ("check", "diff", "run", "status", "teardown")
+COMMANDS: Final = ("check", "diff", "run", "status", "teardown", "weight")
 
 EPILOG: Final = """\b
 Start here:

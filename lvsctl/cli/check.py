@@ -42,7 +42,10 @@ def command(file: Path) -> None:
             click.echo(problem.at(shown), err=True)
         click.echo(f"{shown}: {count(len(error.problems), 'problem')}", err=True)
         raise SystemExit(error.exit_code) from None
-    names = ", ".join(config.virtual_servers)
-    click.echo(f"{shown}: valid, {count(len(config.virtual_servers), 'virtual server')} ({names})")
+    names = f" ({', '.join(config.virtual_servers)})" if config.virtual_servers else ""
+    click.echo(f"{shown}: valid, {count(len(config.virtual_servers), 'virtual server')}{names}")
+    if config.discovery is not None:
+        networks = ", ".join(map(str, config.discovery.addresses))
+        click.echo(f"{shown}: Consul services may declare {config.discovery.max_virtual_servers} more in {networks}")
     if config.consul.from_environment:
         click.echo(f"{shown}: [consul] is completed from the environment: {', '.join(config.consul.from_environment)}")

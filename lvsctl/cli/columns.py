@@ -1,8 +1,9 @@
 """Text in aligned columns: quiet, readable without colour, safe to show whatever it says.
 
-Pure. Cells are made visible here, so no string from Consul reaches a terminal raw.
+Pure, but for the time zone. Cells are made visible here, so no string from Consul reaches a terminal raw.
 """
 
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,6 +11,7 @@ from lvsctl.text import visible
 
 GAP: Final = "  "
 WIDEST: Final = 48  # characters of a cell that is not the last
+SOON: Final = 43_200.0  # seconds within which a clock without a date says enough
 
 
 def columns(
@@ -47,3 +49,8 @@ def span(seconds: float) -> str:
         if whole >= size:
             return f"{whole // size} {unit} {whole % size // part} {smaller}"
     return f"{whole} s"
+
+
+def clock(moment: float, now: float) -> str:
+    """Return `14:00` by the clock of this machine, with the date when that is not near."""
+    return time.strftime("%H:%M" if abs(moment - now) < SOON else "%Y-%m-%d %H:%M", time.localtime(moment))

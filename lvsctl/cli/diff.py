@@ -37,16 +37,16 @@ Examples:
 def command(path: Path, output: str) -> None:
     """Show what in the kernel is not as Consul and the configuration want it, and why."""
     from lvsctl import logs
-    from lvsctl.cli.live import ask, demand, reconciler
+    from lvsctl.cli.live import ask, ask_overrides, demand, reconciler
     from lvsctl.configfile import load
     from lvsctl.core.difference import difference
 
     logs.configure(level="warning")
     config = load(path)
-    answers = ask(config)
+    asked, overrides = ask(config), ask_overrides(config)
     with reconciler(config) as kernel:
-        look = demand(kernel.look(config, answers))
-    lines = difference(look.decision, look.moves)
+        look = demand(kernel.look(config, asked.answers, overrides=overrides, candidates=asked.candidates))
+    lines = difference(look.decision, look.moves, look.refusals)
     equal = not any(line.differs for line in lines)
     if output == "json":
         click.echo(json.dumps(_as_json(lines, equal=equal), indent=2))

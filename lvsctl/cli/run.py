@@ -86,10 +86,11 @@ async def _run(path: Path, config: "Config", kernel: "Reconciler", *, dry_run: b
 def _plan(config: "Config", kernel: "Reconciler") -> None:
     """Print what would be done."""
     from lvsctl.cli.diff import render
-    from lvsctl.cli.live import ask, demand
+    from lvsctl.cli.live import ask, ask_overrides, demand
     from lvsctl.core.difference import difference
 
-    look = demand(kernel.look(config, ask(config)))
+    asked = ask(config)
+    look = demand(kernel.look(config, asked.answers, overrides=ask_overrides(config), candidates=asked.candidates))
     lines = [line for line in difference(look.decision, look.moves) if line.differs]
     click.echo("\n".join(render(lines) or ["in sync: nothing would be changed"]))
 
@@ -97,14 +98,14 @@ def _plan(config: "Config", kernel: "Reconciler") -> None:
 def _once(config: "Config", kernel: "Reconciler") -> int:
     """Converge and print each change; return 5 when the kernel refused something, 1 when something is left."""
     from lvsctl.cli.diff import render
-    from lvsctl.cli.live import ask, demand
+    from lvsctl.cli.live import ask, ask_overrides, demand
     from lvsctl.core.difference import difference, line_of
     from lvsctl.errors import KernelError, StateError
 
-    answers = ask(config)
+    asked, overrides = ask(config), ask_overrides(config)
     changes = 0
     while True:
-        cycle = kernel.cycle(config, answers)
+        cycle = kernel.cycle(config, asked.answers, overrides=overrides, candidates=asked.candidates)
         virtual_servers = cycle.look.decision.virtual_servers
         done = [line_of(each.step, virtual_servers[each.step.key]) for each in cycle.done if not each.refused]
         done.sort(key=lambda line: (line.name, line.virtual_server))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import click
 
-from lvsctl.cli.columns import columns, count, span
+from lvsctl.cli.columns import clock, columns, count, span
 from lvsctl.cli.options import config_file
 from lvsctl.text import visible
 
@@ -149,6 +149,8 @@ def exit_code(status: "Status") -> int:
         status.kernel.error
         or status.config_error
         or status.consul.failing
+        or (status.overrides is not None and (status.overrides.error or status.overrides.ignored))
+        or status.refused_declarations
         or any(row.state in wrong for row in status.virtual_servers)
     )
     return 1 if trouble else 0
@@ -161,6 +163,9 @@ def render(status: "Status", *, with_real_servers: bool = False, wide: bool = Fa
     for row in rows if with_real_servers else ():
         heading = [visible(f"{row.name}  {row.address}")] if len(rows) > 1 else []
         lines += ["", *heading, *_real_servers(row)]
+        lines += _overrides(row, status.time)
+    if status.refused_declarations:
+        lines += ["", "refused declarations:", *_refused_declarations(status)]
     if status.foreign and wide:
         lines += ["", "foreign, never touched:", *(f"  {key}" for key in status.foreign)]
     return lines
@@ -179,6 +184,7 @@ def _header(status: "Status", *, wide: bool) -> list[str]:
             rows.append(["", f"{status.consul.transport_why}; {status.consul.transport_remedy}"])
         elif wide and status.consul.transport_why:
             rows.append(["", f"{status.consul.transport}: {status.consul.transport_why}"])
+        rows += _override_lines(status, wide=wide)
         rows.append(["kernel", _kernel_words(status)])
         foreign = f"{count(len(status.foreign), 'virtual server')}, never touched" if status.foreign else "none"
         rows.append(["foreign", foreign])
@@ -289,6 +295,53 @@ def _real_servers(row: "VirtualServerStatus") -> list[str]:
         table = [[*line[:1], name, *line[1:]] for name, line in zip(datacenters, [head, *cells], strict=True)]
         return columns(table, right=frozenset({6, 7, 8, 9}))
     return columns([head, *cells], right=frozenset({5, 6, 7, 8}))
+
+
+def _overrides(row: "VirtualServerStatus", now: float) -> list[str]:
+    """Return the overrides of a virtual server: who, until when, and what they do."""
+    if not row.overrides:
+        return []
+    head = ["  OVERRIDE", "SHARE", "UNTIL", "BY", "INSTANCES", "WEIGHT", "REASON"]
+    cells = [
+        [
+            f"  {each.selector}",
+            each.share,
+            "cleared" if each.until is None else f"{clock(each.until, now)} ({span(each.until - now)})",
+            each.by or NOTHING,
+            str(each.matching),
+            str(each.smallest) if each.smallest == each.largest else f"{each.smallest} to {each.largest}",
+            "; ".join(filter(None, (each.why_not, each.reason))),
+        ]
+        for each in row.overrides
+    ]
+    return ["", *columns([head, *cells], right=frozenset({1, 4, 5}))]
+
+
+def _override_lines(status: "Status", *, wide: bool) -> list[list[str]]:
+    """Return what the head says of overrides: that they cannot be read, and what is none; `wide` says all."""
+    overrides = status.overrides
+    if overrides is None:
+        return []
+    lines = []
+    if overrides.error:
+        age = "as last known" if overrides.data_age is None else f"as of {span(overrides.data_age)} ago"
+        lines.append(f"{age}, for they cannot be read: {overrides.error}")
+    elif overrides.ignored:
+        lines.append(f"{count(len(overrides.ignored), 'key')} below {overrides.kv_prefix}/weights/ not used")
+    elif wide:
+        lines.append(f"of {overrides.kv_prefix}/weights/")
+    shown = overrides.ignored.items() if wide else list(overrides.ignored.items())[:1]
+    lines += [f"{key}: {why}" for key, why in shown]
+    if wide:
+        lines += [f"{each} is not in this configuration" for each in overrides.elsewhere]
+    return [["" if number else "overrides", line] for number, line in enumerate(lines)]
+
+
+def _refused_declarations(status: "Status") -> list[str]:
+    head = ["  CONSUL SERVICE", "KEPT", "WHY"]
+    return columns(
+        [head, *([f"  {each.consul_service}", each.kept or NOTHING, each.why] for each in status.refused_declarations)]
+    )
 
 
 def _as_json(status: "Status") -> str:

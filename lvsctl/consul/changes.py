@@ -9,10 +9,12 @@ then anything may have changed. Source: Consul HTTP API, Health and Catalog; mea
 import enum
 import json
 from collections.abc import Mapping
+from sys import intern  # the same few names are in every list: each is kept once
 from typing import Any, Final
 
 import attrs
 
+from lvsctl.consul.entries import entries
 from lvsctl.errors import ConsulError
 
 
@@ -40,20 +42,23 @@ Listed = Mapping[tuple[str, ...], tuple[str, str, object]]
 
 def decode_listing(listing: Listing, body: bytes) -> Listed:
     """Return what `body` lists; ConsulError where it is no such list. An entry that cannot be read is passed over."""
+    if listing is not Listing.SERVICES:
+        read = _check if listing is Listing.CHECKS else _node
+        try:  # one by one: as a whole it would take some ten times its size
+            return dict(read(each) for each in entries(body) if isinstance(each, dict))
+        except ValueError as error:
+            raise ConsulError(f"/v1/{listing.value} is not a JSON list ({error})") from error
     try:
-        entries = json.loads(body)
+        services = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise ConsulError(f"/v1/{listing.value} is not JSON ({type(error).__name__})") from error
-    if listing is Listing.SERVICES and isinstance(entries, dict):
-        return {(name,): (name, "", json.dumps(tags)) for name, tags in entries.items()}
-    if listing is Listing.SERVICES or not isinstance(entries, list):
-        raise ConsulError(f"/v1/{listing.value} is a JSON {type(entries).__name__}, which is not what it should be")
-    found = [_check(each) if listing is Listing.CHECKS else _node(each) for each in entries if isinstance(each, dict)]
-    return dict(found)
+    if not isinstance(services, dict):
+        raise ConsulError(f"/v1/{listing.value} is a JSON {type(services).__name__}, which is not what it should be")
+    return {(name,): (name, "", json.dumps(tags)) for name, tags in services.items()}
 
 
 def _check(entry: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, str, object]]:
-    service, node = _text(entry, "ServiceName"), _text(entry, "Node")
+    service, node = intern(_text(entry, "ServiceName")), intern(_text(entry, "Node"))
     return (node, _text(entry, "CheckID")), (service, "" if service else node, entry.get("ModifyIndex"))
 
 

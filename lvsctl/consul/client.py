@@ -310,6 +310,26 @@ class Client:
         response = await self._ask(f"/v1/{path}", params, index=index, wait=wait)
         return _number(response.headers.get("X-Consul-Index", "")), response.body
 
+    async def keys(self, folder: str, *, index: int = 0, wait: float = WAIT) -> tuple[int, bytes]:
+        """Return X-Consul-Index and the JSON list of the keys that begin with `folder`, as `instances` does.
+
+        Keys that the token may not read are not listed, and Consul does not say so.
+        """
+        response = await self._ask(f"/v1/kv/{folder}", [("recurse", "")], index=index, wait=wait, complete=_of_key)
+        return _number(response.headers.get("X-Consul-Index", "")), response.body or b"[]"
+
+    async def has_key(self, key: str) -> bool:
+        """Tell whether there is a key; raises ConsulRefused (403) when the token may not read it."""
+        return bool((await self._ask(f"/v1/kv/{key}", [], complete=_of_key)).body)
+
+    async def write_key(self, key: str, value: str, *, modified: int) -> bool:
+        """Write a key where its ModifyIndex is still `modified`, 0 where it is not there; return whether it was."""
+        return bool(await self._api.http.put(_is_done, f"/v1/kv/{key}", [("cas", str(modified))], value))
+
+    async def delete_key(self, key: str, *, modified: int) -> bool:
+        """Delete a key where its ModifyIndex is still `modified`; return whether it was."""
+        return bool(await self._api.http.delete(_is_done, f"/v1/kv/{key}", [("cas", str(modified))]))
+
     async def capacity(self) -> Capacity | None:
         """Return how much Consul may be asked at a time; None when it does not answer."""
         try:
@@ -328,13 +348,14 @@ class Client:
         index: int = 0,
         wait: float = WAIT,
         share: Share | None = None,
+        complete: Callable[[Response], Response] | None = None,
     ) -> Response:
         """Return a complete answer; what does not block waits its turn behind others that do not."""
         blocking = [("index", str(index)), ("wait", f"{wait:g}s")] if index > 0 else []
         timeout = ANSWER_TIMEOUT + (wait * 17 / 16 if blocking else 0.0)
         async with contextlib.nullcontext() if blocking else self._turn(dict(params).get("dc", "")):
             response: Response = await self._api.http.get(
-                _complete, path, params + blocking, timeout=timeout, share=share
+                complete or _complete, path, params + blocking, timeout=timeout, share=share
             )
         return response
 
@@ -348,10 +369,29 @@ class Client:
 def _complete(response: Response) -> Response:
     """Return the response of a request that was answered."""
     if response.status != 200:
-        text = response.body[:MAX_REFUSAL].decode("utf-8", "replace").strip() or "no text"
         wait = _number(response.headers.get("Retry-After", ""))  # seconds; a date counts as none
-        raise ConsulRefused(response.status, text + _advice(response.status), retry_after=wait)
+        raise ConsulRefused(response.status, _text(response) + _advice(response.status), retry_after=wait)
     return response
+
+
+def _of_key(response: Response) -> Response:
+    """Return the response to a question for keys; without a body where there are none, which is an answer too."""
+    if response.status == 404 and "X-Consul-Index" in response.headers:
+        return attrs.evolve(response, body=b"")
+    if response.status != 200:
+        raise ConsulRefused(response.status, _text(response))
+    return response
+
+
+def _is_done(response: Response) -> bool:
+    """Return what Consul says of a write that had a condition."""
+    if response.status != 200:
+        raise ConsulRefused(response.status, _text(response))
+    return response.body.strip() == b"true"
+
+
+def _text(response: Response) -> str:
+    return response.body[:MAX_REFUSAL].decode("utf-8", "replace").strip() or "no text"
 
 
 def _answer(response: Response, max_instances: int) -> Answer:

@@ -67,6 +67,7 @@ class Watches:
         self._first: frozenset[Query] = frozenset()  # those of them that the start waits for
         self._contested: frozenset[Query] = frozenset()  # those of which it is told that they fail (`Answer.silent`)
         self._silent: dict[Query, tuple[Answer, Answer]] = {}  # their last answers, and the same with that told
+        self._beside = 0  # blocking queries that others have
         self._retired: list[Client] = []
         self._bursts = {"consul_failed": Burst(), "consul_back": Burst()}
         self._news: set[Query] = set()
@@ -151,13 +152,20 @@ class Watches:
         self._beliefs |= {query: recalled(answer) for query, answer in snapshot.items() if query not in self._beliefs}
 
     def watch(
-        self, queries: Iterable[Query], *, first: Iterable[Query] | None = None, contested: Iterable[Query] = ()
+        self,
+        queries: Iterable[Query],
+        *,
+        first: Iterable[Query] | None = None,
+        contested: Iterable[Query] = (),
+        beside: int = 0,
     ) -> None:
         """Watch exactly `queries`; the answers of those that stay are kept.
 
         `first` are those of them that count for `complete` and `tried`, all of them where it is None; `contested` are
-        those of which `answers` tells that they fail now.
+        those of which `answers` tells that they fail now. `beside` are blocking queries that others have with the same
+        Consul.
         """
+        self._beside = beside
         self._wanted = frozenset(queries)
         self._first = self._wanted if first is None else frozenset(first)
         self._contested = frozenset(contested)
@@ -231,7 +239,7 @@ class Watches:
         before, self._choice = (
             self._choice,
             choose(
-                queries=len(self._wanted),
+                queries=len(self._wanted) + self._beside,
                 http2=told.http2,
                 limit=told.limit,
                 files=open_files(),

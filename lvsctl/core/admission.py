@@ -8,6 +8,7 @@ Names are never resolved: a registrant who controls a DNS name would control the
 """
 
 import enum
+import re
 from collections.abc import Set as AbstractSet
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
@@ -19,6 +20,8 @@ from lvsctl.core.instance import Check, Health, Instance
 from lvsctl.core.words import word
 from netlink.types import Address, Forwarding, RealServerKey, family_of
 
+LARGEST_WEIGHT: Final = 65535
+_WEIGHT: Final = re.compile(r"0|[1-9][0-9]{0,4}", re.ASCII)
 METADATA_ADDRESSES: Final[frozenset[Address]] = frozenset(
     ip_address(address) for address in ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192")
 )  # clouds' metadata and wire servers that are not link-local
@@ -50,7 +53,8 @@ class Admitted:
     """The instance serves as real server `key` with `weight`."""
 
     key: RealServerKey
-    weight: int
+    weight: int  # its own; an override may count before it
+    note: str = ""  # why it is not the one that was registered for this virtual server; empty when it is
 
 
 @attrs.frozen(kw_only=True)
@@ -108,7 +112,7 @@ def admit(instance: Instance, virtual_server: VirtualServerConfig, limits: Limit
             text=f"listens on port {instance.port}, but {word(virtual_server.forwarding)} leaves the port as it is: "
             f'only port {virtual_server.key.port} can work; use forwarding = "masquerade" or move the instance',
         )
-    return _by_health(instance, key, only_passing=virtual_server.only_passing, max_weight=limits.max_weight)
+    return _by_health(instance, key, virtual_server, max_weight=limits.max_weight)
 
 
 def parse_address(text: str) -> Address | None:
@@ -195,12 +199,15 @@ def _is_broadcast(address: Address, networks: tuple[Network, ...]) -> bool:
     )
 
 
-def _by_health(instance: Instance, key: RealServerKey, *, only_passing: bool, max_weight: int) -> Verdict:
+def _by_health(
+    instance: Instance, key: RealServerKey, virtual_server: VirtualServerConfig, *, max_weight: int
+) -> Verdict:
     check = instance.worst_check
     match instance.health:
         case Health.PASSING:
-            return Admitted(key=key, weight=min(instance.weight, max_weight))
-        case Health.WARNING if not only_passing:
+            weight, note = _passing_weight(instance, virtual_server.weight_meta)
+            return Admitted(key=key, weight=min(weight, max_weight), note=note)
+        case Health.WARNING if not virtual_server.only_passing:
             return Admitted(key=key, weight=min(instance.warning_weight, max_weight))
         case Health.WARNING:
             reason = Reason.WARNING
@@ -209,6 +216,24 @@ def _by_health(instance: Instance, key: RealServerKey, *, only_passing: bool, ma
         case Health.MAINTENANCE:
             reason = Reason.MAINTENANCE
     return Excluded(reason=reason, text=_failing_text(check), key=key, check=check)
+
+
+def _passing_weight(instance: Instance, weight_meta: str) -> tuple[int, str]:
+    """Return the weight while all checks pass, and why its metadata does not say it where it should.
+
+    Whoever registers the instance writes metadata, so only a plain number that a weight can be is one: other spellings
+    of a number (` 5`, `1e3`, `+1`, `05`, digits of other scripts) are somebody's mistake, or a trial.
+    """
+    written = instance.meta.get(weight_meta) if weight_meta else None
+    if written is None:
+        return instance.weight, ""
+    if _WEIGHT.fullmatch(written) and int(written) <= LARGEST_WEIGHT:
+        return int(written), ""
+    shown = repr(written[:40])
+    return (
+        instance.weight,
+        f"meta {weight_meta!r} is {shown}, no weight from 0 to {LARGEST_WEIGHT}: Weights.Passing counts",
+    )
 
 
 def _failing_text(check: Check | None) -> str:

@@ -6,9 +6,11 @@ wrote was changed by somebody else, a wish that differs from it was changed in C
 
 import enum
 from collections.abc import Iterator
+from typing import Final
 
 import attrs
 
+from lvsctl.config import Declaration
 from lvsctl.core.admission import Admitted, Excluded, Reason, Rejected
 from lvsctl.core.desired import Member
 from lvsctl.core.drain import Drained
@@ -33,6 +35,7 @@ class Kind(enum.Enum):
     DRIFT = "drift"
     DRAIN = "drain"
     HELD = "held"
+    OVERRIDE = "override"
 
 
 @attrs.frozen(kw_only=True)
@@ -53,16 +56,27 @@ EXCLUSIONS = {
 }
 
 
+UNDECLARED: Final = "no longer declared in Consul, or not allowed by [discovery]"
+
+
 def cause_of_virtual_server(
-    wanted: VirtualServer | None, observed: VirtualServer | None, written: TableEntry | None
+    wanted: VirtualServer | None,
+    observed: VirtualServer | None,
+    written: TableEntry | None,
+    *,
+    declaration: Declaration | None = None,
 ) -> Cause:
-    """Return why virtual server `observed` becomes `wanted`; None stands for one that is not there."""
+    """Return why virtual server `observed` becomes `wanted`; None stands for one that is not there.
+
+    `declaration` is what a Consul service declared; None where the configuration file has or had the virtual server.
+    """
     if wanted is None:
-        return Cause(kind=Kind.CONFIGURATION, text="no longer in the configuration")
+        return Cause(kind=Kind.CONFIGURATION, text=UNDECLARED if declaration else "no longer in the configuration")
     if observed is None and written is not None:
         return Cause(kind=Kind.DRIFT, text="was in the kernel and is gone: a reboot, or deleted by hand")
     if observed is None:
-        return Cause(kind=Kind.NEW, text="new in the configuration")
+        who = f"declared by Consul service {declaration.service!r}" if declaration else "new in the configuration"
+        return Cause(kind=Kind.NEW, text=who)
     if written is not None and written.virtual_server == wanted:
         return Cause(kind=Kind.DRIFT, text=f"changed by hand: {', '.join(changes(wanted, observed))}")
     return Cause(kind=Kind.CONFIGURATION, text=f"configuration changed: {', '.join(changes(observed, wanted))}")
@@ -77,23 +91,38 @@ def cause_of_addition(member: Member | None, written: RealServer | None, *, tabl
 
 
 def cause_of_change(
-    intended: RealServer, observed: RealServer, written: RealServer | None, *, member: Member | None, returning: bool
+    intended: RealServer,
+    observed: RealServer,
+    written: RealServer | None,
+    *,
+    member: Member | None,
+    returning: bool,
+    override: str = "",
 ) -> Cause:
-    """Return why a real server that stays is changed; `returning` when it was on its way out."""
+    """Return why a real server that stays is changed.
+
+    `returning` when it was on its way out; `override` is what counts before its own weight, empty for nothing.
+    """
     if returning:
         return Cause(kind=Kind.RETURNED, text=f"passing again: {name_of(member)}")
     if written == intended:
         return Cause(kind=Kind.DRIFT, text=f"changed by hand: {', '.join(changes(intended, observed))}")
     if attrs.evolve(intended, weight=observed.weight) == observed:
+        if override:
+            text = f"weight {intended.weight}, was {observed.weight}, for {override}: {name_of(member)}"
+            return Cause(kind=Kind.OVERRIDE, text=text)
         text = f"weight in Consul is {intended.weight}, was {observed.weight}: {name_of(member)}"
         return Cause(kind=Kind.WEIGHT, text=text)
     return Cause(kind=Kind.CONFIGURATION, text=f"configuration changed: {', '.join(changes(observed, intended))}")
 
 
-def cause_of_leaving(member: Member | None, written: RealServer | None, *, configured: bool) -> Cause:
+def cause_of_leaving(
+    member: Member | None, written: RealServer | None, *, configured: bool, declaration: Declaration | None = None
+) -> Cause:
     """Return why a real server has to go; `configured` tells whether its virtual server is still wanted."""
     if not configured:
-        return Cause(kind=Kind.CONFIGURATION, text="its virtual server is no longer in the configuration")
+        why = UNDECLARED if declaration else "no longer in the configuration"
+        return Cause(kind=Kind.CONFIGURATION, text=f"its virtual server is {why}")
     if member is None and written is None:
         return Cause(kind=Kind.DRIFT, text="added by hand: neither Consul nor lvsctl knows it")
     if member is None:

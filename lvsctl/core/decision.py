@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 
 import attrs
 
-from lvsctl.config import Config
+from lvsctl.config import Config, Declaration
 from lvsctl.core import guard
 from lvsctl.core.admission import Excluded, Limits, Reason
 from lvsctl.core.cause import (
@@ -23,9 +23,12 @@ from lvsctl.core.cause import (
 from lvsctl.core.desired import Member, Wanted, desired, limits_of
 from lvsctl.core.drain import Drained, Draining, drain
 from lvsctl.core.instance import Answers
+from lvsctl.core.override import NO_OVERRIDES, Overrides, next_end, standing
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, foreign, is_still_ours, owner_of
 from lvsctl.core.plan import plan_virtual_server
 from lvsctl.core.restoration import stands_alone
+from lvsctl.core.share import in_proportion
+from lvsctl.core.weighing import why_weighed
 from netlink.requests import AddRealServer, DeleteRealServer, SetRealServer, TableRequest
 from netlink.types import (
     Address,
@@ -71,6 +74,13 @@ class VirtualServerDecision:
     remembered: LedgerEntry | None = attrs.field(default=None, eq=False, repr=False)  # what the ledger had of it
 
     @property
+    def declaration(self) -> Declaration | None:
+        """Return what a Consul service declared; None where it is or was in the file."""
+        if self.wanted is not None:
+            return self.wanted.config.declaration
+        return self.remembered.declaration if self.remembered else None
+
+    @property
     def draining(self) -> Mapping[RealServerKey, Draining]:
         """Return the real servers that stay quiesced for now."""
         return {key: state for key, state in self.leaving.items() if isinstance(state, Draining)}
@@ -86,6 +96,7 @@ class Decision:
     disowned: frozenset[VirtualServerKey]  # in the ledger, but what stands there now is somebody else's
     addresses: frozenset[Address]  # virtual addresses that virtual servers in the kernel will need
     look_again: float | None  # Unix seconds by which to decide again although nothing changed
+    override_ends: float | None  # Unix seconds when the next override is over
     limits: Limits = attrs.field(eq=False, repr=False)  # by which instances were judged
     templates_expire: bool = attrs.field(eq=False, repr=False)
 
@@ -108,6 +119,7 @@ def decide(
     now: float,
     before: Decision | None = None,
     limits: Limits | None = None,
+    overrides: Overrides = NO_OVERRIDES,
 ) -> Decision:
     """Return what to do about every virtual server.
 
@@ -125,6 +137,7 @@ def decide(
         answers,
         limits,
         {key: each.wanted for key, each in known.items() if each.wanted},
+        standing(overrides, now),
         table=observed.table,
         failed_over={key: entry.failed_over for key, entry in ledger.items() if entry.failed_over},
     )
@@ -149,6 +162,7 @@ def decide(
         disowned=disowned,
         addresses=_addresses(decisions, observed, (_left_alone(config, waiting, ledger) | staying) - disowned),
         look_again=now + DRAIN_POLL if any(each.draining for each in decisions.values()) else None,
+        override_ends=next_end(overrides, now),
         limits=limits,
         templates_expire=templates_expire,
     )
@@ -181,7 +195,8 @@ def _decide_configured(
         )
     there = current.real_servers if current else {}
     entry = ledger.get(key)
-    held = guard.held(wanted, there, entry.written.real_servers if entry and entry.written else {})
+    written = entry.written.real_servers if entry and entry.written else {}
+    held = in_proportion(guard.held(wanted, there, written), wanted.entry.real_servers, written)
     return _decide_leaving(
         VirtualServerDecision(
             name=wanted.config.name,
@@ -229,6 +244,7 @@ def _decide_removed(
             owner=Owner.OURS,
             observed=current,
             drain_timeout=entry.drain_timeout,
+            remembered=entry,
         ),
         attrs.evolve(current, real_servers={}),
         observed,
@@ -237,7 +253,7 @@ def _decide_removed(
     )
     if decision.draining:
         return decision
-    cause = cause_of_virtual_server(None, current.virtual_server, entry.written)
+    cause = cause_of_virtual_server(None, current.virtual_server, entry.written, declaration=entry.declaration)
     requests = plan_virtual_server(None, current)
     steps = tuple(Step(name=entry.name, key=key, request=request, cause=cause) for request in requests)
     return attrs.evolve(decision, intended=None, steps=steps)
@@ -281,7 +297,8 @@ def _decide_leaving(
 
 def _cause_of_leaving(key: RealServerKey, decision: VirtualServerDecision, entry: LedgerEntry | None) -> Cause:
     member = decision.wanted.by_key.get(key) if decision.wanted else None
-    return cause_of_leaving(member, _written(entry, key), configured=decision.wanted is not None)
+    configured = decision.wanted is not None
+    return cause_of_leaving(member, _written(entry, key), configured=configured, declaration=decision.declaration)
 
 
 def _steps(decision: VirtualServerDecision, entry: LedgerEntry | None, *, now: float) -> Sequence[Step]:
@@ -321,6 +338,7 @@ def _cause(request: TableRequest, decision: VirtualServerDecision, entry: Ledger
                 intended.virtual_server if intended else None,
                 observed.virtual_server if observed else None,
                 entry.written if entry else None,
+                declaration=decision.declaration,
             )
 
 
@@ -331,6 +349,7 @@ def _cause_of_change(intended: RealServer, decision: VirtualServerDecision, entr
         observed,
         _written(entry, intended.key),
         member=_member(decision, intended.key),
+        override=why_weighed(decision.wanted.weighed, intended.key) if decision.wanted else "",
         returning=bool(entry and intended.key in entry.draining),
     )
 

@@ -18,7 +18,9 @@ from lvsctl.config import Config, VirtualServerConfig
 from lvsctl.core.admission import Admitted, Excluded, Limits, Reason, Rejected, Verdict, admit
 from lvsctl.core.failover import Standing, choose, why_not
 from lvsctl.core.instance import Answer, Answers, Instance, Malformed, Query
+from lvsctl.core.override import Override
 from lvsctl.core.restoration import usable
+from lvsctl.core.weighing import UNWEIGHED, Weighed, weigh
 from netlink.types import (
     Address,
     Family,
@@ -61,10 +63,12 @@ class Wanted:
     by_key: Mapping[RealServerKey, Member]  # the member behind each real server, the one nearest to serving
     doubt: str = ""  # why Consul may have more instances than it says; empty when it is believed
     snapshot: float | None = None  # Unix seconds when Consul said it, where a snapshot stands in for it
+    weighed: Weighed = UNWEIGHED  # the weights of its real servers, and what overrides made of them
+    overrides: tuple[Override, ...] = ()
     datacenter: str = ""  # whose instances serve; empty: the agent's own
     failed_over: str = ""  # the same where it is not the first of its list; empty where it is
     standings: tuple[Standing | None, ...] = ()  # of the datacenters in their order; None for one never heard
-    # Of what it was made: where all this is the same objects again, it is the same again.
+    # Of what it was made: where these are the same objects again, and the overrides equal, it is the same again.
     queries: tuple[Query, ...] = attrs.field(default=(), eq=False, repr=False)
     heard: tuple[Answer | None, ...] = attrs.field(default=(), eq=False, repr=False)
     limits: Limits | None = attrs.field(default=None, eq=False, repr=False)
@@ -125,27 +129,32 @@ def desired(
     answers: Answers,
     limits: Limits,
     before: Mapping[VirtualServerKey, Wanted] | None = None,
+    overrides: Mapping[str, tuple[Override, ...]] | None = None,
     *,
     table: Table | None = None,
     failed_over: Mapping[VirtualServerKey, str] | None = None,
 ) -> Mapping[str, Wanted]:
     """Return what is wanted by name, without the virtual servers that wait for an answer.
 
-    `table` is what stands in the kernel, `failed_over` the datacenters that serve in place of the first. To judge
-    instances is most of the work of a cycle, so what is made of the same as in `before` is taken from there.
+    `overrides` are those that stand now, by virtual server; `table` is what stands in the kernel, `failed_over` the
+    datacenters that serve in place of the first. To judge instances is most of the work of a cycle, so what is made of
+    the same as in `before` is taken from there.
     """
-    before, table, failed_over = before or {}, table or {}, failed_over or {}
+    before, overrides, table, failed_over = before or {}, overrides or {}, table or {}, failed_over or {}
     wanted = {}
     for name, virtual_server in config.virtual_servers.items():
         key = virtual_server.key
         known, serving, standing = before.get(key), failed_over.get(key, ""), table.get(key)
         if known is not None and (known.config is not virtual_server or known.limits is not limits):
             known = None
+        its = overrides.get(name, ())
+        if known is not None and known.overrides != its:
+            known = None
         queries = known.queries if known else queries_in_order(virtual_server)
         heard = tuple([usable(answers.get(query), standing) for query in queries])
         if known and known.failed_over == serving and all(map(operator.is_, known.heard, heard)):
             wanted[name] = known
-        elif (each := _wanted(virtual_server, queries, heard, limits, serving)) is not None:
+        elif (each := _wanted(virtual_server, queries, heard, limits, overrides=its, serving=serving)) is not None:
             wanted[name] = each
     return wanted
 
@@ -168,6 +177,8 @@ def _wanted(
     queries: tuple[Query, ...],
     heard: tuple[Answer | None, ...],
     limits: Limits,
+    *,
+    overrides: tuple[Override, ...],
     serving: str,
 ) -> Wanted | None:
     """Return what the datacenters' answers make of `config`, None while it waits; `serving` is `Wanted.failed_over`."""
@@ -177,7 +188,8 @@ def _wanted(
     chosen = choose(standings, config.failover.index(serving) + 1 if serving in config.failover else 0)
     if chosen is None or (answer := heard[chosen]) is None:
         return None
-    real_servers = _real_servers(config, judged[chosen])
+    weighed = _weighed(config, judged[chosen], overrides)
+    real_servers = _real_servers(config, weighed)
     for place, standing in enumerate(standings):
         if place != chosen and standing is not None:
             why = why_not(standing, datacenters[chosen], returning=place < chosen)
@@ -199,6 +211,8 @@ def _wanted(
         standings=standings,
         queries=queries,
         heard=heard,
+        weighed=weighed,
+        overrides=overrides,
         limits=limits,
     )
 
@@ -250,17 +264,28 @@ def _nearness(member: Member) -> int:
             return 3
 
 
-def _real_servers(config: VirtualServerConfig, members: tuple[Member, ...]) -> RealServers:
+def _weighed(config: VirtualServerConfig, members: tuple[Member, ...], overrides: tuple[Override, ...]) -> Weighed:
+    own = {each.verdict.key: each.verdict.weight for each in members if isinstance(each.verdict, Admitted)}
+    if not overrides:
+        return Weighed(weights=own)
+    instances = {
+        each.verdict.key: each.source
+        for each in members
+        if isinstance(each.verdict, Admitted) and isinstance(each.source, Instance)
+    }
+    return weigh(own, instances, overrides, config.scheduler)
+
+
+def _real_servers(config: VirtualServerConfig, weighed: Weighed) -> RealServers:
     return {
-        member.verdict.key: RealServer(
-            key=member.verdict.key,
+        key: RealServer(
+            key=key,
             forwarding=config.forwarding,
-            weight=member.verdict.weight,
+            weight=weight,
             upper_threshold=config.upper_threshold,
             lower_threshold=config.lower_threshold,
         )
-        for member in members
-        if isinstance(member.verdict, Admitted)
+        for key, weight in weighed.weights.items()
     }
 
 

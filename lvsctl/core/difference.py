@@ -6,12 +6,13 @@ absence and are *notes*: the kernel is as wanted.
 """
 
 import enum
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
 
 from lvsctl.core.addresses import AddressMoves
 from lvsctl.core.admission import Rejected
+from lvsctl.core.candidates import Refusal
 from lvsctl.core.cause import Cause, Kind, cause_of_absence, changes, name_of
 from lvsctl.core.decision import Decision, Step, VirtualServerDecision
 from lvsctl.core.drain import Draining
@@ -50,11 +51,30 @@ class Line:
     differs: bool = True
 
 
-def difference(decision: Decision, moves: AddressMoves | None = None) -> Sequence[Line]:
-    """Return all lines, virtual server by virtual server, then those of the virtual addresses that are to move."""
+def difference(
+    decision: Decision, moves: AddressMoves | None = None, refusals: Iterable[Refusal] = ()
+) -> Sequence[Line]:
+    """Return all lines, virtual server by virtual server, then those of the virtual addresses that are to move.
+
+    Last come the declarations of Consul services that were refused.
+    """
     ordered = sorted(decision.virtual_servers.values(), key=lambda each: (each.name, each.key))
     lines = [line for each in ordered for line in _lines(each)]
-    return lines if moves is None else [*lines, *address_lines(moves)]
+    lines += address_lines(moves) if moves else ()
+    return [*lines, *(_refusal_line(each) for each in refusals)]
+
+
+def _refusal_line(refusal: Refusal) -> Line:
+    kept = f"; {refusal.kept} goes on as it was" if refusal.kept else ""
+    return Line(
+        sign=Sign.NOTE,
+        name=refusal.name,
+        virtual_server="declared",
+        real_server=None,
+        what="declaration refused",
+        cause=Cause(kind=Kind.REJECTED, text=f"Consul service {refusal.service!r}: {refusal.text}{kept}"),
+        differs=False,
+    )
 
 
 def line_of(step: Step, decision: VirtualServerDecision) -> Line:
@@ -130,10 +150,18 @@ def _note(
 def _foreign_line(each: VirtualServerDecision) -> Line:
     cause = Cause(
         kind=Kind.REJECTED,
-        text="a foreign virtual server holds this address and differs from what is wanted; "
-        f"delete it ({ipvsadm_delete(each)}) or take {each.name!r} out of the configuration",
+        text=f"a foreign virtual server holds this address and differs from what is wanted; {remedy_of_foreign(each)}",
     )
     return _note(each, Sign.NOTE, None, "left alone", cause, differs=True)
+
+
+def remedy_of_foreign(each: VirtualServerDecision) -> str:
+    """Return what an operator can do about a foreign virtual server that is in the way."""
+    declaration = each.declaration
+    out = f"take {each.name!r} out of the configuration"
+    if declaration is not None:
+        out = f"name Consul service {declaration.service!r} in discovery.exclude"
+    return f"delete it ({ipvsadm_delete(each)}) or {out}"
 
 
 def ipvsadm_delete(each: VirtualServerDecision) -> str:

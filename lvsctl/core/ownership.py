@@ -10,6 +10,7 @@ from collections.abc import Set as AbstractSet
 
 import attrs
 
+from lvsctl.config import Declaration
 from netlink.types import RealServerKey, Table, TableEntry, VirtualServerKey
 
 
@@ -22,6 +23,7 @@ class LedgerEntry:
     written: TableEntry | None = None  # as we last left it in the kernel; None before the first write
     draining: Mapping[RealServerKey, float] = attrs.field(factory=dict)  # when each was quiesced, Unix seconds
     failed_over: str = ""  # the datacenter that serves in place of the first; empty: the first
+    declaration: Declaration | None = None  # what a Consul service declared; None: it was in the file
 
 
 Ledger = Mapping[VirtualServerKey, LedgerEntry]

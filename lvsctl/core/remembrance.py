@@ -10,6 +10,7 @@ from collections.abc import Set as AbstractSet
 
 import attrs
 
+from lvsctl.config import Declaration
 from lvsctl.core.decision import Decision, VirtualServerDecision
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner
 from netlink.types import Observed, TableEntry, VirtualServerKey
@@ -39,6 +40,7 @@ def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledg
             written=_written_ahead(each, before.written if before else None),
             draining={server: state.since for server, state in each.leaving.items()},
             failed_over=_failed_over(each),
+            declaration=_declaration(each, before),
         )
     return kept
 
@@ -46,13 +48,20 @@ def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledg
 def _says_it_all(entry: LedgerEntry, each: VirtualServerDecision) -> bool:
     """Tell whether `entry` is what there is to remember of a virtual server that stays as it is."""
     quiet = not each.steps and not each.leaving and not entry.draining and entry.written is not None
-    said = (entry.name, entry.drain_timeout, entry.failed_over)
-    return quiet and said == (each.name, each.drain_timeout, _failed_over(each))
+    said = (entry.name, entry.drain_timeout, entry.failed_over, entry.declaration)
+    return quiet and said == (each.name, each.drain_timeout, _failed_over(each), _declaration(each, entry))
 
 
 def _failed_over(each: VirtualServerDecision) -> str:
     """Return the datacenter that serves in place of the first; empty where the first does."""
     return each.wanted.failed_over if each.wanted else ""
+
+
+def _declaration(each: VirtualServerDecision, before: LedgerEntry | None) -> Declaration | None:
+    """Return what counts as declared from now on: of a virtual server on its way out no more than who declared it."""
+    if each.wanted is not None:
+        return each.wanted.config.declaration
+    return attrs.evolve(before.declaration, values=()) if before and before.declaration else None
 
 
 def _written_ahead(each: VirtualServerDecision, written: TableEntry | None) -> TableEntry | None:

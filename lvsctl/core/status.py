@@ -4,7 +4,7 @@ Pure. Text in here may come from Consul and is unescaped; whoever shows it escap
 """
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -12,13 +12,17 @@ import attrs
 
 from lvsctl.config import Config, VirtualServerConfig
 from lvsctl.core.admission import Admitted, Rejected
+from lvsctl.core.candidates import Refusal
+from lvsctl.core.cause import UNDECLARED
 from lvsctl.core.decision import NO_USAGE, Decision, VirtualServerDecision
 from lvsctl.core.desired import Member, Wanted, queries_in_order
 from lvsctl.core.difference import ipvsadm_delete
 from lvsctl.core.failover import named, why_failed_over
 from lvsctl.core.guard import serves, why_held
 from lvsctl.core.instance import Health, Instance, Query
+from lvsctl.core.override import Overrides
 from lvsctl.core.ownership import Owner
+from lvsctl.core.weighing import Effect, why_weighed
 from lvsctl.core.words import virtual_server_words, word
 from netlink.types import Address, Observed, RealServerKey, Traffic, VirtualServerKey
 
@@ -69,6 +73,22 @@ class RealServerStatus:
 
 
 @attrs.frozen(kw_only=True)
+class OverrideStatus:
+    """One override of a virtual server's weights."""
+
+    selector: str
+    share: str  # `5%`, `10`
+    by: str
+    reason: str
+    until: float | None  # None: until it is cleared
+    written: float | None
+    matching: int  # instances that may serve and are its
+    smallest: int  # of their weights
+    largest: int
+    why_not: str  # why it does nothing, or not what it says; empty when it does
+
+
+@attrs.frozen(kw_only=True)
 class VirtualServerStatus:
     """One virtual server."""
 
@@ -88,6 +108,7 @@ class VirtualServerStatus:
     data_age: float | None = None  # seconds since Consul was last heard about it; None: never, or it is leaving
     datacenter: str = ""  # whose instances serve; empty: the agent's own
     failed_over: bool = False  # it is not the first of its list
+    overrides: tuple[OverrideStatus, ...] = ()  # that stand, in the order in which they count
 
 
 @attrs.frozen(kw_only=True)
@@ -109,12 +130,33 @@ class ConsulStatus:
 
 
 @attrs.frozen(kw_only=True)
+class OverridesStatus:
+    """How the daemon stands with the overrides in Consul's KV."""
+
+    kv_prefix: str
+    data_age: float | None  # seconds since Consul was last heard about them; None: not since the start
+    error: str  # why they cannot be read now; empty when they can
+    ignored: Mapping[str, str]  # keys that are no overrides, and why
+    elsewhere: tuple[str, ...]  # virtual servers that have some, and are not in this configuration
+
+
+@attrs.frozen(kw_only=True)
 class KernelStatus:
     """How the kernel stands against what is wanted."""
 
     in_sync_since: float | None  # None: not in sync
     pending: int  # steps to be taken
     error: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class RefusedDeclaration:
+    """What a Consul service declares and does not get, by `[discovery]`."""
+
+    consul_service: str
+    name: str  # of the virtual server that it has or would have
+    kept: str  # what it declared before and keeps: `tcp 10.9.0.120:80`; empty where it has nothing
+    why: str
 
 
 @attrs.frozen(kw_only=True)
@@ -133,6 +175,22 @@ class Status:
     kernel: KernelStatus
     foreign: tuple[str, ...]
     virtual_servers: tuple[VirtualServerStatus, ...]
+    refused_declarations: tuple[RefusedDeclaration, ...] = ()
+    overrides: OverridesStatus | None = None  # None: the configuration has none, or no daemon answers
+
+
+def overrides_status(
+    config: Config, overrides: Overrides, *, prefix: str, data_age: float | None, error: str
+) -> OverridesStatus:
+    """Return how it stands with `overrides`, which were last heard `data_age` seconds ago."""
+    named = {each.virtual_server for each in overrides.entries}
+    return OverridesStatus(
+        kv_prefix=prefix,
+        data_age=data_age,
+        error=error,
+        ignored={each.key: each.why for each in overrides.ignored},
+        elsewhere=tuple(sorted(named - config.virtual_servers.keys())),
+    )
 
 
 def virtual_servers(
@@ -173,6 +231,16 @@ def _data_age(virtual_server: VirtualServerConfig, serving: str, ages: Mapping[Q
     return max(known, default=None) if deciding[-1] is not None else None
 
 
+def refused_declarations(refusals: Iterable[Refusal]) -> tuple[RefusedDeclaration, ...]:
+    """Return what is shown of `refusals`."""
+    return tuple(
+        RefusedDeclaration(
+            consul_service=each.service, name=each.name, kept=str(each.kept) if each.kept else "", why=each.text
+        )
+        for each in refusals
+    )
+
+
 def bare_virtual_servers(observed: Observed, names: Mapping[VirtualServerKey, str]) -> tuple[VirtualServerStatus, ...]:
     """Return a row for every virtual server of the kernel, for when there is no daemon to ask."""
     return tuple(
@@ -197,6 +265,22 @@ def _decided(
         state=state,
         note=refused or _note(each, state, local),
         real_servers=rows,
+        overrides=tuple(_override(effect) for effect in each.wanted.weighed.effects) if each.wanted else (),
+    )
+
+
+def _override(effect: Effect) -> OverrideStatus:
+    return OverrideStatus(
+        selector=effect.override.selector,
+        share=str(effect.override.share),
+        by=effect.override.by,
+        reason=effect.override.reason,
+        until=effect.override.until,
+        written=effect.override.written,
+        matching=effect.matching,
+        smallest=effect.smallest,
+        largest=effect.largest,
+        why_not=effect.why_not,
     )
 
 
@@ -280,7 +364,7 @@ def _note(each: VirtualServerDecision, state: State, local: AbstractSet[Address]
     if state is State.HELD:
         notes.append(_why_held(each))
     if state is State.LEAVING:
-        notes.append("no longer in the configuration")
+        notes.append(UNDECLARED if each.declaration else "no longer in the configuration")
     if state is State.EMPTY:
         notes.append(_nobody(each) + _unheard(each))
     if each.key.address is not None and each.key.address not in local:
@@ -348,7 +432,16 @@ def _place(each: VirtualServerDecision, key: RealServerKey, member: Member | Non
         why = each.leaving_causes[key].text if member is None else _absent(member)[1]
         return Place.DRAINING, why
     weight = each.observed.real_servers[key].weight if each.observed else 0
-    return (Place.SERVING if weight > 0 else Place.QUIESCED), ""
+    return (Place.SERVING if weight > 0 else Place.QUIESCED), _why_this_weight(each, key, member)
+
+
+def _why_this_weight(each: VirtualServerDecision, key: RealServerKey, member: Member | None) -> str:
+    """Return why the weight of a real server is not its instance's own; empty when it is."""
+    if each.wanted is None or member is None or not isinstance(member.verdict, Admitted):
+        return ""
+    weighed = each.wanted.weighed
+    touched = key in weighed.by or weighed.weights.get(key) != member.verdict.weight
+    return "; ".join(filter(None, (why_weighed(weighed, key) if touched else "", member.verdict.note)))
 
 
 def _absent(member: Member) -> tuple[Place, str]:

@@ -40,3 +40,15 @@ def _flags(virtual_server: VirtualServer) -> list[str]:
     names = {flag: name for name, flag in SCHEDULER_FLAGS.items() if name.startswith("flag-")}
     names |= {flag: name for name, flag in SCHEDULER_FLAGS.items() if name.startswith(own)}
     return [names[flag] for flag in virtual_server.scheduler_flags if flag in names]
+
+
+def moment(seconds: float) -> str:
+    """Return Unix seconds as `2026-11-23 14:00 UTC`; seconds are left out, and years are those of people."""
+    days, rest = divmod(int(seconds), 86400)
+    # From days to a date of the Gregorian calendar, by eras of 400 years that begin on the first of March.
+    era, day = divmod(days + 719468, 146097)
+    year = (day - day // 1460 + day // 36524 - day // 146096) // 365
+    day -= 365 * year + year // 4 - year // 100
+    month = (5 * day + 2) // 153
+    date = f"{year + 400 * era + (month >= 10):04}-{(month + 2) % 12 + 1:02}-{day - (153 * month + 2) // 5 + 1:02}"
+    return f"{date} {rest // 3600:02}:{rest % 3600 // 60:02} UTC"

@@ -32,6 +32,16 @@ def test_one_virtual_server_is_singular(tmp_path: Path) -> None:
     assert CliRunner().invoke(command, [str(path)]).stdout == f"{path}: valid, 1 virtual server (reco)\n"
 
 
+def test_what_may_be_declared_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "lvsctl.toml"
+    file.write_text('[discovery]\naddresses = ["10.9.1.0/24"]\n')
+    result = CliRunner().invoke(command, [str(file)])
+    assert (result.exit_code, result.stdout.splitlines()) == (
+        0,
+        [f"{file}: valid, 0 virtual servers", f"{file}: Consul services may declare 100 more in 10.9.1.0/24"],
+    )
+
+
 def test_every_problem_is_one_line_on_standard_error(tmp_path: Path) -> None:
     path = tmp_path / "lvsctl.toml"
     path.write_text('[virtual_server.reco]\naddress = "10.9.0.100"\nscheduler = "wlcc"\nforwarding = "nat\\u001b"\n')

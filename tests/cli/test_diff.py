@@ -18,7 +18,8 @@ CONFIG = config_of(configured(), configured("shop", VirtualServerKey.by_mark(7),
 
 def look_at(*entries: TableEntry, instances: tuple[Instance, ...]) -> Look:
     observed = observed_of(*entries)
-    return Look(observed=observed, local=OWN, decision=decided(observed, *instances, config=CONFIG, ledger=LEDGER))
+    decision = decided(observed, *instances, config=CONFIG, ledger=LEDGER)
+    return Look(config=CONFIG, observed=observed, local=OWN, decision=decision)
 
 
 VISIBLE = r"check 'HTTP' is critical: \x1b[31mno\x1b[0m\r\nanswer"

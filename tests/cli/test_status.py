@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from lvsctl.cli import status as status_module
 from lvsctl.cli.status import command, exit_code, render
 from lvsctl.control import serving
-from lvsctl.core.status import KernelStatus, State, Status
+from lvsctl.core.status import KernelStatus, RefusedDeclaration, State, Status
 from tests.statuses import CONSUL, FULL, RECO, SHOP, TIME
 
 
@@ -54,8 +54,25 @@ SHOP_ROWS = [
 ]
 
 
+REFUSED = RefusedDeclaration(consul_service="sh\x1b[2Jop", name="sh.1", kept="tcp 10.9.1.2:80", why="lvs-x: no\nkey")
+
+
 def test_the_screen() -> None:
     assert render(FULL) == [*HEADER, *TABLE]
+
+
+def test_refused_declarations_are_below_the_table() -> None:
+    other = attrs.evolve(REFUSED, consul_service="blog", kept="", why="tcp 10.9.1.2:80 belongs to others")
+    shown = render(attrs.evolve(FULL, refused_declarations=(REFUSED, other)))
+    assert shown == [
+        *HEADER,
+        *TABLE,
+        "",
+        "refused declarations:",
+        "  CONSUL SERVICE  KEPT             WHY",
+        r"  sh\x1b[2Jop     tcp 10.9.1.2:80  lvs-x: no\nkey",
+        "  blog            -                tcp 10.9.1.2:80 belongs to others",
+    ]
 
 
 def test_the_wide_screen() -> None:
@@ -202,6 +219,7 @@ def test_the_exit_code_of_each_state(state: State) -> None:
     [
         {"kernel": KernelStatus(in_sync_since=None, pending=0, error="no")},
         {"config_error": "bad"},
+        {"refused_declarations": (REFUSED,)},
         {"consul": attrs.evolve(CONSUL, failing=1)},
     ],
 )

@@ -24,7 +24,13 @@ def entry_of(instance: Instance) -> dict[str, object]:
     ]
     return {
         "Node": {"Node": instance.node, "Address": instance.address},
-        "Service": {"ID": instance.instance_id, "Address": instance.address, "Port": instance.port},
+        "Service": {
+            "ID": instance.instance_id,
+            "Address": instance.address,
+            "Port": instance.port,
+            "Tags": list(instance.tags),
+            "Meta": dict(instance.meta),
+        },
         "Checks": checks,
     }
 

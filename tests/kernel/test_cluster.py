@@ -58,11 +58,12 @@ class Site:
 def own_site() -> Iterator[Site]:
     with cluster(real_servers=4) as made:
         director = Director(made.scene)
+        director.configure(RECO)  # before there is a Consul, which would take the processor from it
+        made.mend()
         r1, r2, r3, _ = (each.registration() for each in made.scene.real_servers)
         made.agent.write(r1)
         made.applications.write(r2)
         made.applications.write(r3)
-        director.configure(RECO)
         yield Site(cluster=made, director=director)
 
 
@@ -75,7 +76,7 @@ def site(own_site: Site) -> Iterator[Site]:
     own_site.director.forget_log()
     yield own_site
     own_site.cluster.mend()
-    with contextlib.suppress(OSError):  # it may not be there
+    with contextlib.suppress(OSError):  # it may not be there, or not with this agent
         own_site.cluster.applications.deregister("reco-r4")
     eventually(lambda: own_site.director.weights(VIRTUAL_SERVER).get(NEW, 0) == 0, within=20)
     if NEW in own_site.director.weights(VIRTUAL_SERVER):  # what drains would stay for long
@@ -209,7 +210,7 @@ def test_a_firewall_drops_what_goes_to_the_agent(site: Site) -> None:
 
 @pytest.mark.soak
 def test_the_leader_is_frozen(site: Site) -> None:
-    """It holds its connections and says nothing: the others elect another, and whoever asked it waits."""
+    """It holds its connections and says nothing: the others elect another, and an agent that asked it waits."""
     with steady_traffic(site, "leader frozen"):
         frozen = site.cluster.leader()
         frozen.freeze()
@@ -217,12 +218,15 @@ def test_the_leader_is_frozen(site: Site) -> None:
             others = attrs.evolve(
                 site.cluster, servers=tuple(each for each in site.cluster.servers if each is not frozen)
             )
-            others.wait_for_leader()
+            leader = others.wait_for_leader()
             began = time.monotonic()
-            site.cluster.applications.register(site.cluster.scene.real_servers[3].registration())
+            service = {"Service": "reco", "ID": "reco-r4", "Port": HTTP}
+            leader.put("/v1/catalog/register", {"Node": "r4", "Address": "10.2.0.14", "Service": service})
             site.wait_until_served_by(FOUR, within=NOTICED + 2 * RESUMED)
             took = time.monotonic() - began
+            leader.put("/v1/catalog/deregister", {"Node": "r4"})
         finally:
             frozen.thaw()
     print(f"leader frozen: a registration {took:.1f} s after another led")
-    assert writes(site.director) == [f"real_server_added {NEW}"]
+    assert writes(site.director)[:1] == [f"real_server_added {NEW}"]
+    assert set(writes(site.director)[1:]) <= {f"real_server_quiesced {NEW}"}

@@ -67,7 +67,7 @@ class Cluster:
 
 @contextmanager
 def cluster(*, real_servers: int) -> Iterator[Cluster]:
-    """Yield the usual scene with a cluster instead of the one agent, all of it running."""
+    """Yield the usual scene with a cluster instead of the one agent; `mend` starts it."""
     with scene(real_servers=real_servers, consul=False) as made:
         addresses = [f"10.2.0.{5 + number}" for number in range(1, SERVERS + 1)]
         servers = tuple(
@@ -80,7 +80,6 @@ def cluster(*, real_servers: int) -> Iterator[Cluster]:
         applications = ConsulAgent(made.consul_host, kind="client", join=addresses, node="applications")
         here = Cluster(scene=attrs.evolve(made, consul=own), servers=servers, applications=applications)
         try:
-            here.mend()
             yield here
         finally:
             for each in here.agents:  # nobody is left to whom a farewell would matter, and each takes seconds

@@ -209,8 +209,12 @@ class ConsulAgent:
         data = None if body is None else json.dumps(body).encode()
         asked = urllib.request.Request(f"http://127.0.0.1:{PORT}{path}", data=data, method=method)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with self.host.inside(), opener.open(asked, timeout=within) as answer:
-            text = answer.read()
+        try:
+            with self.host.inside(), opener.open(asked, timeout=within) as answer:
+                text = answer.read()
+        except urllib.error.HTTPError as error:
+            error.close()  # it holds the connection
+            raise
         return json.loads(text) if text.strip() else None
 
     def get(self, path: str) -> Any:  # noqa: ANN401 - Consul's JSON
