@@ -305,7 +305,7 @@ class Watches:
                 self._failed(query, _at(query) + in_words(error, f"watch {query.service}"))
                 await asyncio.sleep(back_off(failures, error))
                 continue
-            failures, refused = 0, False
+            failures, refused = 0, refused and belief.doubt is not None
             index = next_index(index, belief.answer.index)
             took = time.monotonic() - asked
             quiet = quiet + 1 if not news and took < IDLE_POLL else 0
@@ -415,7 +415,7 @@ def _log_doubt(query: Query, before: Belief | None, belief: Belief) -> None:
             why=belief.answer.doubt,
             kept="what serves and is not listed",
         )
-    elif before is not None and doubted and not belief.answer.doubt:
+    elif before is not None and before.since is not None and doubted and not belief.answer.doubt:
         log.info("consul_believed", consul_service=query.service, after=f"{time.time() - before.since:.1f}s")
 
 

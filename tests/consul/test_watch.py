@@ -266,6 +266,28 @@ async def test_an_empty_answer_after_a_refused_token_is_in_doubt() -> None:
         await all_of_it.woken.until(lambda: "refused the token" in all_of_it.watches.answers[RECO].doubt)
 
 
+async def test_that_a_token_was_refused_is_remembered_until_an_answer_is_believed() -> None:
+    blocking = Blocking((instance(1), instance(2), instance(3)))
+    async with consul(blocking) as server, watching(server, RECO) as all_of_it:
+        watches = all_of_it.watches
+        await server.came(2)
+        server.answering = refusing(403, "ACL not found")
+        await blocking.change()
+        await server.came(4)
+
+        async def leaderless(request: web.Request) -> web.StreamResponse:
+            found = await changed(request)
+            found.headers["X-Consul-KnownLeader"] = "false"
+            return found
+
+        changed = Blocking((instance(1), instance(2), instance(3)), index=20)
+        server.answering = leaderless
+        await all_of_it.woken.until(lambda: "no leader" in watches.answers[RECO].doubt)
+        server.answering = changed
+        await changed.change(instance(1))
+        await all_of_it.woken.until(lambda: "refused the token" in watches.answers[RECO].doubt)
+
+
 async def test_what_consul_says_of_its_leader_and_of_permissions_is_heard() -> None:
     headers = {
         "X-Consul-Index": "7",
