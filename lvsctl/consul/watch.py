@@ -295,7 +295,7 @@ class Watches:
                 index, sweep = 0, asked + until_sweep()
             try:
                 answer = await self._client.instances(query, index=index)
-                belief = believe(self._beliefs.get(query), answer, time.time(), refused=refused)
+                belief = believe(self._beliefs.get(query), answer, time.monotonic(), refused=refused)
                 if belief.doubt is Doubt.UNCONFIRMED:
                     belief = await self._confirmed(query, belief)
                 news = self._believed(query, belief)
@@ -328,7 +328,7 @@ class Watches:
         except ConsulError:
             self._believed(query, belief)
             raise
-        return believe(belief, answer, time.time(), consistent=True)
+        return believe(belief, answer, time.monotonic(), consistent=True)
 
     def _believed(self, query: Query, belief: Belief) -> bool:
         """Keep `belief`; return whether it says anything new."""
@@ -416,7 +416,7 @@ def _log_doubt(query: Query, before: Belief | None, belief: Belief) -> None:
             kept="what serves and is not listed",
         )
     elif before is not None and before.since is not None and doubted and not belief.answer.doubt:
-        log.info("consul_believed", consul_service=query.service, after=f"{time.time() - before.since:.1f}s")
+        log.info("consul_believed", consul_service=query.service, after=f"{time.monotonic() - before.since:.1f}s")
 
 
 def _at(query: Query) -> str:
@@ -444,7 +444,7 @@ async def ask_once(client: Client, queries: Iterable[Query], others: Iterable[Qu
 
 async def _ask(client: Client, query: Query, *, needed: bool) -> Answer | None:
     try:
-        return believe(None, await client.instances(query), time.time()).answer
+        return believe(None, await client.instances(query), time.monotonic()).answer
     except ConsulError as error:
         place = f" in datacenter {query.datacenter!r}" if query.datacenter else ""
         if needed:

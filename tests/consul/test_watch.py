@@ -5,6 +5,7 @@ Nothing here sleeps to wait for something: it waits for the request, the wake or
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Self
 
@@ -286,6 +287,21 @@ async def test_that_a_token_was_refused_is_remembered_until_an_answer_is_believe
         server.answering = changed
         await changed.change(instance(1))
         await all_of_it.woken.until(lambda: "refused the token" in watches.answers[RECO].doubt)
+
+
+async def test_a_wall_clock_that_is_set_ends_no_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocking = Blocking((instance(1), instance(2), instance(3)), index=50)
+    async with consul(blocking) as server, watching(server, RECO) as all_of_it:
+        watches = all_of_it.watches
+        await server.came(2)
+        await blocking.change(instance(1), index=3)
+        await all_of_it.woken.until(lambda: "went back" in watches.answers[RECO].doubt)
+        real = time.time
+        monkeypatch.setattr(time, "time", lambda: real() + 3600.0)
+        await blocking.change(instance(1), instance(4))
+        await all_of_it.woken.until(lambda: names(watches.answers[RECO]) == ["reco-1", "reco-4"])
+        assert "went back" in watches.answers[RECO].doubt
+        assert not any("consistent" in request.query for request in server.requests)
 
 
 async def test_what_consul_says_of_its_leader_and_of_permissions_is_heard() -> None:
