@@ -249,6 +249,7 @@ class Client:
     """What lvsctl asks of Consul. Use as an async context manager."""
 
     def __init__(self, config: ConsulConfig, *, max_instances: int = MAX_INSTANCES) -> None:
+        self.address = config.address
         self._transport = Transport(config)
         self._api = _API(self._transport)
         self._max_instances = max_instances

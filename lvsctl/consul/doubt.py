@@ -56,6 +56,11 @@ def recalled(answer: Answer) -> Belief:
     return Belief(answer=answer, known=identities(answer), index=answer.index, filtered=answer.filtered)
 
 
+def moved(belief: Belief) -> Belief:
+    """Return `belief` as what the answers of another Consul are compared with: its indexes are others."""
+    return attrs.evolve(belief, answer=attrs.evolve(belief.answer, index=0), index=0)
+
+
 def believe(
     before: Belief | None, answer: Answer, now: float, *, refused: bool = False, consistent: bool = False
 ) -> Belief:

@@ -122,9 +122,10 @@ class OverrideWatch:
         """Ask `client` for the overrides of `prefix` from now on; the last ones count until there are newer ones."""
         if (client, prefix) == (self._client, self._prefix):
             return
+        if (client.address, prefix) != (self._client.address, self._prefix):
+            self._index = 0  # it may be another Consul
         self._client, self._prefix = client, prefix
         self._contact = Contact()
-        self._index = 0  # it may be another Consul
         if prefix is None:
             self._overrides = NO_OVERRIDES
         self._changed.set()

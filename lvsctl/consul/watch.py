@@ -31,7 +31,7 @@ from lvsctl.consul.changes import Changes
 from lvsctl.consul.choice import Choice, Way, choose
 from lvsctl.consul.client import Capacity, Client
 from lvsctl.consul.contact import Contact
-from lvsctl.consul.doubt import Belief, Doubt, believe, identities, recalled
+from lvsctl.consul.doubt import Belief, Doubt, believe, identities, moved, recalled
 from lvsctl.consul.pace import IDLE_POLL, WAIT, back_off, next_index, rest, until_sweep
 from lvsctl.consul.signals import Signals
 from lvsctl.core.instance import Answer, Answers, Query
@@ -177,12 +177,13 @@ class Watches:
     def use(self, client: Client, replaced: Client) -> None:
         """Ask `client` from now on and close `replaced`; the last answers stay until there are newer ones.
 
-        It may be another Consul, so an index of the old one says nothing about those of the new one.
+        At another address it may be another Consul, of which the old one's indexes say nothing. At the same one they
+        do: a new token that reads less is seen by them.
         """
         self._client = client
         self._capacity = None
-        for query, belief in self._beliefs.items():
-            self._beliefs[query] = attrs.evolve(belief, answer=attrs.evolve(belief.answer, index=0))
+        if client.address != replaced.address:
+            self._beliefs = {query: moved(belief) for query, belief in self._beliefs.items()}
         self._contacts = {query: attrs.evolve(contact, last=None) for query, contact in self._contacts.items()}
         self._retired.append(replaced)
         self._changed.set()

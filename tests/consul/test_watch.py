@@ -462,6 +462,26 @@ async def test_a_client_that_is_replaced_leaves_its_answers() -> None:
         await client.close()
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_a_loss_with_a_new_token_contradicts_the_same_consul_and_says_nothing_about_another(
+    *, elsewhere: bool
+) -> None:
+    async def by_token(request: web.Request) -> web.StreamResponse:
+        number = 1 if "X-Consul-Token" in request.headers else 3
+        if request.query.get("index") == "100":
+            await asyncio.sleep(DEADLINE)
+        return answer(*(instance(each) for each in range(1, number + 1)), index="100")
+
+    async with consul(by_token) as server, consul(by_token) as other, watching(server, RECO) as all_of_it:
+        watches = all_of_it.watches
+        await server.came(2)
+        address = other.address if elsewhere else server.address
+        replaced, all_of_it.client = all_of_it.client, Client(ConsulConfig(address=address, token=Secret("fewer")))
+        watches.use(all_of_it.client, replaced)
+        await all_of_it.woken.until(lambda: names(watches.answers[RECO]) == ["reco-1"])
+        assert ("index stayed at 100" in watches.answers[RECO].doubt) is not elsewhere
+
+
 async def test_a_query_that_goes_with_its_client_is_forgotten() -> None:
     """A reload of both: what is no longer asked would be heard of last for ever, and never fail."""
     async with consul(always(instance(1))) as server, watching(server, RECO, SHOP) as all_of_it:
