@@ -111,8 +111,18 @@ def _doubt(
         return Doubt.CONTRADICTED, contradiction
     unsure = _is_few(before, found) or answer.streamed or before.doubt is not None
     if unsure and not consistent:
-        return Doubt.UNCONFIRMED, f"it lists {len(found)} of {len(before.known)} instances and is not confirmed yet"
+        return Doubt.UNCONFIRMED, f"{_count(found, before.known)} and is not confirmed yet"
     return None, ""
+
+
+def not_confirmed(belief: Belief, why: str) -> Belief:
+    """Return `belief`, which is to be confirmed, with the words for that nobody did."""
+    text = f"{_count(identities(belief.answer), belief.known)}, and no leader confirms it ({why})"
+    return attrs.evolve(belief, answer=attrs.evolve(belief.answer, doubt=text))
+
+
+def _count(found: AbstractSet[Identity], known: AbstractSet[Identity]) -> str:
+    return f"it lists {len(found)} of {len(known)} instances"
 
 
 def _is_few(before: Belief, found: AbstractSet[Identity]) -> bool:

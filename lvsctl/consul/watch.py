@@ -31,7 +31,7 @@ from lvsctl.consul.changes import Changes
 from lvsctl.consul.choice import Choice, Way, choose
 from lvsctl.consul.client import Capacity, Client
 from lvsctl.consul.contact import Contact
-from lvsctl.consul.doubt import Belief, Doubt, believe, identities, moved, recalled
+from lvsctl.consul.doubt import Belief, Doubt, believe, identities, moved, not_confirmed, recalled
 from lvsctl.consul.pace import IDLE_POLL, WAIT, back_off, next_index, rest, until_sweep
 from lvsctl.consul.signals import Signals
 from lvsctl.core.instance import Answer, Answers, Query
@@ -297,16 +297,22 @@ class Watches:
             try:
                 answer = await self._client.instances(query, index=index)
                 belief = believe(self._beliefs.get(query), answer, time.monotonic(), refused=refused)
+                missing = None
                 if belief.doubt is Doubt.UNCONFIRMED:
-                    belief = await self._confirmed(query, belief)
+                    belief, missing = await self._confirmed(query, belief)
                 news = self._believed(query, belief)
             except Exception as error:  # noqa: BLE001  # one query never ends the others
                 index, failures = 0, failures + 1
-                refused = refused or (isinstance(error, ConsulRefused) and error.status == 403)
+                refused = refused or _refuses(error)
                 self._failed(query, _at(query) + in_words(error, f"watch {query.service}"))
                 await asyncio.sleep(back_off(failures, error))
                 continue
-            failures, refused = 0, refused and belief.doubt is not None
+            refused = belief.doubt is not None and (refused or _refuses(missing))
+            if missing is not None:  # no failure, for it was answered; but a confirmation is asked for again soon
+                index, failures = 0, failures + 1
+                await asyncio.sleep(back_off(failures, missing))
+                continue
+            failures = 0
             index = next_index(index, belief.answer.index)
             took = time.monotonic() - asked
             quiet = quiet + 1 if not news and took < IDLE_POLL else 0
@@ -322,14 +328,14 @@ class Watches:
                 await self._stirred[query].wait()
         self._stirred[query].clear()
 
-    async def _confirmed(self, query: Query, belief: Belief) -> Belief:
-        """Return what to believe after a second answer; `belief` counts meanwhile where Consul does not give one."""
+    async def _confirmed(self, query: Query, belief: Belief) -> tuple[Belief, ConsulError | None]:
+        """Return what to believe after a second answer, or `belief` and why there was none."""
         try:
             answer = await self._client.instances(query, consistent=True)
-        except ConsulError:
-            self._believed(query, belief)
-            raise
-        return believe(belief, answer, time.monotonic(), consistent=True)
+        except ConsulError as error:
+            why = f"Consul answers {error.status}" if isinstance(error, ConsulRefused) else "no answer"
+            return not_confirmed(belief, why), error
+        return believe(belief, answer, time.monotonic(), consistent=True), None
 
     def _believed(self, query: Query, belief: Belief) -> bool:
         """Keep `belief`; return whether it says anything new."""
@@ -388,6 +394,10 @@ class Watches:
         self._unheard.discard(query)
         if contact.failing_since is None and self.recalls and not self._is_answered(query):
             self._wake()  # who waits for the first answers need not wait for this one
+
+
+def _refuses(error: Exception | None) -> bool:
+    return isinstance(error, ConsulRefused) and error.status == 403
 
 
 def open_files() -> int:

@@ -249,8 +249,11 @@ async def test_so_few_instances_are_in_doubt_until_a_leader_confirms_it() -> Non
         await blocking.change()
         await all_of_it.woken.until(lambda: bool(watches.answers[RECO].doubt))
         assert names(watches.answers[RECO]) == []
-        assert "lists 0 of 3 instances" in watches.answers[RECO].doubt
-        assert "No cluster leader" in watches.contacts[RECO].error
+        assert "lists 0 of 3 instances, and no leader confirms it (Consul answers 500)" in watches.answers[RECO].doubt
+        assert watches.contacts[RECO].failing_since is None
+        with capture_logs() as logs:
+            await server.came(len(server.requests) + 4)
+        assert logs == []
         confirming.set()
         await all_of_it.woken.until(lambda: not watches.answers[RECO].doubt)
         assert watches.contacts[RECO].failing_since is None
@@ -265,6 +268,23 @@ async def test_an_empty_answer_after_a_refused_token_is_in_doubt() -> None:
         await server.came(4)
         server.answering = Blocking((), index=20)
         await all_of_it.woken.until(lambda: "refused the token" in all_of_it.watches.answers[RECO].doubt)
+
+
+async def test_a_token_that_is_refused_what_would_confirm_is_a_refused_token() -> None:
+    blocking = Blocking((instance(1), instance(2), instance(3)))
+
+    async def refusing_to_confirm(request: web.Request) -> web.StreamResponse:
+        if "consistent" in request.query:
+            return web.Response(status=403, text="ACL not found")
+        return await blocking(request)
+
+    async with consul(refusing_to_confirm) as server, watching(server, RECO) as all_of_it:
+        watches = all_of_it.watches
+        await server.came(2)
+        await blocking.change()
+        await all_of_it.woken.until(lambda: "(Consul answers 403)" in watches.answers[RECO].doubt)
+        await blocking.change(instance(1))
+        await all_of_it.woken.until(lambda: "refused the token" in watches.answers[RECO].doubt)
 
 
 async def test_that_a_token_was_refused_is_remembered_until_an_answer_is_believed() -> None:
