@@ -15,6 +15,7 @@ LONGEST_LIMITED: Final = 30.0  # seconds, after a 429: whoever has too many requ
 SHORTEST_POLL: Final = 0.02  # seconds; a changed answer this quick is Consul catching up
 IDLE_POLL: Final = 1.0  # seconds between answers without news that came at once, doubled for each further one
 LONGEST_IDLE: Final = 5.0
+LARGEST_INDEX: Final = 1 << 53  # a Consul that writes ten thousand times a second takes 28,000 years to get there
 SWEEP: Final = 300.0  # seconds between two answers that no index decides about
 
 

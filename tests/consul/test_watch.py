@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 
 from lvsctl.config import ConsulConfig, Secret
 from lvsctl.consul.client import Capacity, Client
-from lvsctl.consul.pace import FIRST_BACK_OFF, LONGEST_BACK_OFF, WAIT, back_off, next_index
+from lvsctl.consul.pace import FIRST_BACK_OFF, LARGEST_INDEX, LONGEST_BACK_OFF, WAIT, back_off, next_index
 from lvsctl.consul.watch import (
     Watches,
     ask_once,
@@ -178,7 +178,7 @@ async def test_half_an_answer_is_none(body: bytes) -> None:
         assert all_of_it.watches.contacts[RECO].failing_since is not None
 
 
-@pytest.mark.parametrize("index", [None, "x", "0"])
+@pytest.mark.parametrize("index", [None, "x", "0", str(LARGEST_INDEX + 1), "9999999999999999999"])
 async def test_without_a_usable_index_it_asks_again_without_blocking_and_not_at_once(index: str | None) -> None:
     loop = asyncio.get_running_loop()
     times: list[float] = []
