@@ -6,6 +6,7 @@ table as it is: packets are forwarded by the kernel, not by us.
 
 import asyncio
 import contextlib
+import functools
 import os
 import resource
 import signal
@@ -42,7 +43,7 @@ from lvsctl.core.status import (
     refused_declarations,
     virtual_servers,
 )
-from lvsctl.errors import ConfigError
+from lvsctl.errors import ConfigError, StateError
 from lvsctl.override_file import OverrideFile
 from lvsctl.reconcile import Cycle, Look, Reconciler
 from lvsctl.record import Record
@@ -124,6 +125,9 @@ class Daemon:
             self._watch()
             address, queries = self._config.consul.address, self._questions.queries
             self._watches.recall(await asyncio.to_thread(self._snapshot.load, address, queries))
+            with contextlib.suppress(StateError):  # the first cycle says so
+                expected = functools.partial(self._reconciler.expected, self._config, writes=not self._dry_run)
+                self._watches.expect(await asyncio.to_thread(expected))
             if self._config.overrides is not None:
                 whose = (self._config.consul.address, self._config.overrides.kv_prefix)
                 self._overrides.recall(await asyncio.to_thread(self._override_file.load, *whose))

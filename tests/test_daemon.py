@@ -284,6 +284,25 @@ async def test_an_empty_first_answer_is_doubted_by_what_the_snapshot_says(tmp_pa
         await daemon.until(table_of(entry(real(1), real(2))))  # what is in doubt is not kept, what was before it is
 
 
+async def test_a_first_answer_of_few_is_doubted_by_what_the_ledger_says_where_there_is_no_snapshot(
+    tmp_path: Path,
+) -> None:
+    four = [instance(number) for number in range(1, 5)]
+    kernel = Watched()
+    whole = table_of(entry(*(real(number) for number in range(1, 5))))
+    async with running(Blocking(tuple(four)), tmp_path, kernel) as daemon:
+        await daemon.until(whole)
+    (tmp_path / "snapshot.json").unlink()
+    wiped = Blocking((four[0],), index=3)
+    async with running(wiped, tmp_path, kernel) as daemon:
+        status = await daemon.until_status(lambda status: status.virtual_servers[0].state is State.HELD)
+        assert "lists 1 of the 4 or more instances that served" in str(status.virtual_servers[0])
+        assert kernel.observe().table == whole
+        await wiped.change(*four, instance(5))
+        await daemon.until(table_of(entry(*(real(number) for number in range(1, 6)))))
+        await daemon.until_status(lambda status: status.virtual_servers[0].state is not State.HELD)
+
+
 async def test_a_snapshot_is_written_while_it_runs_and_has_the_last_word_when_it_stops(tmp_path: Path) -> None:
     blocking = Blocking((instance(1),))
     async with running(blocking, tmp_path) as daemon:

@@ -44,6 +44,7 @@ class Belief:
     # Each doubt since the last answer that was believed, and when it began. None ends by another one's coming between.
     begun: Mapping[Doubt, float] = attrs.field(factory=dict)
     contradiction: str = ""  # in words, while there is one in `begun`
+    served: int = 0  # real servers of before the start, of which the first answer listed less than half; until believed
 
     @property
     def since(self) -> float | None:
@@ -62,24 +63,35 @@ def moved(belief: Belief) -> Belief:
 
 
 def believe(
-    before: Belief | None, answer: Answer, now: float, *, refused: bool = False, consistent: bool = False
+    before: Belief | None,
+    answer: Answer,
+    now: float,
+    *,
+    refused: bool = False,
+    consistent: bool = False,
+    served: int = 0,
 ) -> Belief:
     """Return what to believe after `answer`, at `now`, in seconds of a clock that nobody sets.
 
     `refused`: Consul has refused the token since the last answer that was believed. `consistent`: the leader has made
-    sure, before it answered, that it still is the leader.
+    sure, before it answered, that it still is the leader. `served`: how many real servers were in place before the
+    start; it is what a first answer is compared with.
     """
     found = identities(answer)
+    if before:
+        served = before.served
+    elif 2 * len(found) >= served:
+        served = 0
     begun = dict(before.begun) if before else {}
-    contradiction = _contradiction(before, answer, refused=refused)
+    contradiction = _contradiction(before, answer, refused=refused, served=served)
     if contradiction:
         begun[Doubt.CONTRADICTED] = now
     elif before:
         contradiction = before.contradiction
-    elif answer.filtered:
+    if before is None and answer.filtered:
         begun[Doubt.FILTERED] = now  # whether or not the server that says so has a leader
     held = {doubt: now - since for doubt, since in begun.items()}
-    doubt, text = _doubt(before, answer, held, contradiction=contradiction, consistent=consistent)
+    doubt, text = _doubt(before, answer, held, contradiction=contradiction, consistent=consistent, served=served)
     if doubt is None:
         return Belief(answer=answer, known=found, index=answer.index, filtered=answer.filtered)
     begun.setdefault(doubt, now)
@@ -92,11 +104,18 @@ def believe(
         doubt=doubt,
         begun=begun,
         contradiction=contradiction,
+        served=served,
     )
 
 
 def _doubt(
-    before: Belief | None, answer: Answer, held: Mapping[Doubt, float], *, contradiction: str, consistent: bool
+    before: Belief | None,
+    answer: Answer,
+    held: Mapping[Doubt, float],
+    *,
+    contradiction: str,
+    consistent: bool,
+    served: int,
 ) -> tuple[Doubt | None, str]:
     """Return why `answer` is not believed wholly, and that in words; `held` is seconds since each doubt began."""
     if stale := _staleness(answer):
@@ -105,24 +124,22 @@ def _doubt(
     lost = before.known - found if before else frozenset()
     if _newly_filtered(before, answer, lost=bool(lost), held=held.get(Doubt.FILTERED, HOLD)):
         return Doubt.FILTERED, "Consul leaves out what the token may not read; it needs node:read and service:read"
-    if before is None or not lost:
+    if not lost and len(found) >= served:
         return None, ""
     if held.get(Doubt.CONTRADICTED, HOLD) < HOLD:
         return Doubt.CONTRADICTED, contradiction
-    unsure = _is_few(before, found) or answer.streamed or before.doubt is not None
+    unsure = before is None or _is_few(before, found) or answer.streamed or before.doubt is not None
     if unsure and not consistent:
-        return Doubt.UNCONFIRMED, f"{_count(found, before.known)} and is not confirmed yet"
+        known = max(served, len(before.known) if before else 0)
+        return Doubt.UNCONFIRMED, f"it lists {len(found)} of {known} instances and is not confirmed yet"
     return None, ""
 
 
 def not_confirmed(belief: Belief, why: str) -> Belief:
     """Return `belief`, which is to be confirmed, with the words for that nobody did."""
-    text = f"{_count(identities(belief.answer), belief.known)}, and no leader confirms it ({why})"
+    listed, known = len(identities(belief.answer)), max(belief.served, len(belief.known))
+    text = f"it lists {listed} of {known} instances, and no leader confirms it ({why})"
     return attrs.evolve(belief, answer=attrs.evolve(belief.answer, doubt=text))
-
-
-def _count(found: AbstractSet[Identity], known: AbstractSet[Identity]) -> str:
-    return f"it lists {len(found)} of {len(known)} instances"
 
 
 def _is_few(before: Belief, found: AbstractSet[Identity]) -> bool:
@@ -150,15 +167,15 @@ def _newly_filtered(before: Belief | None, answer: Answer, *, lost: bool, held: 
     return lost
 
 
-def _contradiction(before: Belief | None, answer: Answer, *, refused: bool) -> str:
+def _contradiction(before: Belief | None, answer: Answer, *, refused: bool, served: int) -> str:
     """Return how an answer that lacks instances does not fit what Consul said before; empty when it may be true.
 
     It is compared with the last answer that was believed until it contradicts that, and with the last one in any case:
     a Consul may lose its data twice. No other doubt hides it: what a server without a leader has lost stays lost.
     """
-    if before is None:
-        return ""
     found = identities(answer)
+    if before is None:
+        return f"it lists {len(found)} of the {served} or more instances that served before the start" if served else ""
     lost = before.known - found
     if not lost:
         return ""

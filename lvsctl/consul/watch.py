@@ -67,6 +67,7 @@ class Watches:
         self._first: frozenset[Query] = frozenset()  # those of them that the start waits for
         self._contested: frozenset[Query] = frozenset()  # those of which it is told that they fail (`Answer.silent`)
         self._silent: dict[Query, tuple[Answer, Answer]] = {}  # their last answers, and the same with that told
+        self._served: dict[Query, int] = {}  # until the first answer, real servers that were in place before the start
         self._beside = 0  # blocking queries that others have
         self._retired: list[Client] = []
         self._bursts = {"consul_failed": Burst(), "consul_back": Burst()}
@@ -150,6 +151,10 @@ class Watches:
     def recall(self, snapshot: Answers) -> None:
         """Have the answers of `snapshot` stand in for Consul's own until it gives them."""
         self._beliefs |= {query: recalled(answer) for query, answer in snapshot.items() if query not in self._beliefs}
+
+    def expect(self, served: Mapping[Query, int]) -> None:
+        """Have first answers compared with how many real servers were in place, where there is no snapshot of them."""
+        self._served = dict(served)
 
     def watch(
         self,
@@ -296,7 +301,8 @@ class Watches:
                 index, sweep = 0, asked + until_sweep()
             try:
                 answer = await self._client.instances(query, index=index)
-                belief = believe(self._beliefs.get(query), answer, time.monotonic(), refused=refused)
+                served = self._served.get(query, 0)
+                belief = believe(self._beliefs.get(query), answer, time.monotonic(), refused=refused, served=served)
                 missing = None
                 if belief.doubt is Doubt.UNCONFIRMED:
                     belief, missing = await self._confirmed(query, belief)
@@ -352,6 +358,7 @@ class Watches:
         if before is not None and not news:  # the same object stays: what was made of it is known to hold
             answer = before.answer
         self._beliefs[query] = attrs.evolve(belief, answer=answer)
+        self._served.pop(query, None)
         self._unanswered.discard(query)
         self._unheard.discard(query)
         _log_doubt(query, before, belief)

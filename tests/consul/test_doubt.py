@@ -281,3 +281,31 @@ def test_what_a_snapshot_says_is_what_the_first_answer_is_compared_with() -> Non
 def test_a_token_that_never_could_read_it_all_is_known_from_the_snapshot() -> None:
     before = recalled(answer(1, 2, index=11, filtered=True, snapshot=NOW - 60))
     assert believe(before, answer(1, 2, index=11, filtered=True), NOW).doubt is None
+
+
+def test_a_first_answer_of_less_than_half_of_what_served_is_held_until_all_are_there_or_the_hold_is_over() -> None:
+    belief = believe(None, answer(1, index=8), NOW, served=6)
+    assert belief.doubt is Doubt.CONTRADICTED
+    assert belief.answer.doubt == "it lists 1 of the 6 or more instances that served before the start"
+    five = answer(*range(1, 6), index=12)
+    for pause in (1.0, HOLD - 1):
+        assert believe(belief, five, NOW + pause, consistent=True).doubt is Doubt.CONTRADICTED
+    assert believe(belief, answer(*range(1, 7), index=13), NOW + 2).doubt is None
+    late = believe(belief, five, NOW + HOLD)
+    assert late.doubt is Doubt.UNCONFIRMED
+    assert "lists 5 of 6 instances" in late.answer.doubt
+    settled = believe(late, five, NOW + HOLD, consistent=True)
+    assert settled.doubt is None
+    assert believe(settled, five, NOW + HOLD + 1).doubt is None
+
+
+@pytest.mark.parametrize("mask", [{"filtered": True}, {"leader": False}])
+def test_what_served_before_the_start_is_remembered_through_other_doubts(mask: dict[str, Any]) -> None:
+    belief = believe(None, answer(index=8, **mask), NOW, served=6)
+    assert believe(belief, answer(1, index=9), NOW + HOLD - 1, consistent=True).doubt is Doubt.CONTRADICTED
+
+
+@given(numbers=numbers, served=st.integers(0, 12))
+def test_a_first_answer_of_half_of_what_served_is_believed(numbers: list[int], served: int) -> None:
+    doubted = believe(None, answer(*numbers), NOW, served=served).doubt is not None
+    assert doubted is (2 * len(numbers) < served)
