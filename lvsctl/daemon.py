@@ -218,12 +218,16 @@ class Daemon:
         contacts += [self._catalogue.contact] if self._catalogue.watched else []
         failing = [contact for contact in contacts if contact.failing_since is not None]
         heard = {query: each.last for query, each in self._watches.contacts.items() if each.last is not None}
-        complete = heard and self._questions.first <= heard.keys()
+        complete = self._questions.first <= heard.keys()
+        times = list(heard.values())
+        if self._catalogue.watched:
+            last = self._catalogue.contact.last
+            complete, times = complete and last is not None, times + ([] if last is None else [last])
         choice = self._watches.choice
         return ConsulStatus(
             address=self._config.consul.address,
             reachable=len(failing) < len(contacts) or not contacts,
-            data_age=time.time() - min(heard.values()) if complete else None,
+            data_age=time.time() - min(times) if complete and times else None,
             failing_since=min((each.failing_since for each in failing if each.failing_since), default=None),
             failing=len(failing),
             error=failing[0].error if failing else "",

@@ -16,7 +16,8 @@ def replace(path: Path, content: bytes, *, durable: bool, mode: int = 0o644) -> 
     """
     draft = path.with_suffix(".new")
     _have_directory(path.parent)
-    with open(draft, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+    draft.unlink(missing_ok=True)  # what a crash left, or somebody put there: a link, a FIFO
+    with open(draft, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         file.write(content)
         if durable:
             file.flush()

@@ -25,7 +25,12 @@ def give_back() -> None:
 
 
 def trim() -> None:
-    """Give back at once what is free: after what took much memory once, as the first cycle does."""
+    """Give back at once what is free: after what took much memory once, as the first cycle does.
+
+    What is left is there to stay, so the collector need not look at it again and again: with 5,000 virtual servers that
+    would stop everything for a tenth of a second each time.
+    """
     gc.collect()
+    gc.freeze()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

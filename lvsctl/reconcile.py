@@ -118,7 +118,7 @@ class Reconciler:
         self._ledger: Ledger | None = None
         self._decision: Decision | None = None  # the last one
         self._decided_by: Config | None = None  # its configuration
-        self._discovered: Discovered | None = None  # the same
+        self._discovered: Discovered | None = None  # what became of that
         self._unsaved = False  # the ledger on disk is older than the one in memory
         self._address_error = ""  # of the last cycle about everything
         self.refusals: Refusals = {}
@@ -156,7 +156,7 @@ class Reconciler:
             own_addresses=local - there if config.vip else frozenset(),  # without it all may be virtual addresses
             before=self._discovered,
         )
-        self._discovered, config = discovered, discovered.config
+        self._discovered, self._decided_by, config = discovered, config, discovered.config
         observed = self._observe(ledger)
         decision = decide(
             config,
@@ -169,7 +169,7 @@ class Reconciler:
             before=self._decision,
             overrides=overrides,
         )
-        self._decision, self._decided_by = decision, config
+        self._decision = decision
         moves = None
         if config.vip is not None:
             moves = address_moves(decision, config.vip.interface, there, self._absent(observed))

@@ -5,11 +5,13 @@ cannot be used is ignored with one warning and replaced when Consul answers; one
 than a warning. Blocking: the daemon calls it in a thread. `core.restoration` says what a snapshot may do,
 `snapshot_format` what the bytes mean.
 
-It is of another Consul, and ignored, when `consul.address` has changed since. What else may change in the configuration
-needs no such care: an answer is found by what is asked now, and judged by the rules of now.
+It is of another Consul, and ignored, when `consul.address` has changed since, or the machine it was written on. What
+else may change in the configuration needs no such care: an answer is found by what is asked now, and judged by the
+rules of now.
 """
 
 import os
+import re
 import stat
 import threading
 from collections.abc import Set as AbstractSet
@@ -23,6 +25,7 @@ from lvsctl.durable import replace, why
 from lvsctl.snapshot_format import Texts, Unusable, decode, encode, same_content
 
 FILE: Final = "snapshot.json"
+MACHINE_ID: Final = Path("/etc/machine-id")
 MAX_SIZE: Final = 64 * 1024 * 1024  # bytes, written or read; 10,000 instances take about 5 MB
 
 log = structlog.get_logger()
@@ -31,9 +34,10 @@ log = structlog.get_logger()
 class Snapshot:
     """The file in a state directory, and what is in it."""
 
-    def __init__(self, directory: Path, *, max_size: int = MAX_SIZE) -> None:
+    def __init__(self, directory: Path, *, max_size: int = MAX_SIZE, machine_id: Path = MACHINE_ID) -> None:
         self._path = directory / FILE
         self._max_size = max_size
+        self._machine = _machine(machine_id)
         self._address = ""  # of the Consul whose answers these are
         self._answers: Answers = {}
         self._texts: Texts = {}
@@ -43,7 +47,7 @@ class Snapshot:
     def load(self, address: str, queries: AbstractSet[Query]) -> Answers:
         """Return what the Consul at `address` said last to `queries`; what cannot be used is ignored with a warning."""
         try:
-            answers = decode(_read(self._path, self._max_size), address)
+            answers = decode(_read(self._path, self._max_size), address, machine=self._machine)
         except FileNotFoundError:
             return {}
         except (OSError, Unusable) as error:
@@ -68,7 +72,7 @@ class Snapshot:
             after = _only({**before, **believed}, queries)
             if not after or (address == self._address and _is_kept(before, after, times=renew)):
                 return True
-            content, self._texts = encode(address, after, self._texts)
+            content, self._texts = encode(address, after, self._texts, machine=self._machine)
             written = self._write(content)
             if written:
                 self._address, self._answers = address, after
@@ -90,6 +94,15 @@ class Snapshot:
             log.warning("snapshot_failed", path=str(self._path), error=trouble, kept=kept)
         self._trouble = trouble
         return not trouble
+
+
+def _machine(path: Path) -> str:
+    """Return what the machine is known by; empty where it is not. Source: machine-id(5)."""
+    try:
+        text = path.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return text if re.fullmatch("[0-9a-f]{32}", text) else ""
 
 
 def _read(path: Path, max_size: int) -> bytes:

@@ -29,19 +29,25 @@ class Unusable(Exception):
     """These bytes are no snapshot for us; the text says why."""
 
 
-def encode(address: str, answers: Answers, known: Texts | None = None) -> tuple[bytes, Texts]:
-    """Return the file that keeps `answers` of the Consul at `address`, each with its `snapshot`; and texts to reuse."""
+def encode(address: str, answers: Answers, known: Texts | None = None, *, machine: str = "") -> tuple[bytes, Texts]:
+    """Return the file that keeps `answers` of the Consul at `address`, each with its `snapshot`; and texts to reuse.
+
+    `machine` is what the machine is known by, empty where it is not (machine-id(5)).
+    """
     texts = dict(_texts(answers, known or {}))
     kept = ",".join(
         f'{{"query":{json.dumps(attrs.astuple(query))},"said":{json.dumps(answers[query].snapshot)},"answer":{text}}}'
         for query, (_, text) in texts.items()
     )
-    body = f'{{"consul":{json.dumps(address)},"answers":[{kept}]}}\n'.encode()
+    body = f'{{"consul":{json.dumps(address)},"machine":{json.dumps(machine)},"answers":[{kept}]}}\n'.encode()
     return b"%s %d %s\n%s" % (MAGIC, VERSION, _checksum(body), body), texts
 
 
-def decode(content: bytes, address: str) -> Answers:
-    """Return the answers in `content`; raises Unusable unless it is a whole snapshot of the Consul at `address`."""
+def decode(content: bytes, address: str, *, machine: str = "") -> Answers:
+    """Return the answers in `content`; raises Unusable unless it is a whole snapshot of the Consul at `address`.
+
+    And of this `machine`, where both are known: one that came with a copied disk tells of another director's Consul.
+    """
     head, newline, body = content.partition(b"\n")
     magic, _, rest = head.partition(b" ")
     version, _, checksum = rest.partition(b" ")
@@ -57,6 +63,9 @@ def decode(content: bytes, address: str) -> Answers:
         consul, kept = _strict(document["consul"], str), document["answers"]
         if consul != address:
             raise Unusable(f"it is of another Consul ({consul}); consul.address is {address}")
+        theirs = _strict(document.get("machine", ""), str)
+        if theirs and machine and theirs != machine:
+            raise Unusable("it is of another machine: /etc/machine-id is another one now")
         return {Query(**_query(each["query"])): _answer(each["answer"], said=each["said"]) for each in kept}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, cattrs.BaseValidationError) as error:
         raise Unusable(f"it is damaged: {type(error).__name__} in what it keeps") from error

@@ -20,7 +20,7 @@ from lvsctl.store import Store
 from netlink.fake import FakeIPVS
 from netlink.types import Protocol, RealServerUsage, Table, VirtualServerKey
 from tests.addresses import FakeAddresses
-from tests.values import KEY, NOW, configured, entry, instance, kernel_with, real, table_of
+from tests.values import KEY, NOW, configured, entry, failing, instance, kernel_with, real, table_of
 
 VIP = ip_address("10.9.1.20")
 HERE = VirtualServerKey.by_address(Protocol.TCP, VIP, 80)
@@ -116,6 +116,22 @@ def test_without_a_believed_word_what_is_declared_stays_and_is_ours(
     assert all(there[each.key].weight for each in (real(1), real(2)))
     assert cycle.look.decision.foreign == frozenset()
     assert world.owners == {"shop": HERE}
+
+
+def test_what_is_declared_fails_over_like_what_is_in_the_file(tmp_path: Path) -> None:
+    assert CONFIG.discovery is not None
+    defaults = attrs.evolve(CONFIG.discovery.defaults, failover=("dc2",))
+    config = attrs.evolve(CONFIG, discovery=attrs.evolve(CONFIG.discovery, defaults=defaults))
+    world = World(state=tmp_path, config=config)
+    there = attrs.evolve(SHOP, datacenter="dc2")
+    assert there not in world.reconciler.questions(config, frozenset({"shop"})).queries
+    world.cycle({SHOP: said(declaring(1))}, "shop")
+    questions = world.reconciler.questions(config, frozenset({"shop"}))
+    assert there in questions.queries & questions.contested
+    assert there not in questions.first
+    ill = attrs.evolve(declaring(1), checks=failing(1).checks)
+    world.cycle({SHOP: said(ill), there: said(declaring(5))}, "shop")
+    assert world.table[HERE].real_servers[real(5).key].weight == 1
 
 
 def test_a_start_without_consul_writes_nothing(world: World) -> None:

@@ -187,3 +187,26 @@ def test_one_that_is_too_large_is_not_written_and_said_once(tmp_path: Path) -> N
     assert [each["event"] for each in logs] == ["snapshot_failed"]
     assert "larger than 2000 bytes" in logs[0]["error"]
     assert Snapshot(tmp_path).load(HERE, BOTH) == small
+
+
+def test_the_machine_is_known_by_its_id(tmp_path: Path) -> None:
+    ids = tmp_path / "machine-id"
+    ids.write_text("0123456789abcdef" * 2 + "\n")
+    answers = {RECO: said(instance(1))}
+    assert Snapshot(tmp_path, machine_id=ids).keep(HERE, frozenset({RECO}), answers, renew=True)
+    assert Snapshot(tmp_path, machine_id=ids).load(HERE, frozenset({RECO})).keys() == {RECO}
+    ids.write_text("f" * 32 + "\n")
+    with capture_logs() as logs:
+        assert Snapshot(tmp_path, machine_id=ids).load(HERE, frozenset({RECO})) == {}
+    assert logs[0]["why"] == "it is of another machine: /etc/machine-id is another one now"
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo"])
+def test_what_stands_where_the_draft_will_be_is_replaced_and_not_followed(tmp_path: Path, kind: str) -> None:
+    victim, draft = tmp_path / "victim", tmp_path / "snapshot.new"
+    victim.write_text("untouched")
+    draft.symlink_to(victim) if kind == "link" else os.mkfifo(draft)
+    answers = {RECO: said(instance(1))}
+    assert Snapshot(tmp_path).keep(HERE, frozenset({RECO}), answers, renew=True)
+    assert victim.read_text() == "untouched"
+    assert Snapshot(tmp_path).load(HERE, frozenset({RECO})).keys() == {RECO}

@@ -150,3 +150,13 @@ def test_of_what_a_check_prints_the_first_words_are_kept() -> None:
     (found,) = decode(encode(HERE, {RECO: answer})[0], HERE).values()
     assert found.instances[0].checks[0].output == "x" * MAX_OUTPUT
     assert found == shortened(answer)
+
+
+def test_a_file_of_another_machine_is_foreign_where_both_are_known() -> None:
+    answers = {RECO: Answer(instances=(failing(1),), snapshot=1.5)}
+    content, _ = encode(HERE, answers, machine="1" * 32)
+    assert decode(content, HERE, machine="1" * 32) == decode(content, HERE) != {}
+    with pytest.raises(Unusable, match="it is of another machine"):
+        decode(content, HERE, machine="2" * 32)
+    unknown, _ = encode(HERE, answers)
+    assert decode(unknown, HERE, machine="2" * 32) == decode(content, HERE)

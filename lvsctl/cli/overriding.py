@@ -14,17 +14,20 @@ from typing import Final
 import attrs
 import click
 
+from lvsctl.cli import live
 from lvsctl.cli.columns import clock, columns, count, span
 from lvsctl.config import Config
 from lvsctl.consul import overrides as kv
 from lvsctl.consul.client import Client
 from lvsctl.consul.override_keys import key_of
 from lvsctl.consul.watch import ask_once
-from lvsctl.core.desired import Wanted, desired, limits_of, query_of
+from lvsctl.core.desired import Wanted, desired, limits_of, queries_of
+from lvsctl.core.discovery import discover
 from lvsctl.core.instance import Answer, Answers, Query
 from lvsctl.core.override import MAX_WORDS, Fixed, Override, Overrides, standing
 from lvsctl.core.weighing import Effect, Outcome, unfit
 from lvsctl.errors import ConsulError
+from lvsctl.store import Store
 from lvsctl.text import visible
 
 NOTHING: Final = "-"
@@ -34,6 +37,15 @@ def author() -> str:
     """Return who asks, as far as the environment says: the user behind sudo before the user."""
     user = next((os.environ[name] for name in ("SUDO_USER", "USER", "LOGNAME") if os.environ.get(name)), None)
     return visible(f"{user or f'uid {os.getuid()}'}@{socket.gethostname()}", MAX_WORDS)
+
+
+def with_declared(config: Config) -> Config:
+    """Return `config` with the virtual servers that Consul services declare now; raises ConsulError, StateError."""
+    if config.discovery is None:
+        return config
+    asked = live.ask(config)
+    ledger = Store(config.daemon.state_directory).load(set_aside_damage=False)
+    return discover(config, asked.candidates, asked.answers, ledger, own_addresses=frozenset(), before=None).config
 
 
 # --- showing --------------------------------------------------------------------------------------------------------
@@ -227,9 +239,9 @@ def _client(config: Config) -> Client:
 
 async def _answers(config: Config, client: Client, names: Iterable[str]) -> Answers:
     """Return Consul's answers for these virtual servers, without those that it does not give."""
-    queries = {query_of(config.virtual_servers[each]) for each in names if each in config.virtual_servers}
+    chosen = {each: config.virtual_servers[each] for each in names if each in config.virtual_servers}
     found: dict[Query, Answer] = {}
-    for query in queries:
+    for query in sorted(queries_of(attrs.evolve(config, virtual_servers=chosen))):
         with contextlib.suppress(ConsulError):
             found |= dict(await ask_once(client, [query]))
     return found

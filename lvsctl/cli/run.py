@@ -21,7 +21,7 @@ Signals:
   SIGHUP            read the configuration again; a bad file changes nothing
 \b
 Exit codes: 0 stopped or converged, 1 (--once) a hold or a foreign virtual server
-is left, 3 configuration, 4 Consul (--once) or its token file, 5 kernel,
+is left, 3 configuration, 4 Consul (--once), 5 kernel,
 6 another lvsctl runs, 7 state directory.
 \b
 Examples:
@@ -50,10 +50,13 @@ def command(path: Path, *, dry_run: bool, once: bool, log_level: str | None, log
     import asyncio
     import contextlib
 
+    import structlog
+
     from lvsctl import logs, memory
     from lvsctl.cli.live import reconciler
     from lvsctl.configfile import load
     from lvsctl.consul.client import Client
+    from lvsctl.errors import ConsulError
     from lvsctl.store import locked
 
     logs.configure(
@@ -62,7 +65,13 @@ def command(path: Path, *, dry_run: bool, once: bool, log_level: str | None, log
     )
     memory.give_back()
     config = load(path)
-    Client(config.consul).check()
+    try:
+        Client(config.consul).check()
+    except ConsulError as error:
+        if once:
+            raise
+        # A director must come up without Consul, and so without what it is asked with: the file is looked for again.
+        structlog.get_logger().error("consul_unusable", error=str(error), follows="as while Consul does not answer")
     writer = contextlib.nullcontext() if dry_run else locked(config.daemon.state_directory)
     with reconciler(config) as kernel, writer:
         if not once:

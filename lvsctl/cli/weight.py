@@ -66,12 +66,13 @@ def command(  # noqa: PLR0917  # click passes them by name
     if selector is not None and share is None and not clear:
         raise click.UsageError("write the share too, like 5% or 10, or --clear")
     logs.configure(level="error")
-    config, prefix = _configured(path)
-    if name is not None and name not in config.virtual_servers:
-        known = ", ".join(sorted(config.virtual_servers))
-        raise click.UsageError(f"no virtual server '{visible(name)}'; there are: {known}")
     from lvsctl.cli import overriding
 
+    config, prefix = _configured(path)
+    config = overriding.with_declared(config)
+    if name is not None and name not in config.virtual_servers:
+        known = ", ".join(sorted(config.virtual_servers))
+        raise click.UsageError(f"no virtual server '{visible(name)}'; there are: {visible(known)}")
     if name is None or selector is None:
         lines = overriding.listing(config, prefix, name)
     elif share is None:

@@ -92,6 +92,13 @@ def queries_in_order(virtual_server: VirtualServerConfig) -> tuple[Query, ...]:
     return (query_of(virtual_server), *others)
 
 
+def deciding_queries(virtual_server: VirtualServerConfig, serving: str) -> tuple[Query, ...]:
+    """Return the queries whose age is that of its data: of the datacenter that serves, and of those before it."""
+    queries = queries_in_order(virtual_server)
+    last = next((place for place, query in enumerate(queries) if query.datacenter == serving), 0)
+    return queries[: last + 1]
+
+
 def queries_of(config: Config) -> frozenset[Query]:
     """Return everything that has to be asked of Consul; virtual servers may share a query."""
     return frozenset(query for each in config.virtual_servers.values() for query in queries_in_order(each))

@@ -1,7 +1,8 @@
 """Every metric: its name, what it says, and how it is taken from what was seen.
 
 Pure. `metrics` renders and serves them, docs/metrics.md is generated from them. Labels are bounded: names and addresses
-of virtual servers of ours, and constant words; nothing that a registrant wrote, no instance and no node is ever one.
+of virtual servers of ours, and constant words; no instance and no node is ever one, and of what a registrant wrote
+nothing but the name and address of a virtual server that was declared.
 
 What happened at a moment is a timestamp, for that cannot get stuck; what may be nothing at all is an age, 0 for none.
 """
@@ -17,7 +18,7 @@ from lvsctl.config import Config
 from lvsctl.core.admission import Reason
 from lvsctl.core.cause import EXCLUSIONS
 from lvsctl.core.decision import Decision
-from lvsctl.core.desired import query_of
+from lvsctl.core.desired import deciding_queries
 from lvsctl.core.fingerprint import combined
 from lvsctl.core.instance import Query
 from lvsctl.core.standing import Standing, Standings, label_of, standings
@@ -140,9 +141,17 @@ def _transport(seen: Seen) -> Values:
 
 
 def _heard(seen: Seen) -> Values:
-    for name, each in seen.config.virtual_servers.items():
-        known = seen.standings.get(each.key)
-        yield known.label if known else label_of(name, each.key), seen.consul.heard.get(query_of(each)) or 0
+    config, decided = (
+        (seen.reading.config, seen.reading.decision.virtual_servers) if seen.reading else (seen.config, {})
+    )
+    for name, each in config.virtual_servers.items():
+        known, wanted = seen.standings.get(each.key), decided[each.key].wanted if each.key in decided else None
+        queries = deciding_queries(each, wanted.datacenter if wanted else each.datacenter or "")
+        times = [seen.consul.heard.get(query) or 0 for query in queries]
+        yield (
+            known.label if known else label_of(name, each.key),
+            min(filter(None, times), default=0) if times[-1] else 0,
+        )
 
 
 def _states(seen: Seen) -> Values:

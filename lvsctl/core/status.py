@@ -15,7 +15,7 @@ from lvsctl.core.admission import Admitted, Rejected
 from lvsctl.core.candidates import Refusal
 from lvsctl.core.cause import UNDECLARED
 from lvsctl.core.decision import NO_USAGE, Decision, VirtualServerDecision
-from lvsctl.core.desired import Member, Wanted, queries_in_order
+from lvsctl.core.desired import Member, Wanted, deciding_queries
 from lvsctl.core.difference import ipvsadm_delete
 from lvsctl.core.failover import named, why_failed_over
 from lvsctl.core.guard import serves, why_held
@@ -222,11 +222,7 @@ def virtual_servers(
 
 def _data_age(virtual_server: VirtualServerConfig, serving: str, ages: Mapping[Query, float]) -> float | None:
     """Return the age of the oldest answer that decides: of the datacenter that serves, or of one before it."""
-    deciding = []
-    for query in queries_in_order(virtual_server):
-        deciding.append(ages.get(query))
-        if query.datacenter == serving:
-            break
+    deciding = [ages.get(query) for query in deciding_queries(virtual_server, serving)]
     known = [age for age in deciding if age is not None]
     return max(known, default=None) if deciding[-1] is not None else None
 

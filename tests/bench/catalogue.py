@@ -129,7 +129,8 @@ class Catalogue:
             try:
                 made = cls(port=plain, https=https, certificates=certificates)
                 eventually(made.leads, within=START, every=0.2)
-                yield made
+                with contextlib.closing(made._connection):  # its own
+                    yield made
             finally:
                 process.kill()
 

@@ -29,7 +29,7 @@ from tests.bench.catalogue import REAL, Catalogue
 from tests.lab.waiting import eventually
 
 INSTANCES: Final = 5
-SETTLED: Final = 40.0  # seconds after the start until the daemon is called idle: its first polls are over
+SETTLED: Final = 30.0  # seconds after the start until the daemon is called idle: its first polls are over
 IDLE: Final = 20.0  # seconds for which its load is measured
 LONGEST: Final = 60.0  # seconds that a flip may take
 START: Final = 180.0

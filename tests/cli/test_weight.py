@@ -174,6 +174,26 @@ def test_nonsense_is_refused_and_nothing_written(operator: Operator, arguments: 
     assert operator.weight().out == ["no overrides"]
 
 
+def test_what_a_consul_service_declares_has_weights_too(operator: Operator) -> None:
+    meta = {"zone": "a", "lvs-address": "10.9.1.20:80"}
+    service = {"Service": "shop", "ID": "shop-1", "Port": 8080, "Tags": ["lvs", "v2"], "Meta": meta}
+    node = {"Node": "app9", "Address": "10.0.0.9"}
+    operator.consul.ask("PUT", "/v1/catalog/register", {**node, "Service": service})
+    try:
+        unknown = operator.weight("shop", "v2", "10")
+        assert (unknown.code, operator.weight("shop").code) == (2, 2)
+        assert "no virtual server 'shop'; there are: plain, reco" in unknown.err
+        with operator.file.open("a") as file:
+            file.write(f'[daemon]\nstate_directory = "{operator.file.parent}"\n')
+            file.write('[discovery]\naddresses = ["10.9.1.0/24"]\n')
+        done = operator.weight("shop", "v2", "10")
+        assert (done.code, done.err) == (0, "")
+        assert done.out == ["shop: v2 gets 10 until it is cleared; 1 of 1 instance, weight 10"]
+        assert "1 of 1 instance, weight 10" in operator.weight().out[1]
+    finally:
+        operator.consul.ask("PUT", "/v1/catalog/deregister", {"Node": "app9"})
+
+
 def test_ahead_of_a_deployment_it_is_written_before_anything_matches(operator: Operator) -> None:
     done = operator.weight("reco", "v9", "5%", "--ahead")
     assert (done.code, done.out) == (0, ["reco: v9 gets 5% until it is cleared; nothing matches yet"])

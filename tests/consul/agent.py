@@ -106,7 +106,7 @@ class Agent:
             "ca_file": str(certificates.ca),
             "cert_file": str(certificates.server_certificate),
             "key_file": str(certificates.server_key),
-            "verify_incoming": True,
+            "verify_incoming_https": True,
             "disable_update_check": True,
             "performance": {"raft_multiplier": 1},
         }

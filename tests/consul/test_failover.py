@@ -145,7 +145,7 @@ async def test_a_datacenter_that_dies_changes_nothing_and_takes_nothing_over(tmp
             await director.until(lambda _: RECO_THERE in director.watches.answers)
             await two.kill()
             await director.until(lambda _: director.watches.contacts[RECO_THERE].failing_since is not None)
-            assert director.watches.contacts[RECO_THERE].error.startswith("datacenter 'dc2': Consul answered 500: ")
+            assert director.watches.contacts[RECO_THERE].error.startswith("datacenter 'dc2': Consul answered 50")
             await director.stays(first)
 
             await one.have("reco", a1="critical")
@@ -174,5 +174,5 @@ async def test_what_asks_once_needs_the_first_alone(tmp_path: Path) -> None:
             await two.kill()
             alone = await ask_once(client, first_queries_of(TWO), queries_of(TWO))
             assert [query.datacenter for query in alone] == [""]
-            with pytest.raises(ConsulError, match=r"'reco' in datacenter 'dc2': Consul answered 500"):
+            with pytest.raises(ConsulError, match=r"'reco' in datacenter 'dc2': Consul answered 50[03]"):
                 await ask_once(client, queries_of(TWO))

@@ -1,12 +1,13 @@
 """What Consul's answers make of the configuration: nothing silently left out, no order that matters."""
 
 import attrs
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lvsctl.config import Config
 from lvsctl.core.admission import Admitted, Reason, Rejected
-from lvsctl.core.desired import desired, queries_of, query_of, virtual_server_of
+from lvsctl.core.desired import deciding_queries, desired, queries_of, query_of, virtual_server_of
 from lvsctl.core.instance import Answer, Instance, Malformed, Query
 from netlink.types import Family, VirtualServerKey
 from tests import strategies
@@ -107,3 +108,9 @@ def test_everything_configured_reaches_the_real_server() -> None:
     assert wanted.entry == expected
     assert wanted.entry.virtual_server.key == KEY
     assert isinstance(wanted.members[0].source, Instance)
+
+
+@pytest.mark.parametrize(("serving", "asked"), [("dc1", ["dc1"]), ("dc2", ["dc1", "dc2"]), ("elsewhere", ["dc1"])])
+def test_the_age_of_data_is_that_of_who_serves_and_of_those_before(serving: str, asked: list[str]) -> None:
+    virtual_server = configured(datacenter="dc1", failover=("dc2", "dc3"))
+    assert [query.datacenter for query in deciding_queries(virtual_server, serving)] == asked

@@ -6,12 +6,14 @@ Starting a Python process takes seconds in User-Mode Linux, so a daemon may live
 `clean` gives it nothing to do and forgets what was in its log.
 """
 
+import contextlib
 import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -28,7 +30,7 @@ Event = dict[str, Any]
 Table = Mapping[str, "VirtualServerLine"]
 """What `ipvsadm -Sn` prints, by virtual server: `-t 10.1.0.100:80`, `-u [fd00:1::100]:53`, `-f 7`, `-f 7 -6`."""
 
-START: Final = 20.0  # seconds for a daemon to start, and for it to stop
+START: Final = 60.0  # seconds; a start takes two on a quiet machine, and ten were seen on a busy one
 CHANGE: Final = 5.0  # seconds for a change to come through Consul and the daemon into the kernel, by default
 AUDITED: Final = 'audit_interval = "1s"'
 IDLE: Final = '[virtual_server.idle]\naddress = "10.1.0.99:9"\n'  # a file without virtual servers is refused
@@ -106,11 +108,26 @@ class Director:
         """Start `lvsctl run`; it has set up its signals when this returns, unless `wait` is False."""
         assert not self.running, "the daemon runs already"
         command = [sys.executable, "-m", "lvsctl", "run", "-c", str(self.file), "--log-format", "json", *options]
-        self.process = self.host.start(command, environment={"PYTHONUNBUFFERED": "1"})
+        self.process = self.host.start(command, environment={"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"})
         self._mark = 0
         if wait:
-            self.wait_for_event("started", within=START)
+            try:
+                self.wait_for_event("started", within=START)
+            except AssertionError as error:
+                where = self._where_it_stands()
+                self.process = None
+                raise AssertionError(f"{error}\n{where}") from error
         return self.process
+
+    def _where_it_stands(self) -> str:
+        """Return where the daemon's threads are, and end it."""
+        process = self._process()
+        about = "".join(_text(f"/proc/{process.pid}/{name}") for name in ("wchan", "syscall", "stack", "status"))
+        process.signal(6)  # faulthandler writes every thread's traceback
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(START)
+        process.kill()
+        return f"{about}\n{process.output}"
 
     def reload(self) -> None:
         """Have the daemon read its file again (SIGHUP); returns when it said that it did or did not."""
@@ -343,3 +360,11 @@ def tcp(address: str, port: int) -> str:
 def endpoint(address: str, port: int) -> str:
     """Return `10.1.0.100:80` or `[fd00:1::100]:80`."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _text(path: str) -> str:
+    """Return what the kernel says in `path`; empty where it says nothing."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace") + "\n"
+    except OSError:
+        return ""

@@ -55,9 +55,9 @@ def alone(director: Director) -> Director:
     return director
 
 
-def run(director: Director, *before: str) -> subprocess.CompletedProcess[str]:
+def run(director: Director, *before: str, once: bool = False) -> subprocess.CompletedProcess[str]:
     """Return how `lvsctl run` ended; `before` are commands that lead to it."""
-    command = [*before, sys.executable, "-m", "lvsctl", "run", "-c", str(director.file)]
+    command = [*before, sys.executable, "-m", "lvsctl", "run", "-c", str(director.file), *(["--once"] if once else [])]
     return director.host.run(command, check=False, within=60)
 
 
@@ -116,16 +116,28 @@ def test_a_file_that_is_not_there(alone: Director) -> None:
 
 
 def test_a_token_file_that_may_not_be_read(alone: Director, tmp_path: Path) -> None:
+    """A command that asks once says so and ends; the daemon goes on as without Consul until the file can be read."""
     file = tmp_path / "token"
     file.write_text("secret-canary\n", encoding="ascii")
     file.chmod(0)
     text = alone.file.read_text(encoding="utf-8")
     alone.file.write_text(text.replace("[consul]", f'[consul]\ntoken_file = "{file}"'), encoding="utf-8")
     ordinary = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")  # root reads everything otherwise
-    message = assert_refused(alone, 4, f"consul.token_file {file}: permission denied; make it ", before=ordinary)
-    assert "canary" not in message
+    there = alone.lines()
+    refused = run(alone, *ordinary, once=True)
+    assert refused.returncode == 4
+    assert f"consul.token_file {file}: permission denied; make it " in refused.stderr
+    assert "canary" not in refused.stderr
     file.unlink()
-    assert_refused(alone, 4, f"consul.token_file {file}: no such file or directory; make it ")
+    alone.start()
+    unusable = alone.wait_for_event("consul_unusable")
+    assert unusable["error"].startswith(f"consul.token_file {file}: no such file or directory; make it ")
+    assert alone.lines() == there
+    file.write_text("12345678-canary\n", encoding="ascii")
+    file.chmod(0o600)
+    alone.wait_for_event("virtual_server_added", within=15.0)
+    assert alone.stop() == 0
+    assert "canary" not in alone.log
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ verdict. Works with any Consul from 1.8 on. The HTTP API is at `url` and, on the
 
 import json
 import os
+import re
 import shutil
 import signal
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -28,6 +30,12 @@ PORT = 8500
 def program() -> str:
     """Return the Consul to run: LVSCTL_CONSUL, else the one on PATH, else the one that install.sh unpacked."""
     return os.environ.get("LVSCTL_CONSUL") or shutil.which("consul") or str(STATE / "consul/usr/bin/consul")
+
+
+def version() -> tuple[int, ...]:
+    """Return the version of that program, (1, 8, 7)."""
+    told = subprocess.run([program(), "version"], capture_output=True, text=True, check=True).stdout
+    return tuple(int(number) for number in re.findall(r"[0-9]+", told.splitlines()[0])[:3])
 
 
 @attrs.frozen(kw_only=True)
