@@ -6,6 +6,7 @@ table as it is: packets are forwarded by the kernel, not by us.
 
 import asyncio
 import contextlib
+import functools
 import os
 import resource
 import signal
@@ -48,7 +49,7 @@ from lvsctl.reconcile import Cycle, Look, Reconciler
 from lvsctl.record import Record
 from lvsctl.snapshot import Snapshot
 from lvsctl.text import visible
-from netlink.errors import NetlinkError
+from lvsctl.unexpected import in_words
 
 FIRST_ANSWERS: Final = 10.0  # seconds to wait for an answer to every query before the first write
 WITH_SNAPSHOT: Final = 3.0  # the same where a snapshot can restore what is empty; less once every query has failed
@@ -124,6 +125,9 @@ class Daemon:
             self._watch()
             address, queries = self._config.consul.address, self._questions.queries
             self._watches.recall(await asyncio.to_thread(self._snapshot.load, address, queries))
+            with contextlib.suppress(StateError):  # the first cycle says so
+                expected = functools.partial(self._reconciler.expected, self._config, writes=not self._dry_run)
+                self._watches.expect(await asyncio.to_thread(expected))
             if self._config.overrides is not None:
                 whose = (self._config.consul.address, self._config.overrides.kv_prefix)
                 self._overrides.recall(await asyncio.to_thread(self._override_file.load, *whose))
@@ -285,11 +289,12 @@ class Daemon:
         failures = 0
         while not self._stopping:
             self._wake.clear()
-            news = self._watches.take_news()
-            if news and self._config.discovery is not None:
-                self._agenda.everything()  # what one declares concerns others
-            keys = self._agenda.due(self._concerned(news), time.monotonic())
+            keys = None
             try:
+                news = self._watches.take_news()
+                if news and self._config.discovery is not None:
+                    self._agenda.everything()  # what one declares concerns others
+                keys = self._agenda.due(self._concerned(news), time.monotonic())
                 if keys is None or keys:
                     await self._one_cycle(keys)
                 pause = self._agenda.pause(time.monotonic())
@@ -297,13 +302,13 @@ class Daemon:
                 if not self._reconciled:  # the table is as wanted, or seen and left as it is while Consul is away
                     self._reconciled = True
                     systemd.notify("READY=1")
-            except (NetlinkError, StateError) as error:
+            except Exception as error:  # noqa: BLE001  # a daemon that ends would only fail again at its start
                 failures += 1
                 self._agenda.everything()
                 pause = min(LONGEST_PAUSE, 0.5 * 2 ** min(failures, 10))
-                self._in_sync_since, self._cycle_error = None, str(error)
+                self._in_sync_since, self._cycle_error = None, in_words(error, "cycle")
                 self._record.failure()
-                log.warning("cycle_failed", error=str(error), retry_in=f"{pause:g}s")
+                log.warning("cycle_failed", error=self._cycle_error, retry_in=f"{pause:g}s")
             if keys is None:
                 systemd.notify(f"STATUS={self._state_words()}")
             with contextlib.suppress(TimeoutError):
@@ -343,7 +348,10 @@ class Daemon:
             self._news.clear()
             began = time.monotonic()
             due = began >= renewed + RENEW
-            await self._keep_snapshot(renew=due)
+            try:
+                await self._keep_snapshot(renew=due)
+            except Exception as error:  # noqa: BLE001  # the older file stays, and no more
+                in_words(error, "snapshots")
             if due:
                 renewed = began
             await asyncio.sleep(max(KEEP, KEEP_SHARE * (time.monotonic() - began)))

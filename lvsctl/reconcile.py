@@ -5,7 +5,7 @@ never two at once. `look` never writes anything; `cycle` is the only writer of t
 may be about some virtual servers only (`core.part`): with thousands of them, one that changes should not wait for all.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Final, Protocol
 
@@ -18,7 +18,8 @@ from lvsctl.core.addresses import AddressMoves, address_moves
 from lvsctl.core.candidates import Questions, Refusal, queries_to_ask, questions_of
 from lvsctl.core.decision import Decision, Step, decide
 from lvsctl.core.discovery import Discovered, discover
-from lvsctl.core.instance import Answers
+from lvsctl.core.expectation import expected
+from lvsctl.core.instance import Answers, Query
 from lvsctl.core.override import NO_OVERRIDES, Overrides
 from lvsctl.core.ownership import Ledger
 from lvsctl.core.remembrance import ledger_ahead, ledger_settled
@@ -128,6 +129,10 @@ class Reconciler:
             return questions_of(config)
         discovered = self._discovered.config if self._discovered and self._decided_by is config else config
         return questions_of(discovered, queries_to_ask(config, candidates, self._known_ledger()))
+
+    def expected(self, config: Config, *, writes: bool) -> Mapping[Query, int]:
+        """Return how many real servers were in place before us for each query; `writes`: we are the writer."""
+        return expected(config, self._own_ledger() if writes else self._known_ledger())
 
     def look(
         self,

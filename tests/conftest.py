@@ -2,10 +2,13 @@
 
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
+
+from lvsctl.unexpected import told
 
 CLAIMS: Final = os.environ.get("LVSCTL_CLAIMS", "")  # a directory; where set, several kernels share the tests
 
@@ -15,6 +18,15 @@ def environment_without_consul(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no variable of who runs the tests complete a configuration in them."""
     for name in [name for name in os.environ if name.startswith("CONSUL_") or name == "CREDENTIALS_DIRECTORY"]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def nothing_unexpected(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let no error of lvsctl itself go unseen because the daemon survives it, but where a test makes one."""
+    before = told()
+    yield
+    if request.node.get_closest_marker("unexpected") is None:
+        assert told() == before
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -175,6 +175,29 @@ async def test_it_lets_itself_have_the_open_files_that_it_may(tmp_path: Path) ->
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+@pytest.mark.unexpected
+async def test_an_error_that_nobody_expected_fails_the_cycle_and_is_tried_again(tmp_path: Path) -> None:
+    class Broken(Watched):
+        asked = 0
+
+        def apply(self, requests: Sequence[Request]) -> list[Refused | None]:
+            """Fail twice."""
+            self.asked += 1
+            if self.asked <= 2:
+                raise ZeroDivisionError("deep inside")
+            return super().apply(requests)
+
+    async with running(Blocking((instance(1),)), tmp_path, Broken()) as found:
+        await found.until(table_of(entry(real(1))))
+        status = await found.until_status(lambda status: status.kernel.in_sync_since is not None)
+        assert status.kernel.error == ""
+    failed = found.events("cycle_failed")
+    assert len(failed) == 2
+    assert "ZeroDivisionError at test_daemon.py:" in failed[0]["error"]
+    (told,) = found.events("unexpected")
+    assert told["log_level"] == "error"
+
+
 async def test_an_empty_answer_is_held_and_said(tmp_path: Path) -> None:
     blocking = Blocking((instance(1),))
     async with running(blocking, tmp_path) as daemon:
@@ -259,6 +282,25 @@ async def test_an_empty_first_answer_is_doubted_by_what_the_snapshot_says(tmp_pa
     assert kernel.writes == []
     async with running(refusing(500), tmp_path, port=port_of(daemon.server)) as daemon:
         await daemon.until(table_of(entry(real(1), real(2))))  # what is in doubt is not kept, what was before it is
+
+
+async def test_a_first_answer_of_few_is_doubted_by_what_the_ledger_says_where_there_is_no_snapshot(
+    tmp_path: Path,
+) -> None:
+    four = [instance(number) for number in range(1, 5)]
+    kernel = Watched()
+    whole = table_of(entry(*(real(number) for number in range(1, 5))))
+    async with running(Blocking(tuple(four)), tmp_path, kernel) as daemon:
+        await daemon.until(whole)
+    (tmp_path / "snapshot.json").unlink()
+    wiped = Blocking((four[0],), index=3)
+    async with running(wiped, tmp_path, kernel) as daemon:
+        status = await daemon.until_status(lambda status: status.virtual_servers[0].state is State.HELD)
+        assert "lists 1 of the 4 or more instances that served" in str(status.virtual_servers[0])
+        assert kernel.observe().table == whole
+        await wiped.change(*four, instance(5))
+        await daemon.until(table_of(entry(*(real(number) for number in range(1, 6)))))
+        await daemon.until_status(lambda status: status.virtual_servers[0].state is not State.HELD)
 
 
 async def test_a_snapshot_is_written_while_it_runs_and_has_the_last_word_when_it_stops(tmp_path: Path) -> None:

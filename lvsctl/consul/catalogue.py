@@ -20,6 +20,7 @@ from lvsctl.consul.contact import Contact
 from lvsctl.consul.pace import back_off, next_index, until_sweep
 from lvsctl.core.declaration import is_candidate
 from lvsctl.errors import ConsulError
+from lvsctl.unexpected import in_words
 
 PATH: Final = "catalog/services"
 MAX_BODY: Final = 8 << 20  # bytes; 5,000 Consul services with tags take less than one
@@ -92,9 +93,9 @@ class Catalogue:
                     )
                     found = await _read(body, discovery.tag)
                     del body
-            except ConsulError as error:
+            except Exception as error:  # noqa: BLE001  # without it the daemon would end
                 index, failures = 0, failures + 1
-                self._failed(str(error))
+                self._failed(in_words(error, "catalogue"))
                 await asyncio.sleep(back_off(failures))
                 continue
             failures = 0

@@ -28,7 +28,7 @@ from lvsctl.config import ConsulConfig
 from lvsctl.consul import pool
 from lvsctl.consul.budget import Budget, Share, TooMuch
 from lvsctl.consul.decode import MAX_INSTANCES, decode_answer
-from lvsctl.consul.pace import WAIT
+from lvsctl.consul.pace import LARGEST_INDEX, WAIT
 from lvsctl.consul.pool import Connection, NotOffered, Pool, Request, RequestFailed, Response, TooLarge
 from lvsctl.consul.tls import Tls, reason, tls_context
 from lvsctl.consul.token import HEADER, Token, body_without, without
@@ -272,6 +272,7 @@ class Client:
     """What lvsctl asks of Consul. Use as an async context manager."""
 
     def __init__(self, config: ConsulConfig, *, max_instances: int = MAX_INSTANCES) -> None:
+        self.address = config.address
         self._transport = Transport(config)
         self._api = _API(self._transport)
         self._max_instances = max_instances
@@ -335,7 +336,7 @@ class Client:
         """Return X-Consul-Index and body of a list of the catalogue, as `instances` does; `path` is below /v1."""
         params = [("dc", datacenter)] if datacenter else []
         response = await self._ask(f"/v1/{path}", params, index=index, wait=wait, share=share)
-        return _number(response.headers.get("X-Consul-Index", "")), response.body
+        return _index(response), response.body
 
     async def keys(self, folder: str, *, index: int = 0, wait: float = WAIT) -> tuple[int, bytes]:
         """Return X-Consul-Index and the JSON list of the keys that begin with `folder`, as `instances` does.
@@ -343,7 +344,7 @@ class Client:
         Keys that the token may not read are not listed, and Consul does not say so.
         """
         response = await self._ask(f"/v1/kv/{folder}", [("recurse", "")], index=index, wait=wait, complete=_of_key)
-        return _number(response.headers.get("X-Consul-Index", "")), response.body or b"[]"
+        return _index(response), response.body or b"[]"
 
     async def has_key(self, key: str) -> bool:
         """Tell whether there is a key; raises ConsulRefused (403) when the token may not read it."""
@@ -448,7 +449,7 @@ def _answer(response: Response, max_instances: int) -> Answer:
     # A blocking query of health is answered from the agent's own copy from 1.10 on, and says that it knows no leader.
     streamed = header("X-Consul-Query-Backend", "") == "streaming"
     return attrs.evolve(
-        decode_answer(response.body, index=_number(header("X-Consul-Index", "")), max_instances=max_instances),
+        decode_answer(response.body, index=_index(response), max_instances=max_instances),
         filtered=header("X-Consul-Results-Filtered-By-ACLs", "").lower() == "true",
         leader=streamed or header("X-Consul-KnownLeader", "").lower() != "false",
         last_contact=_number(header("X-Consul-LastContact", "")) / 1000,
@@ -463,6 +464,12 @@ def _limit(response: Response) -> int | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return limit if isinstance(limit, int) and not isinstance(limit, bool) and limit >= 0 else None
+
+
+def _index(response: Response) -> int:
+    """Return X-Consul-Index; 0 where it is none, or so large that a query with it would be blind to all that comes."""
+    index = _number(response.headers.get("X-Consul-Index", ""))
+    return index if index <= LARGEST_INDEX else 0
 
 
 def _number(text: str) -> int:

@@ -51,7 +51,7 @@ def decode_answer(body: bytes, *, index: int, max_instances: int = MAX_INSTANCES
                 instances[decoded.identity] = decoded
             else:
                 malformed.append(decoded)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConsulError(f"answer is not a JSON list: {error}") from error
     return Answer(instances=tuple(instances.values()), malformed=tuple(malformed), index=index)
 

@@ -8,6 +8,7 @@ Source: Consul HTTP API, Blocking Queries and Consistency Modes; what Consul doe
 """
 
 import enum
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -37,58 +38,112 @@ class Belief:
 
     answer: Answer  # its `doubt` says in words why it is not believed wholly
     known: AbstractSet[Identity]  # the instances of the last answer that was; of the first one while none was
+    index: int  # of the last answer that was; 0 while none was, or where it was another Consul's
     filtered: bool  # whether the token never could read it all
     doubt: Doubt | None = None
-    since: float = 0.0  # Unix seconds when this doubt began; another one begins anew
+    # Each doubt since the last answer that was believed, and when it began. None ends by another one's coming between.
+    begun: Mapping[Doubt, float] = attrs.field(factory=dict)
+    contradiction: str = ""  # in words, while there is one in `begun`
+    served: int = 0  # real servers of before the start, of which the first answer listed less than half; until believed
+
+    @property
+    def since(self) -> float | None:
+        """Return when the first doubt since the last answer that was believed began; None where there is none."""
+        return min(self.begun.values(), default=None)
 
 
 def recalled(answer: Answer) -> Belief:
     """Return what `answer` of a snapshot is worth: what Consul says next is compared with it, as if heard just now."""
-    return Belief(answer=answer, known=identities(answer), filtered=answer.filtered)
+    return Belief(answer=answer, known=identities(answer), index=answer.index, filtered=answer.filtered)
+
+
+def moved(belief: Belief) -> Belief:
+    """Return `belief` as what the answers of another Consul are compared with: its indexes are others."""
+    return attrs.evolve(belief, answer=attrs.evolve(belief.answer, index=0), index=0)
 
 
 def believe(
-    before: Belief | None, answer: Answer, now: float, *, refused: bool = False, consistent: bool = False
+    before: Belief | None,
+    answer: Answer,
+    now: float,
+    *,
+    refused: bool = False,
+    consistent: bool = False,
+    served: int = 0,
 ) -> Belief:
-    """Return what to believe after `answer`, at `now` (Unix seconds).
+    """Return what to believe after `answer`, at `now`, in seconds of a clock that nobody sets.
 
-    `refused`: Consul has refused the token since the last answer. `consistent`: the leader has made sure, before it
-    answered, that it still is the leader.
+    `refused`: Consul has refused the token since the last answer that was believed. `consistent`: the leader has made
+    sure, before it answered, that it still is the leader. `served`: how many real servers were in place before the
+    start; it is what a first answer is compared with.
     """
     found = identities(answer)
-    known = before.known if before else found
-    held = now - before.since if before and before.doubt else 0.0
-    filtered = before.filtered if before else answer.filtered
-    doubt, text = _doubt(before, answer, held=held, refused=refused, consistent=consistent)
+    if before:
+        served = before.served
+    elif 2 * len(found) >= served:
+        served = 0
+    begun = dict(before.begun) if before else {}
+    contradiction = _contradiction(before, answer, refused=refused, served=served)
+    if contradiction:
+        begun[Doubt.CONTRADICTED] = now
+    elif before:
+        contradiction = before.contradiction
+    if before is None and answer.filtered:
+        begun[Doubt.FILTERED] = now  # whether or not the server that says so has a leader
+    held = {doubt: now - since for doubt, since in begun.items()}
+    doubt, text = _doubt(before, answer, held, contradiction=contradiction, consistent=consistent, served=served)
     if doubt is None:
-        return Belief(answer=answer, known=found, filtered=answer.filtered)
-    answer = attrs.evolve(answer, doubt=text)
-    since = before.since if before and before.doubt is doubt else now
+        return Belief(answer=answer, known=found, index=answer.index, filtered=answer.filtered)
+    begun.setdefault(doubt, now)
     # What an answer in doubt adds is not known: when the truth comes without it, that is no loss.
-    return Belief(answer=answer, known=known, filtered=filtered, doubt=doubt, since=since)
+    return Belief(
+        answer=attrs.evolve(answer, doubt=text),
+        known=before.known if before else found,
+        index=before.index if before else 0,
+        filtered=before.filtered if before else answer.filtered,
+        doubt=doubt,
+        begun=begun,
+        contradiction=contradiction,
+        served=served,
+    )
 
 
 def _doubt(
-    before: Belief | None, answer: Answer, *, held: float, refused: bool, consistent: bool
+    before: Belief | None,
+    answer: Answer,
+    held: Mapping[Doubt, float],
+    *,
+    contradiction: str,
+    consistent: bool,
+    served: int,
 ) -> tuple[Doubt | None, str]:
-    """Return why `answer` is not believed wholly, and that in words; `held` is seconds since the doubt began."""
+    """Return why `answer` is not believed wholly, and that in words; `held` is seconds since each doubt began."""
     if stale := _staleness(answer):
         return Doubt.STALE, stale
     found = identities(answer)
     lost = before.known - found if before else frozenset()
-    if _newly_filtered(before, answer, lost=bool(lost), held=held):
+    if _newly_filtered(before, answer, lost=bool(lost), held=held.get(Doubt.FILTERED, HOLD)):
         return Doubt.FILTERED, "Consul leaves out what the token may not read; it needs node:read and service:read"
-    if before is None or not lost:
+    if not lost and len(found) >= served:
         return None, ""
-    few = 2 * len(lost) > len(before.known) or not found
-    unsure = few or answer.streamed or before.doubt is not None
-    if before.doubt is not Doubt.CONTRADICTED or held < HOLD:
-        text = _contradiction(before.answer, answer, refused=refused and few)
-        if text or before.doubt is Doubt.CONTRADICTED:
-            return Doubt.CONTRADICTED, text or before.answer.doubt
+    if held.get(Doubt.CONTRADICTED, HOLD) < HOLD:
+        return Doubt.CONTRADICTED, contradiction
+    unsure = before is None or _is_few(before, found) or answer.streamed or before.doubt is not None
     if unsure and not consistent:
-        return Doubt.UNCONFIRMED, f"it lists {len(found)} of {len(before.known)} instances and is not confirmed yet"
+        known = max(served, len(before.known) if before else 0)
+        return Doubt.UNCONFIRMED, f"it lists {len(found)} of {known} instances and is not confirmed yet"
     return None, ""
+
+
+def not_confirmed(belief: Belief, why: str) -> Belief:
+    """Return `belief`, which is to be confirmed, with the words for that nobody did."""
+    listed, known = len(identities(belief.answer)), max(belief.served, len(belief.known))
+    text = f"it lists {listed} of {known} instances, and no leader confirms it ({why})"
+    return attrs.evolve(belief, answer=attrs.evolve(belief.answer, doubt=text))
+
+
+def _is_few(before: Belief, found: AbstractSet[Identity]) -> bool:
+    return 2 * len(before.known - found) > len(before.known) or not found
 
 
 def _staleness(answer: Answer) -> str:
@@ -108,20 +163,39 @@ def _newly_filtered(before: Belief | None, answer: Answer, *, lost: bool, held: 
     if not answer.filtered or before is None:
         return answer.filtered
     if before.filtered:
-        return before.doubt is Doubt.FILTERED and held < HOLD
+        return held < HOLD
     return lost
 
 
-def _contradiction(last: Answer, answer: Answer, *, refused: bool) -> str:
-    """Return how an answer that lacks instances does not fit what Consul said before; empty when it may be true."""
-    if refused:
-        return "Consul refused the token, and now lists far fewer instances"
+def _contradiction(before: Belief | None, answer: Answer, *, refused: bool, served: int) -> str:
+    """Return how an answer that lacks instances does not fit what Consul said before; empty when it may be true.
+
+    It is compared with the last answer that was believed until it contradicts that, and with the last one in any case:
+    a Consul may lose its data twice. No other doubt hides it: what a server without a leader has lost stays lost.
+    """
+    found = identities(answer)
+    if before is None:
+        return f"it lists {len(found)} of the {served} or more instances that served before the start" if served else ""
+    lost = before.known - found
+    if not lost:
+        return ""
+    last = identities(before.answer)
+    if Doubt.CONTRADICTED not in before.begun:
+        if refused and _is_few(before, found):
+            return "Consul refused the token, and now lists far fewer instances"
+        if text := _misfit(before.index, answer):
+            return text
+    return _misfit(before.answer.index, answer) if last - found else ""
+
+
+def _misfit(index: int, answer: Answer) -> str:
+    """Return how an answer that lacks instances does not fit one at `index` that had them; empty when it may."""
     if answer.index == 0:
         return "instances went, and Consul's answer has no usable index"
-    if answer.index < last.index:
-        return f"Consul's index went back from {last.index} to {answer.index}, as after a loss of data"
-    if answer.index == last.index and not identities(last) <= identities(answer):
-        return f"instances went although Consul's index stayed at {answer.index}, as when a token loses a permission"
+    if answer.index < index:
+        return f"Consul's index went back from {index} to {answer.index}, as after a loss of data"
+    if answer.index == index:
+        return f"instances went although Consul's index stayed at {index}, as when a token loses a permission"
     return ""
 
 

@@ -149,6 +149,8 @@ def _decoded(raw: bytes, value: Any) -> Any:
         return _DECODER.decode(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         return Unread(f"is not UTF-8 at its byte {error.start}")
+    except RecursionError:  # what could just be read at a stack one frame lower
+        return _TOO_DEEP
 
 
 def _blank(body: bytes, at: int) -> int:

@@ -21,7 +21,8 @@ from lvsctl.consul.doubt import HOLD
 from lvsctl.consul.override_keys import decode_overrides, folder_of, key_of, value_of
 from lvsctl.consul.pace import back_off, next_index, until_sweep
 from lvsctl.core.override import NO_OVERRIDES, Override, Overrides
-from lvsctl.errors import ConsulError, ConsulRefused
+from lvsctl.errors import ConsulRefused
+from lvsctl.unexpected import in_words
 
 SHORTEST_POLL: Final = 0.02  # seconds; as in `watch`
 IDLE_POLL: Final = 1.0
@@ -121,9 +122,10 @@ class OverrideWatch:
         """Ask `client` for the overrides of `prefix` from now on; the last ones count until there are newer ones."""
         if (client, prefix) == (self._client, self._prefix):
             return
+        if (client.address, prefix) != (self._client.address, self._prefix):
+            self._index = 0  # it may be another Consul
         self._client, self._prefix = client, prefix
         self._contact = Contact()
-        self._index = 0  # it may be another Consul
         if prefix is None:
             self._overrides = NO_OVERRIDES
         self._changed.set()
@@ -149,13 +151,14 @@ class OverrideWatch:
                 index, sweep = 0, asked + until_sweep()
             try:
                 received, found = await read(client, prefix, known, index=index)
-            except ConsulError as error:
+                known = self._believable(found, received)
+                news = await self._found(known)
+            except Exception as error:  # noqa: BLE001  # without it the daemon would end
                 index, failures = 0, failures + 1
                 self._failed(error)
                 await asyncio.sleep(back_off(failures))
                 continue
-            failures, known = 0, self._believable(found, received)
-            news = await self._found(known)
+            failures = 0
             index = next_index(index, received)
             rest = (SHORTEST_POLL if news and index else IDLE_POLL) - (time.monotonic() - asked)
             await asyncio.sleep(max(0.0, rest))
@@ -189,11 +192,12 @@ class OverrideWatch:
             await asyncio.to_thread(self._keep, found)
         return news
 
-    def _failed(self, error: ConsulError) -> None:
-        if self._contact.error != str(error):
+    def _failed(self, error: Exception) -> None:
+        text = in_words(error, "overrides")
+        if self._contact.error != text:
             kept = "the last known overrides" if self._overrides.entries else "no overrides, as before"
-            log.warning("overrides_failed", error=str(error), kept=kept)
-        self._contact = self._contact.failed(str(error))
+            log.warning("overrides_failed", error=text, kept=kept)
+        self._contact = self._contact.failed(text)
         if isinstance(error, ConsulRefused) and error.status == 403 and not self._settled:
             self._settled = True
             self._wake()

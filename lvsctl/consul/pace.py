@@ -6,7 +6,7 @@ Pure but for jitter. Source: Consul HTTP API, Blocking Queries.
 import random
 from typing import Final
 
-from lvsctl.errors import ConsulError, ConsulRefused
+from lvsctl.errors import ConsulRefused
 
 WAIT: Final = 25  # seconds; times 17/16 of jitter stays below the 30 s at which Consul 1.22 cuts a request
 FIRST_BACK_OFF: Final = 0.25  # seconds
@@ -15,6 +15,7 @@ LONGEST_LIMITED: Final = 30.0  # seconds, after a 429: whoever has too many requ
 SHORTEST_POLL: Final = 0.02  # seconds; a changed answer this quick is Consul catching up
 IDLE_POLL: Final = 1.0  # seconds between answers without news that came at once, doubled for each further one
 LONGEST_IDLE: Final = 5.0
+LARGEST_INDEX: Final = 1 << 53  # a Consul that writes ten thousand times a second takes 28,000 years to get there
 SWEEP: Final = 300.0  # seconds between two answers that no index decides about
 
 
@@ -23,7 +24,7 @@ def next_index(sent: int, received: int) -> int:
     return received if received >= max(sent, 1) else 0
 
 
-def back_off(failures: int, error: ConsulError | None = None) -> float:
+def back_off(failures: int, error: Exception | None = None) -> float:
     """Return seconds to wait after so many failures in a row: full jitter under a doubling bound.
 
     After a 429 the bound grows further, and what Retry-After says is waited for, with jitter on top of it.

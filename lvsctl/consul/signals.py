@@ -16,7 +16,8 @@ from lvsctl.consul.changes import EVERYTHING, Changes, Listed, Listing, changes,
 from lvsctl.consul.client import Client
 from lvsctl.consul.contact import Contact
 from lvsctl.consul.pace import LONGEST_LIMITED, back_off, next_index
-from lvsctl.errors import ConsulError, ConsulUnreadable
+from lvsctl.errors import ConsulUnreadable
+from lvsctl.unexpected import in_words
 
 AT_MOST_EVERY: Final = 1.0  # seconds between two readings of one list that is long
 SHORTEST_REST: Final = 0.1  # seconds
@@ -77,7 +78,7 @@ class Signals:
                     if listed is None or moved:
                         listed = await self._read(listing, listed, body)
                     del body
-            except ConsulError as error:
+            except Exception as error:  # noqa: BLE001  # one list never ends the others
                 index, listed, failures = 0, None, failures + 1
                 self._failed(listing, error)
                 await asyncio.sleep(_pause(failures, error, time.monotonic() - asked))
@@ -113,13 +114,13 @@ class Signals:
             self._hear(EVERYTHING)
             await asyncio.sleep(EVERYTHING_EVERY)
 
-    def _failed(self, listing: Listing, error: ConsulError) -> None:
-        place = f"/v1/{listing.value}"
+    def _failed(self, listing: Listing, error: Exception) -> None:
+        place, words = f"/v1/{listing.value}", in_words(error, f"signals {listing.value}")
         # What cannot be read is a matter of the list, anything else one of whoever was asked.
-        text = f"{place}: {error}" if isinstance(error, ConsulUnreadable) else str(error)
+        text = f"{place}: {words}" if isinstance(error, ConsulUnreadable) else words
         before = self._contacts[listing]
         if before.error != text:
-            log.warning("consul_failed", signal=place, error=str(error), kept="the last answers")
+            log.warning("consul_failed", signal=place, error=words, kept="the last answers")
         self._contacts[listing] = before.failed(text)
         self.failing.set()
         self._note(listing)
@@ -130,7 +131,7 @@ class Signals:
             self._heard_all.set()
 
 
-def _pause(failures: int, error: ConsulError, took: float) -> float:
+def _pause(failures: int, error: Exception, took: float) -> float:
     """Return seconds until the list is asked for again; one that is of no use, and cost `took`, not soon."""
     useless = min(LONGEST_LIMITED, took / SHARE) if isinstance(error, ConsulUnreadable) else 0.0
     return max(useless, back_off(failures, error))

@@ -31,12 +31,13 @@ from lvsctl.consul.changes import Changes
 from lvsctl.consul.choice import Choice, choose, most_connections
 from lvsctl.consul.client import Capacity, Client
 from lvsctl.consul.contact import Contact
-from lvsctl.consul.doubt import Belief, Doubt, believe, identities, recalled
+from lvsctl.consul.doubt import Belief, Doubt, believe, identities, moved, not_confirmed, recalled
 from lvsctl.consul.pace import IDLE_POLL, WAIT, back_off, next_index, rest, until_sweep
 from lvsctl.consul.signals import Signals
 from lvsctl.consul.turns import TROUBLED, round_of, take_turns
 from lvsctl.core.instance import Answer, Answers, Query
 from lvsctl.errors import ConsulError, ConsulRefused
+from lvsctl.unexpected import in_words
 
 CHOOSE_AGAIN: Final = 300.0  # seconds; an agent's limits may change while it runs
 FRESH: Final = 3  # rounds of `turns` within which a query was heard that needs no signal
@@ -68,6 +69,7 @@ class Watches:
         self._first: frozenset[Query] = frozenset()  # those of them that the start waits for
         self._contested: frozenset[Query] = frozenset()  # those of which it is told that they fail (`Answer.silent`)
         self._silent: dict[Query, tuple[Answer, Answer]] = {}  # their last answers, and the same with that told
+        self._served: dict[Query, int] = {}  # until the first answer, real servers that were in place before the start
         self._beside = 0  # blocking queries that others have
         self._retired: list[Client] = []
         self._bursts = {"consul_failed": Burst(), "consul_back": Burst()}
@@ -157,6 +159,10 @@ class Watches:
         """Have the answers of `snapshot` stand in for Consul's own until it gives them."""
         self._beliefs |= {query: recalled(answer) for query, answer in snapshot.items() if query not in self._beliefs}
 
+    def expect(self, served: Mapping[Query, int]) -> None:
+        """Have first answers compared with how many real servers were in place, where there is no snapshot of them."""
+        self._served = dict(served)
+
     def watch(
         self,
         queries: Iterable[Query],
@@ -183,12 +189,13 @@ class Watches:
     def use(self, client: Client, replaced: Client) -> None:
         """Ask `client` from now on and close `replaced`; the last answers stay until there are newer ones.
 
-        It may be another Consul, so an index of the old one says nothing about those of the new one.
+        At another address it may be another Consul, of which the old one's indexes say nothing. At the same one they
+        do: a new token that reads less is seen by them.
         """
         self._client = client
         self._capacity = None
-        for query, belief in self._beliefs.items():
-            self._beliefs[query] = attrs.evolve(belief, answer=attrs.evolve(belief.answer, index=0))
+        if client.address != replaced.address:
+            self._beliefs = {query: moved(belief) for query, belief in self._beliefs.items()}
         self._contacts = {query: attrs.evolve(contact, last=None) for query, contact in self._contacts.items()}
         self._retired.append(replaced)
         self._changed.set()
@@ -228,9 +235,13 @@ class Watches:
     async def _choose(self) -> None:
         """Choose how to wait for news, as the agent and the number of queries have it now."""
         capacity = None
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(LONGEST_QUESTION):
                 capacity = await self._client.capacity()
+        except TimeoutError:
+            pass
+        except Exception as error:  # noqa: BLE001  # without it the daemon would end
+            in_words(error, "choose")
         self._sure = capacity is not None
         # What it told once holds while it cannot be asked, and its limit while it refuses to tell it (a revoked token).
         known = self._capacity
@@ -316,17 +327,24 @@ class Watches:
                 index, sweep = 0, asked + until_sweep()
             try:
                 answer = await self._client.instances(query, index=index)
-                belief = believe(self._beliefs.get(query), answer, time.time(), refused=refused)
+                served = self._served.get(query, 0)
+                belief = believe(self._beliefs.get(query), answer, time.monotonic(), refused=refused, served=served)
+                missing = None
                 if belief.doubt is Doubt.UNCONFIRMED:
-                    belief = await self._confirmed(query, belief)
-            except ConsulError as error:
+                    belief, missing = await self._confirmed(query, belief)
+                news = self._believed(query, belief)
+            except Exception as error:  # noqa: BLE001  # one query never ends the others
                 index, failures = 0, failures + 1
-                refused = refused or (isinstance(error, ConsulRefused) and error.status == 403)
-                self._failed(query, _at(query) + str(error))
+                refused = refused or _refuses(error)
+                self._failed(query, _at(query) + in_words(error, f"watch {query.service}"))
                 await asyncio.sleep(back_off(failures, error))
                 continue
-            failures, refused = 0, False
-            news = self._believed(query, belief)
+            refused = belief.doubt is not None and (refused or _refuses(missing))
+            if missing is not None:  # no failure, for it was answered; but a confirmation is asked for again soon
+                index, failures = 0, failures + 1
+                await asyncio.sleep(back_off(failures, missing))
+                continue
+            failures = 0
             index = next_index(index, belief.answer.index)
             took = time.monotonic() - asked
             quiet = quiet + 1 if not news and took < IDLE_POLL else 0
@@ -342,14 +360,14 @@ class Watches:
                 await self._stirred[query].wait()
         self._stirred[query].clear()
 
-    async def _confirmed(self, query: Query, belief: Belief) -> Belief:
-        """Return what to believe after a second answer; `belief` counts meanwhile where Consul does not give one."""
+    async def _confirmed(self, query: Query, belief: Belief) -> tuple[Belief, ConsulError | None]:
+        """Return what to believe after a second answer, or `belief` and why there was none."""
         try:
             answer = await self._client.instances(query, consistent=True)
-        except ConsulError:
-            self._believed(query, belief)
-            raise
-        return believe(belief, answer, time.time(), consistent=True)
+        except ConsulError as error:
+            why = f"Consul answers {error.status}" if isinstance(error, ConsulRefused) else "no answer"
+            return not_confirmed(belief, why), error
+        return believe(belief, answer, time.monotonic(), consistent=True), None
 
     def _believed(self, query: Query, belief: Belief) -> bool:
         """Keep `belief`; return whether it says anything new."""
@@ -366,6 +384,7 @@ class Watches:
         if before is not None and not news:  # the same object stays: what was made of it is known to hold
             answer = before.answer
         self._beliefs[query] = attrs.evolve(belief, answer=answer)
+        self._served.pop(query, None)
         self._unanswered.discard(query)
         self._unheard.discard(query)
         _log_doubt(query, before, belief)
@@ -410,6 +429,10 @@ class Watches:
             self._wake()  # who waits for the first answers need not wait for this one
 
 
+def _refuses(error: Exception | None) -> bool:
+    return isinstance(error, ConsulRefused) and error.status == 403
+
+
 def open_files() -> int:
     """Return how many files, sockets among them, this process may have open."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -436,8 +459,8 @@ def _log_doubt(query: Query, before: Belief | None, belief: Belief) -> None:
             why=belief.answer.doubt,
             kept="what serves and is not listed",
         )
-    elif before is not None and doubted and not belief.answer.doubt:
-        log.info("consul_believed", consul_service=query.service, after=f"{time.time() - before.since:.1f}s")
+    elif before is not None and before.since is not None and doubted and not belief.answer.doubt:
+        log.info("consul_believed", consul_service=query.service, after=f"{time.monotonic() - before.since:.1f}s")
 
 
 def _at(query: Query) -> str:
@@ -465,7 +488,7 @@ async def ask_once(client: Client, queries: Iterable[Query], others: Iterable[Qu
 
 async def _ask(client: Client, query: Query, *, needed: bool) -> Answer | None:
     try:
-        return believe(None, await client.instances(query), time.time()).answer
+        return believe(None, await client.instances(query), time.monotonic()).answer
     except ConsulError as error:
         place = f" in datacenter {query.datacenter!r}" if query.datacenter else ""
         if needed:

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from lvsctl.config import ConsulConfig, DefaultsTable, DiscoveryConfig
 from lvsctl.consul import catalogue
+from lvsctl.consul.budget import Share
 from lvsctl.consul.catalogue import Catalogue, candidates_in, candidates_once
 from lvsctl.consul.client import Client
+from lvsctl.consul.overrides import OverrideWatch
 from lvsctl.errors import ConsulError
 from tests.consul.server import DEADLINE, Consul, consul
 
@@ -164,3 +166,44 @@ json_values = st.recursive(
 def test_whatever_the_tags_are_only_those_with_the_tag_are_listed(services: dict[str, object]) -> None:
     expected = {name for name, tags in services.items() if isinstance(tags, list) and "lvs" in tags}
     assert candidates_in(json.dumps(services).encode(), "lvs") == expected
+
+
+class Broken(Client):
+    """Whoever asks for a list finds an error in lvsctl itself; `again` is set when it is asked for the third time."""
+
+    def __init__(self, config: ConsulConfig) -> None:
+        super().__init__(config)
+        self.asked = 0
+        self.again = asyncio.Event()
+
+    async def listing(
+        self, path: str, datacenter: str = "", *, share: Share, index: int = 0, wait: float = 1
+    ) -> tuple[int, bytes]:
+        raise self._error(path, datacenter, share, index, wait)
+
+    async def keys(self, folder: str, *, index: int = 0, wait: float = 1) -> tuple[int, bytes]:
+        raise self._error(folder, "", index, wait)
+
+    def _error(self, *what: object) -> Exception:
+        self.asked += 1
+        if self.asked == 3:
+            self.again.set()
+        return ZeroDivisionError(f"deep inside {what}")
+
+
+@pytest.mark.unexpected
+async def test_an_error_that_nobody_expected_is_a_failure_and_tried_again() -> None:
+    async with Broken(ConsulConfig(address="http://127.0.0.1:1")) as client, asyncio.timeout(DEADLINE):
+        found = Catalogue(client, OPEN, lambda: None)
+        overrides = OverrideWatch(client, "lvsctl/", lambda: None, lambda _overrides: None)
+        for each in (found, overrides):
+            client.asked = 0
+            client.again.clear()
+            task = asyncio.create_task(each.run())
+            await client.again.wait()
+            assert not task.done()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        assert "ZeroDivisionError" in found.contact.error
+        assert overrides.contact is not None
+        assert "ZeroDivisionError" in overrides.contact.error

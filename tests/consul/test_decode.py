@@ -476,3 +476,16 @@ def test_any_field_may_hold_anything_and_harms_its_own_entry_alone(path: str, va
         assert isinstance(each.address, str)
         assert 0 <= each.port <= 65535
         assert 0 <= each.weight <= 65535
+
+
+@pytest.mark.parametrize(("opens", "closes"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_an_entry_as_deep_as_can_just_be_read_is_left_out_alone_when_it_cannot_be_read_again(
+    opens: bytes, closes: bytes
+) -> None:
+    """What is not ASCII is read twice, the second time from a stack that is a frame higher."""
+    for depth in range(700, 1000):
+        deep = opens * depth + '"\u00e9"'.encode() + closes * depth
+        body = b"[" + json.dumps(RECORDED).encode() + b"," + deep + b"]"
+        decoded = decode_answer(body, index=1)
+        assert len(decoded.instances) == 1
+        assert len(decoded.malformed) == 1

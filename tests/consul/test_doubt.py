@@ -51,6 +51,82 @@ def test_whatever_comes_the_content_is_consuls_and_a_doubt_has_words(
         known = belief.known
 
 
+@given(readings=readings)
+def test_whatever_comes_between_a_contradiction_is_held_in_full(
+    readings: list[tuple[Answer, float, bool, bool]],
+) -> None:
+    """From the first answer that contradicts, none without all that was known is believed before the hold is over."""
+    belief, now, since = believed(1, 2, 3, 4, index=12), NOW, None
+    known = belief.known
+    for read, pause, refused, consistent in readings:
+        now += pause / 4
+        found = {each.identity for each in read.instances}
+        belief = believe(belief, read, now, refused=refused, consistent=consistent)
+        if since is None and known - found and read.index <= 12:
+            since = now
+        if since is not None and now - since < HOLD and known - found:
+            assert belief.doubt is not None
+        if belief.doubt is None:
+            return
+
+
+@given(readings=readings)
+def test_once_the_index_went_back_no_rising_one_ends_the_hold(
+    readings: list[tuple[Answer, float, bool, bool]],
+) -> None:
+    belief, now = believed(1, 2, 3, 4, 5, 6, index=100), NOW
+    belief = believe(belief, answer(index=8), now)
+    for number, (read, pause, refused, consistent) in enumerate(readings):
+        now += pause / 4
+        rising = attrs.evolve(read, index=100 + number)
+        belief = believe(belief, rising, now, refused=refused, consistent=consistent)
+        if now - NOW >= HOLD or len(read.instances) == 6:
+            return
+        assert belief.doubt is not None
+
+
+@pytest.mark.parametrize("mask", [{"filtered": True}, {"leader": False}, {"last_contact": STALE + 1}])
+def test_another_doubt_before_or_in_between_takes_nothing_from_a_hold(mask: dict[str, Any]) -> None:
+    full = believed(*range(1, 7), index=100)
+    masked = answer(index=8, **mask)
+    one = answer(1, index=9)
+    before = believe(believe(full, masked, NOW), one, NOW + 2)
+    assert before.doubt is Doubt.CONTRADICTED
+    between = believe(believe(believe(full, answer(index=7), NOW), masked, NOW + 1), one, NOW + 2)
+    for belief in (before, between):
+        for pause in (3.0, HOLD - 1):
+            assert believe(belief, attrs.evolve(one, index=101), NOW + pause, consistent=True).doubt is (
+                Doubt.CONTRADICTED
+            )
+        assert believe(belief, one, NOW + HOLD, consistent=True).doubt is None
+    back = believe(between, answer(*range(1, 7), index=10), NOW + 3)
+    assert back.begun == {}
+    assert back.contradiction == ""
+
+
+@pytest.mark.parametrize("mask", [{"leader": False}, {"last_contact": STALE + 1}])
+def test_another_doubt_in_between_takes_nothing_from_the_doubt_about_a_permission_at_the_start(
+    mask: dict[str, Any],
+) -> None:
+    first, masked = answer(1, 2, index=11, filtered=True), answer(1, 2, index=11, filtered=True, **mask)
+    for answers in ((first, masked), (masked, masked)):
+        belief = None
+        for read in answers:
+            belief = believe(belief, read, NOW)
+        assert believe(belief, first, NOW + HOLD - 1).doubt is Doubt.FILTERED
+        assert believe(belief, first, NOW + HOLD).doubt is None
+
+
+def test_data_that_is_lost_twice_is_held_for_from_the_second_time() -> None:
+    belief = believe(believed(*range(1, 7), index=100), answer(index=8), NOW)
+    belief = believe(belief, answer(1, 2, 3, index=20), NOW + HOLD - 1)
+    belief = believe(belief, answer(1, index=5), NOW + HOLD)
+    assert belief.doubt is Doubt.CONTRADICTED
+    assert "from 20 to 5" in belief.answer.doubt
+    assert believe(belief, answer(1, index=6), NOW + 2 * HOLD - 1, consistent=True).doubt is Doubt.CONTRADICTED
+    assert believe(belief, answer(1, index=6), NOW + 2 * HOLD, consistent=True).doubt is None
+
+
 @given(readings=readings, numbers=numbers)
 def test_a_doubt_ends_with_all_that_was_known_or_with_time(
     readings: list[tuple[Answer, float, bool, bool]], numbers: list[int]
@@ -130,7 +206,7 @@ def test_after_a_loss_of_data_nothing_is_gone_until_all_are_back_or_the_hold_is_
     assert belief.doubt is Doubt.CONTRADICTED, "a leader that lost its data confirms that it has none"
     belief = believe(belief, answer(1, 2, 5, index=12), NOW + 90)
     assert belief.doubt is Doubt.CONTRADICTED
-    assert belief.since == NOW
+    assert belief.begun == {Doubt.CONTRADICTED: NOW}
     assert believe(belief, answer(1, 2, 3, 4, 5, index=13), NOW + 91).doubt is None
     late = believe(belief, answer(1, 2, 5, index=13), NOW + HOLD)
     assert late.doubt is Doubt.UNCONFIRMED
@@ -205,3 +281,31 @@ def test_what_a_snapshot_says_is_what_the_first_answer_is_compared_with() -> Non
 def test_a_token_that_never_could_read_it_all_is_known_from_the_snapshot() -> None:
     before = recalled(answer(1, 2, index=11, filtered=True, snapshot=NOW - 60))
     assert believe(before, answer(1, 2, index=11, filtered=True), NOW).doubt is None
+
+
+def test_a_first_answer_of_less_than_half_of_what_served_is_held_until_all_are_there_or_the_hold_is_over() -> None:
+    belief = believe(None, answer(1, index=8), NOW, served=6)
+    assert belief.doubt is Doubt.CONTRADICTED
+    assert belief.answer.doubt == "it lists 1 of the 6 or more instances that served before the start"
+    five = answer(*range(1, 6), index=12)
+    for pause in (1.0, HOLD - 1):
+        assert believe(belief, five, NOW + pause, consistent=True).doubt is Doubt.CONTRADICTED
+    assert believe(belief, answer(*range(1, 7), index=13), NOW + 2).doubt is None
+    late = believe(belief, five, NOW + HOLD)
+    assert late.doubt is Doubt.UNCONFIRMED
+    assert "lists 5 of 6 instances" in late.answer.doubt
+    settled = believe(late, five, NOW + HOLD, consistent=True)
+    assert settled.doubt is None
+    assert believe(settled, five, NOW + HOLD + 1).doubt is None
+
+
+@pytest.mark.parametrize("mask", [{"filtered": True}, {"leader": False}])
+def test_what_served_before_the_start_is_remembered_through_other_doubts(mask: dict[str, Any]) -> None:
+    belief = believe(None, answer(index=8, **mask), NOW, served=6)
+    assert believe(belief, answer(1, index=9), NOW + HOLD - 1, consistent=True).doubt is Doubt.CONTRADICTED
+
+
+@given(numbers=numbers, served=st.integers(0, 12))
+def test_a_first_answer_of_half_of_what_served_is_believed(numbers: list[int], served: int) -> None:
+    doubted = believe(None, answer(*numbers), NOW, served=served).doubt is not None
+    assert doubted is (2 * len(numbers) < served)

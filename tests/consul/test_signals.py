@@ -12,8 +12,11 @@ from structlog.testing import capture_logs
 
 from lvsctl.config import ConsulConfig
 from lvsctl.consul import client, signals, turns, watch
+from lvsctl.consul.budget import Share
 from lvsctl.consul.choice import Way
 from lvsctl.consul.client import Client
+from lvsctl.consul.pace import WAIT
+from lvsctl.consul.signals import Signals
 from lvsctl.consul.watch import Watches
 from lvsctl.core.instance import Instance, Query
 from tests.consul.certificates import Certificates
@@ -343,3 +346,32 @@ async def nothing() -> None:
     """Be an agent that is away."""
     await asyncio.sleep(0)
     ASKED.append(None)
+
+
+@pytest.mark.unexpected
+async def test_an_error_that_nobody_expected_fails_its_list_and_is_tried_again() -> None:
+    again = asyncio.Event()
+
+    class Broken(Client):
+        asked = 0
+
+        async def listing(
+            self, path: str, datacenter: str = "", *, share: Share, index: int = 0, wait: float = WAIT
+        ) -> tuple[int, bytes]:
+            self.asked += 1
+            if self.asked == 9:
+                again.set()
+            raise ZeroDivisionError(f"deep inside {path} of {datacenter!r} at {index}, {wait}, {len(share)}")
+
+    client = Broken(ConsulConfig(address="http://127.0.0.1:1"))
+    listening = Signals(client, "", lambda _changes: None)
+    task = asyncio.create_task(listening.run(), name="signals")
+    try:
+        async with asyncio.timeout(DEADLINE):
+            await again.wait()
+        assert not task.done()
+        assert "ZeroDivisionError" in listening.contact.error
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await client.close()

@@ -5,6 +5,7 @@ Nothing here sleeps to wait for something: it waits for the request, the wake or
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Self
 
@@ -17,8 +18,8 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from lvsctl.config import ConsulConfig, Secret
-from lvsctl.consul.client import Client
-from lvsctl.consul.pace import FIRST_BACK_OFF, LONGEST_BACK_OFF, back_off, next_index
+from lvsctl.consul.client import Capacity, Client
+from lvsctl.consul.pace import FIRST_BACK_OFF, LARGEST_INDEX, LONGEST_BACK_OFF, WAIT, back_off, next_index
 from lvsctl.consul.watch import (
     Watches,
     ask_once,
@@ -177,7 +178,7 @@ async def test_half_an_answer_is_none(body: bytes) -> None:
         assert all_of_it.watches.contacts[RECO].failing_since is not None
 
 
-@pytest.mark.parametrize("index", [None, "x", "0"])
+@pytest.mark.parametrize("index", [None, "x", "0", str(LARGEST_INDEX + 1), "9999999999999999999"])
 async def test_without_a_usable_index_it_asks_again_without_blocking_and_not_at_once(index: str | None) -> None:
     loop = asyncio.get_running_loop()
     times: list[float] = []
@@ -248,8 +249,11 @@ async def test_so_few_instances_are_in_doubt_until_a_leader_confirms_it() -> Non
         await blocking.change()
         await all_of_it.woken.until(lambda: bool(watches.answers[RECO].doubt))
         assert names(watches.answers[RECO]) == []
-        assert "lists 0 of 3 instances" in watches.answers[RECO].doubt
-        assert "No cluster leader" in watches.contacts[RECO].error
+        assert "lists 0 of 3 instances, and no leader confirms it (Consul answers 500)" in watches.answers[RECO].doubt
+        assert watches.contacts[RECO].failing_since is None
+        with capture_logs() as logs:
+            await server.came(len(server.requests) + 4)
+        assert logs == []
         confirming.set()
         await all_of_it.woken.until(lambda: not watches.answers[RECO].doubt)
         assert watches.contacts[RECO].failing_since is None
@@ -264,6 +268,60 @@ async def test_an_empty_answer_after_a_refused_token_is_in_doubt() -> None:
         await server.came(4)
         server.answering = Blocking((), index=20)
         await all_of_it.woken.until(lambda: "refused the token" in all_of_it.watches.answers[RECO].doubt)
+
+
+async def test_a_token_that_is_refused_what_would_confirm_is_a_refused_token() -> None:
+    blocking = Blocking((instance(1), instance(2), instance(3)))
+
+    async def refusing_to_confirm(request: web.Request) -> web.StreamResponse:
+        if "consistent" in request.query:
+            return web.Response(status=403, text="ACL not found")
+        return await blocking(request)
+
+    async with consul(refusing_to_confirm) as server, watching(server, RECO) as all_of_it:
+        watches = all_of_it.watches
+        await server.came(2)
+        await blocking.change()
+        await all_of_it.woken.until(lambda: "(Consul answers 403)" in watches.answers[RECO].doubt)
+        await blocking.change(instance(1))
+        await all_of_it.woken.until(lambda: "refused the token" in watches.answers[RECO].doubt)
+
+
+async def test_that_a_token_was_refused_is_remembered_until_an_answer_is_believed() -> None:
+    blocking = Blocking((instance(1), instance(2), instance(3)))
+    async with consul(blocking) as server, watching(server, RECO) as all_of_it:
+        watches = all_of_it.watches
+        await server.came(2)
+        server.answering = refusing(403, "ACL not found")
+        await blocking.change()
+        await server.came(4)
+
+        async def leaderless(request: web.Request) -> web.StreamResponse:
+            found = await changed(request)
+            found.headers["X-Consul-KnownLeader"] = "false"
+            return found
+
+        changed = Blocking((instance(1), instance(2), instance(3)), index=20)
+        server.answering = leaderless
+        await all_of_it.woken.until(lambda: "no leader" in watches.answers[RECO].doubt)
+        server.answering = changed
+        await changed.change(instance(1))
+        await all_of_it.woken.until(lambda: "refused the token" in watches.answers[RECO].doubt)
+
+
+async def test_a_wall_clock_that_is_set_ends_no_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocking = Blocking((instance(1), instance(2), instance(3)), index=50)
+    async with consul(blocking) as server, watching(server, RECO) as all_of_it:
+        watches = all_of_it.watches
+        await server.came(2)
+        await blocking.change(instance(1), index=3)
+        await all_of_it.woken.until(lambda: "went back" in watches.answers[RECO].doubt)
+        real = time.time
+        monkeypatch.setattr(time, "time", lambda: real() + 3600.0)
+        await blocking.change(instance(1), instance(4))
+        await all_of_it.woken.until(lambda: names(watches.answers[RECO]) == ["reco-1", "reco-4"])
+        assert "went back" in watches.answers[RECO].doubt
+        assert not any("consistent" in request.query for request in server.requests)
 
 
 async def test_what_consul_says_of_its_leader_and_of_permissions_is_heard() -> None:
@@ -367,6 +425,47 @@ async def test_one_query_that_fails_does_not_hold_up_another() -> None:
         assert not all_of_it.watches.complete
 
 
+@pytest.mark.unexpected
+async def test_an_error_that_nobody_expected_is_a_failure_of_its_own_query_and_told_once() -> None:
+    again = asyncio.Event()
+
+    class Broken(Client):
+        asked = 0
+
+        async def instances(
+            self, query: Query, *, index: int = 0, wait: float = WAIT, consistent: bool = False
+        ) -> Answer:
+            if query == SHOP:
+                self.asked += 1
+                if self.asked == 3:
+                    again.set()
+                raise ZeroDivisionError("deep inside")
+            return await super().instances(query, index=index, wait=wait, consistent=consistent)
+
+        async def capacity(self) -> Capacity | None:
+            raise ZeroDivisionError("elsewhere")
+
+    async with consul(Blocking((instance(1),))) as server:
+        client, woken = Broken(ConsulConfig(address=server.address)), Woken()
+        watches = Watches(client, woken)
+        watches.watch((RECO, SHOP))
+        with capture_logs() as logs:
+            task = asyncio.create_task(watches.run(), name="watches")
+            await woken.until(lambda: RECO in watches.answers)
+            async with asyncio.timeout(DEADLINE):
+                await again.wait()
+            assert not task.done()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await client.close()
+    assert "ZeroDivisionError" in watches.contacts[SHOP].error
+    assert watches.contacts[RECO].failing_since is None
+    told = [(each["log_level"], each["task"], each["error"]) for each in logs if each["event"] == "unexpected"]
+    assert [(level, task) for level, task, _ in told] == [("error", "choose"), ("error", "watch shop")]
+    assert all("ZeroDivisionError at test_watch.py:" in error for _, _, error in told)
+    assert sum(each["event"] == "consul_failed" for each in logs) == 1
+
+
 async def test_a_client_that_is_replaced_leaves_its_answers() -> None:
     async with consul(Blocking((instance(1),))) as old, consul(refusing(500)) as new, watching(old, RECO) as all_of_it:
         watches, woken = all_of_it.watches, all_of_it.woken
@@ -381,6 +480,26 @@ async def test_a_client_that_is_replaced_leaves_its_answers() -> None:
         new.answering = Blocking((instance(2),))
         await woken.until(lambda: names(watches.answers[RECO]) == ["reco-2"])
         await client.close()
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_a_loss_with_a_new_token_contradicts_the_same_consul_and_says_nothing_about_another(
+    *, elsewhere: bool
+) -> None:
+    async def by_token(request: web.Request) -> web.StreamResponse:
+        number = 1 if "X-Consul-Token" in request.headers else 3
+        if request.query.get("index") == "100":
+            await asyncio.sleep(DEADLINE)
+        return answer(*(instance(each) for each in range(1, number + 1)), index="100")
+
+    async with consul(by_token) as server, consul(by_token) as other, watching(server, RECO) as all_of_it:
+        watches = all_of_it.watches
+        await server.came(2)
+        address = other.address if elsewhere else server.address
+        replaced, all_of_it.client = all_of_it.client, Client(ConsulConfig(address=address, token=Secret("fewer")))
+        watches.use(all_of_it.client, replaced)
+        await all_of_it.woken.until(lambda: names(watches.answers[RECO]) == ["reco-1"])
+        assert ("index stayed at 100" in watches.answers[RECO].doubt) is not elsewhere
 
 
 async def test_a_query_that_goes_with_its_client_is_forgotten() -> None:
