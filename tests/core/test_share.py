@@ -42,6 +42,7 @@ def test_everybody_keeps_a_weight_that_the_kernel_takes(chosen: tuple[Group, ...
 def test_a_group_has_its_part_to_two_roundings_for_each_real_server(chosen: tuple[Group, ...], scheduler: str) -> None:
     assume(len(chosen) > 1)
     weights = dict(share_out(chosen, scheduler))
+    assume(max(weights.values()) < LARGEST)  # beyond it the kernel has no weight: nine of 0.01 % beside one of the rest
     total, whole = sum(weights.values()), sum(group.part for group in chosen)
     for group in chosen:
         error = abs(Fraction(weight_of(group, weights), total) - Fraction(group.part, whole))
