@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lvsctl.config import Config, SafetyConfig, VirtualServerConfig
 from lvsctl.core.desired import queries_of
 from lvsctl.core.instance import Answer, Answers, Check, Health, Instance, Malformed
+from lvsctl.core.override import Fixed, Override, Overrides, Percent
 from lvsctl.core.ownership import Ledger, LedgerEntry
 from netlink.types import (
     Family,
@@ -100,6 +101,7 @@ def configured(draw: st.DrawFn, name: str, key: VirtualServerKey) -> VirtualServ
         upper_threshold=upper,
         lower_threshold=min(upper, draw(st.sampled_from((0, 3)))),
         drain_timeout=draw(st.sampled_from((0.0, 0.5, 30.0))),
+        failover=draw(st.sampled_from(((), (), ("dc2",), ("dc2", "dc3")))),
     )
 
 
@@ -183,3 +185,16 @@ def ledgers(draw: st.DrawFn, table: Table | None = None) -> Ledger:
             failed_over=draw(st.sampled_from(("", "", "dc2", "dc3", "gone"))),
         )
     return ledger
+
+
+some_overrides = st.lists(
+    st.builds(
+        Override,
+        virtual_server=st.sampled_from(("vs0", "vs1")),
+        selector=st.sampled_from(("v1", "v2", "zone=a")),
+        share=st.builds(Percent, st.sampled_from((0, 500, 5000, 10_000))) | st.builds(Fixed, st.integers(0, 9)),
+        until=st.sampled_from((None, NOW - 1, NOW + 1)),
+    ),
+    max_size=4,
+    unique_by=lambda each: (each.virtual_server, each.selector),
+).map(lambda found: Overrides(entries=tuple(found)))

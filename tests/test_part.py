@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from lvsctl.config import Config
 from lvsctl.core.desired import queries_of
 from lvsctl.core.instance import Answers
+from lvsctl.core.override import Overrides
 from lvsctl.core.part import concerned
 from lvsctl.reconcile import Reconciler
 from lvsctl.store import Store
@@ -45,9 +46,11 @@ class World:
         return self.kernel.observe().table, Store(self.directory).load(set_aside_damage=False), self.reconciler.refusals
 
 
-@given(data=st.data(), config=strategies.configs())
+@given(data=st.data(), config=strategies.configs(), overrides=strategies.some_overrides)
 @settings(deadline=None, max_examples=25)
-def test_the_parts_that_news_concern_end_as_the_whole(data: st.DataObject, config: Config) -> None:
+def test_the_parts_that_news_concern_end_as_the_whole(
+    data: st.DataObject, config: Config, overrides: Overrides
+) -> None:
     with tempfile.TemporaryDirectory() as directory:
         whole, parts = World.fresh(Path(directory, "whole")), World.fresh(Path(directory, "parts"))
         answers: Answers = {}
@@ -57,9 +60,9 @@ def test_the_parts_that_news_concern_end_as_the_whole(data: st.DataObject, confi
             news = data.draw(strategies.answers_for(config))
             changed = {query for query in news if query not in answers or data.draw(st.booleans())}
             answers = {**answers, **{query: news[query] for query in changed}}
-            whole.reconciler.cycle(config, answers)
+            whole.reconciler.cycle(config, answers, overrides=overrides)
             only = frozenset[VirtualServerKey]().union(due, *(keys_of[query] for query in changed))
-            cycle = parts.reconciler.cycle(config, answers, only)
+            cycle = parts.reconciler.cycle(config, answers, only, overrides=overrides)
             assert cycle.only in ((only, None) if number else (None,))
             assert parts.outcome() == whole.outcome()
             decided = cycle.look.decision.virtual_servers

@@ -15,7 +15,7 @@ from lvsctl.core.override import NO_OVERRIDES, Fixed, Override, Overrides, Perce
 from lvsctl.core.ownership import Ledger, LedgerEntry
 from lvsctl.core.status import Place, overrides_status, virtual_servers
 from netlink.types import Observed, Table, TableEntry
-from tests.strategies import answers_for, configs, ledgers, tables
+from tests.strategies import answers_for, configs, ledgers, some_overrides, tables
 from tests.values import KEY, NOW, OWN, config_of, configured, entry, instance, kernel_with, observed_of, real, real_key
 
 V2 = instance(2, tags=("v2",))
@@ -146,19 +146,6 @@ def test_status_names_virtual_servers_that_are_elsewhere() -> None:
     overrides = Overrides(entries=(FIVE, attrs.evolve(FIVE, virtual_server="shop")))
     status = overrides_status(CONFIG, overrides, prefix="lvsctl", data_age=1.0, error="")
     assert status.elsewhere == ("shop",)
-
-
-some_overrides = st.lists(
-    st.builds(
-        Override,
-        virtual_server=st.sampled_from(("vs0", "vs1")),
-        selector=st.sampled_from(("v1", "v2", "zone=a")),
-        share=st.builds(Percent, st.sampled_from((0, 500, 5000, 10_000))) | st.builds(Fixed, st.integers(0, 9)),
-        until=st.sampled_from((None, NOW - 1, NOW + 1)),
-    ),
-    max_size=4,
-    unique_by=lambda each: (each.virtual_server, each.selector),
-).map(lambda found: Overrides(entries=tuple(found)))
 
 
 @given(data=st.data(), config=configs(), table=tables(), overrides=some_overrides)
