@@ -29,7 +29,7 @@ from lvsctl.consul.choice import Choice, Way, choose
 from lvsctl.consul.client import Capacity, Client
 from lvsctl.consul.contact import Contact
 from lvsctl.consul.doubt import Belief, Doubt, believe, recalled
-from lvsctl.consul.pace import WAIT, back_off, next_index, until_sweep
+from lvsctl.consul.pace import WAIT, back_off, next_index, until_sweep, wait_after
 from lvsctl.consul.signals import Signals
 from lvsctl.core.instance import Answer, Answers, Query
 from lvsctl.errors import ConsulError, ConsulRefused
@@ -238,6 +238,7 @@ class Watches:
 
     async def _watch(self, query: Query) -> None:
         index, failures, refused = 0, 0, False
+        wait: float = WAIT
         sweep = time.monotonic() + until_sweep()
         while True:
             if query.datacenter in self._signals:
@@ -248,7 +249,7 @@ class Watches:
             if asked >= sweep:
                 index, sweep = 0, asked + until_sweep()
             try:
-                answer = await self._client.instances(query, index=index)
+                answer = await self._client.instances(query, index=index, wait=wait)
                 belief = believe(self._beliefs.get(query), answer, time.time(), refused=refused)
                 if belief.doubt is Doubt.UNCONFIRMED:
                     belief = await self._confirmed(query, belief)
@@ -260,6 +261,7 @@ class Watches:
                 continue
             failures, refused = 0, False
             news = self._believed(query, belief)
+            wait = wait_after(index)
             index = next_index(index, belief.answer.index)
             rest = (SHORTEST_POLL if news and index else IDLE_POLL) - (time.monotonic() - asked)
             if query.datacenter not in self._signals:
