@@ -41,6 +41,7 @@ KEEP_SHARE: Final = (
     30.0  # times as long as writing the last one took: a large one takes a processor's tenths of a second
 )
 RENEW: Final = 300.0  # seconds after which a snapshot without news is written again: its age is what it is trusted by
+FEW: Final = 100  # steps whose lines in the log take no time to speak of
 MANY: Final = 1_000  # steps of a cycle after which there is memory to be given back
 LONGEST_PAUSE: Final = 30.0  # seconds between cycles that fail
 STALLED: Final = 60.0  # seconds in one cycle after which the watchdog is no longer fed
@@ -250,7 +251,10 @@ class Daemon:
                     await asyncio.to_thread(memory.trim)
             finally:
                 self._cycle_began = None
-        self._announcer.cycle(cycle, planned=self._dry_run)
+        if len(cycle.look.decision.steps) > FEW:  # beside the loop: thousands of lines take seconds, and answers wait
+            await asyncio.to_thread(self._announcer.cycle, cycle, planned=self._dry_run)
+        else:
+            self._announcer.cycle(cycle, planned=self._dry_run)
         addresses = f"virtual addresses: {cycle.address_error}" if cycle.address_error else ""
         self._trouble = cycle.ledger_error or addresses
         if not answers or stands_alone(answers) or cycle.undone:
