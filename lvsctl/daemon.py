@@ -58,6 +58,7 @@ KEEP_SHARE: Final = (
     30.0  # times as long as writing the last one took: a large one takes a processor's tenths of a second
 )
 RENEW: Final = 300.0  # seconds after which a snapshot without news is written again: its age is what it is trusted by
+FEW: Final = 100  # steps whose lines in the log take no time to speak of
 MANY: Final = 1_000  # steps of a cycle after which there is memory to be given back
 LONGEST_PAUSE: Final = 30.0  # seconds between cycles that fail
 MOST_FILES: Final = 65_536  # open at one time, more than any configuration takes
@@ -391,7 +392,10 @@ class Daemon:
             self._watch()  # the ledger may remember more declarations now, or fewer
         self._record.cycle(cycle.look.config, cycle, seconds=time.monotonic() - began, only=cycle.only)
         self._informed = self._informed or bool(answers) or _has_real_servers(cycle.look)
-        self._announcer.cycle(cycle, planned=self._dry_run)
+        if len(cycle.look.decision.steps) > FEW:  # beside the loop: thousands of lines take seconds, and answers wait
+            await asyncio.to_thread(self._announcer.cycle, cycle, planned=self._dry_run)
+        else:
+            self._announcer.cycle(cycle, planned=self._dry_run)
         addresses = f"virtual addresses: {cycle.address_error}" if cycle.address_error else ""
         self._trouble = cycle.ledger_error or addresses
         if not answered or stands_alone(answers) or cycle.undone:

@@ -46,6 +46,15 @@ def rest(*, news: bool, index: int, quiet: int) -> float:
     return min(LONGEST_IDLE, IDLE_POLL * 2.0 ** min(max(quiet - 1, 0), 10))
 
 
+def wait_after(sent: int) -> float:
+    """Return seconds that a blocking query may wait which follows one for index `sent`.
+
+    After one that did not block, a random part of WAIT: thousands that begin together, at a start or when an agent is
+    back, would else all end together for ever, and news that come in those seconds would wait behind them.
+    """
+    return WAIT if sent else round(WAIT * random.uniform(0.1, 1.0), 1)  # noqa: S311  # jitter, no secret
+
+
 def until_sweep() -> float:
     """Return seconds until the next sweep, another time for every caller."""
     return SWEEP * random.uniform(0.8, 1.2)  # noqa: S311  # jitter, no secret

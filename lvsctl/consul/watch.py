@@ -32,7 +32,7 @@ from lvsctl.consul.choice import Choice, choose, most_connections
 from lvsctl.consul.client import Capacity, Client
 from lvsctl.consul.contact import Contact
 from lvsctl.consul.doubt import Belief, Doubt, believe, identities, moved, not_confirmed, recalled
-from lvsctl.consul.pace import IDLE_POLL, WAIT, back_off, next_index, rest, until_sweep
+from lvsctl.consul.pace import IDLE_POLL, WAIT, back_off, next_index, rest, until_sweep, wait_after
 from lvsctl.consul.signals import Signals
 from lvsctl.consul.turns import TROUBLED, round_of, take_turns
 from lvsctl.core.instance import Answer, Answers, Query
@@ -316,6 +316,7 @@ class Watches:
 
     async def _watch(self, query: Query) -> None:
         index, failures, quiet, refused = 0, 0, 0, False
+        wait: float = WAIT
         sweep = time.monotonic() + until_sweep()
         while True:
             if query.datacenter in self._signals:
@@ -326,7 +327,7 @@ class Watches:
             if asked >= sweep:
                 index, sweep = 0, asked + until_sweep()
             try:
-                answer = await self._client.instances(query, index=index)
+                answer = await self._client.instances(query, index=index, wait=wait)
                 served = self._served.get(query, 0)
                 belief = believe(self._beliefs.get(query), answer, time.monotonic(), refused=refused, served=served)
                 missing = None
@@ -345,6 +346,7 @@ class Watches:
                 await asyncio.sleep(back_off(failures, missing))
                 continue
             failures = 0
+            wait = wait_after(index)
             index = next_index(index, belief.answer.index)
             took = time.monotonic() - asked
             quiet = quiet + 1 if not news and took < IDLE_POLL else 0

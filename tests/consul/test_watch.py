@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 
 from lvsctl.config import ConsulConfig, Secret
 from lvsctl.consul.client import Capacity, Client
-from lvsctl.consul.pace import FIRST_BACK_OFF, LARGEST_INDEX, LONGEST_BACK_OFF, WAIT, back_off, next_index
+from lvsctl.consul.pace import FIRST_BACK_OFF, LARGEST_INDEX, LONGEST_BACK_OFF, WAIT, back_off, next_index, wait_after
 from lvsctl.consul.watch import (
     Watches,
     ask_once,
@@ -121,7 +121,8 @@ async def test_news_arrive_and_the_next_request_blocks_on_their_index() -> None:
         await woken.until(lambda: names(watches.answers[RECO]) == ["reco-1", "reco-2"])
         await server.came(3)
         assert server.indexes() == [None, "10", "11"]
-        assert server.requests[1].query["wait"] == "25s"
+        assert 0 < float(server.requests[1].query["wait"].removesuffix("s")) <= WAIT
+        assert server.requests[2].query["wait"] == "25s"
 
 
 async def test_an_index_that_went_back_starts_over() -> None:
@@ -660,6 +661,15 @@ async def test_an_agent_that_goes_away_is_told_in_a_few_lines_and_so_is_its_retu
             await told(logs, "consul_back", len(queries))
         assert len([each for each in logs if each["event"] == "consul_back"]) < 10
         assert not any(each.failing_since for each in watched.watches.contacts.values())
+
+
+def test_queries_that_begin_together_do_not_end_together() -> None:
+    waits = [wait_after(0) for _ in range(1000)]
+    assert 0 < min(waits) < WAIT / 5
+    assert 4 * WAIT / 5 < max(waits) <= WAIT
+    for start in range(0, WAIT, 5):
+        assert sum(start <= wait < start + 5 for wait in waits) < 400
+    assert wait_after(7) == WAIT
 
 
 async def test_news_are_named_once() -> None:
