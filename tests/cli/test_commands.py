@@ -85,7 +85,7 @@ def test_a_token_file_that_is_missing_is_code_4_before_anything_else(tmp_path: P
         f'[consul]\ntoken_file = "{tmp_path}/none"\n[daemon]\nstate_directory = "{tmp_path}/state"\n'
         '[virtual_server.reco]\naddress = "10.9.0.100:80"\n'
     )
-    for arguments in (["diff"], ["run"], ["run", "--once"], ["run", "--dry-run"]):
+    for arguments in (["diff"], ["run", "--once"], ["run", "--once", "--dry-run"]):
         result = run(*arguments, "-c", str(file))
         assert result.returncode == 4, result
         assert f"consul.token_file {tmp_path}/none: no such file or directory" in result.stderr

@@ -381,7 +381,8 @@ def test_a_token_that_stops_working_keeps_the_table_and_the_next_one_in_the_file
             director.wait_for_event("real_server_quiesced", real_server="10.2.0.12:80")
             # A token that may read nothing: Consul answers 200 and an empty list.
             file.write_text(f"{blind}\n", encoding="ascii")
-            consul.register(r3)  # ends the request that waits, if it is the last that may read
+            consul.register(r3)  # ends the request that waits; it may be the last that could read
+            eventually(lambda: director.weights(tcp(VIP4, HTTP)).get("10.2.0.13:80") or director.events("hold"))
             consul.register(attrs.evolve(r3, tags=("more",)))  # ends the first that may read nothing
             director.wait_for_event("hold", why="no instance in Consul may serve")
             row = director.status_of("reco")
