@@ -44,8 +44,6 @@ def run_in_many(count: int, timeout: float, pytest: Sequence[str]) -> int:
                 env=os.environ | {"LVSCTL_CLAIMS": directory},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
             )
             for report in reports
         ]
@@ -90,11 +88,12 @@ def _inside(timeout: float, pytest: Sequence[str]) -> list[str]:
     return [*kernel, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *pytest]
 
 
-def _show(number: int, kernel: subprocess.Popen[str]) -> None:
-    """Print what `kernel` prints, line by line."""
+def _show(number: int, kernel: subprocess.Popen[bytes]) -> None:
+    """Print what `kernel` prints, line by line; of a line that it wrote over, what is left."""
     assert kernel.stdout is not None
     for line in kernel.stdout:
-        sys.stdout.write(f"{number} {line.rstrip()}\n")
+        text = line.decode("utf-8", "replace").rstrip().rpartition("\r")[2]
+        sys.stdout.write(f"{number} {text}\n")
         sys.stdout.flush()
 
 
