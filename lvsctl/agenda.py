@@ -58,7 +58,8 @@ class Agenda:
         for done in cycle.done:
             self._by(done.step.key, now + VERIFY)
         for (key, _), refusal in cycle.refusals.items():
-            self._by(key, now + refusal.retry_at - clock)
+            if refusal.retry_at > clock:  # else it was tried now, or waits for another one that has a time
+                self._by(key, now + refusal.retry_at - clock)
 
     def pause(self, now: float) -> float:
         """Return seconds until the next look is due."""

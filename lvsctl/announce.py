@@ -89,7 +89,10 @@ class Announcer:
         for (name, selector), fields in found.items():
             if self._overrides.get((name, selector)) != fields:
                 log.info("override", name=name, selector=selector, **fields)
-        gone = [place for place in self._overrides if place not in found and place[0] in wanted]
+        over = set(wanted)
+        if cycle.only is None:  # and of what is no virtual server any more
+            over |= {name for name, _ in self._overrides} - cycle.look.config.virtual_servers.keys()
+        gone = [place for place in self._overrides if place not in found and place[0] in over]
         for name, selector in gone:
             log.info("override_over", name=name, selector=selector)
             del self._overrides[name, selector]

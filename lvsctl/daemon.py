@@ -28,7 +28,7 @@ from lvsctl.consul.catalogue import Catalogue
 from lvsctl.consul.client import Client
 from lvsctl.consul.overrides import OverrideWatch
 from lvsctl.consul.watch import Watches
-from lvsctl.core.candidates import Questions
+from lvsctl.core.candidates import Questions, questions_of
 from lvsctl.core.instance import Query
 from lvsctl.core.measures import Consul, Seen
 from lvsctl.core.override import Overrides
@@ -270,7 +270,11 @@ class Daemon:
 
     def _watch(self, *, again: bool = False) -> None:
         """Watch what the file, the catalogue and the ledger name now; `again` even where it is the same."""
-        questions = self._reconciler.questions(self._config, self._catalogue.candidates)
+        try:
+            questions = self._reconciler.questions(self._config, self._catalogue.candidates)
+        except StateError:  # the ledger cannot be read: the next cycle says so, and asks again
+            questions = self._questions if self._questions.queries else questions_of(self._config)
+            self._agenda.everything()
         if again or questions != self._questions:
             self._questions = questions
             self._watches.watch(
@@ -337,7 +341,7 @@ class Daemon:
 
     @property
     def _tried(self) -> bool:
-        return self._catalogue.tried and self._watches.tried
+        return self._catalogue.tried and self._watches.tried and self._overrides.tried
 
     async def _keep_snapshots(self) -> None:
         """Keep the last believed answers on disk, as they come."""
@@ -371,8 +375,8 @@ class Daemon:
         candidates = self._catalogue.candidates
         answered = bool(answers) or (self._catalogue.watched and self._catalogue.heard)
         write = answered and not self._dry_run  # without a single answer the table stays as it is
+        self._cycle_began = began = time.monotonic()  # to wait for whoever uses the kernel may be to be stuck, too
         async with self._kernel:
-            self._cycle_began = began = time.monotonic()
             try:
                 act = self._reconciler
                 if write:
@@ -423,14 +427,13 @@ class Daemon:
         """Read the configuration file again; a bad one changes nothing."""
         systemd.reloading()
         try:
-            config = load(self._path)
+            self._use(load(self._path))
         except ConfigError as error:
             self._refuse(error)
-        else:
-            self._use(config)
-        systemd.notify("READY=1", f"STATUS={self._state_words()}")
-        self._agenda.everything()
-        self._wake.set()
+        finally:
+            systemd.notify("READY=1", f"STATUS={self._state_words()}")
+            self._agenda.everything()
+            self._wake.set()
 
     def _refuse(self, error: ConfigError) -> None:
         self._config_error = str(error)

@@ -15,7 +15,7 @@ from lvsctl.apply import Done, Refusals, Target, apply, refusals_after, target_o
 from lvsctl.config import Config
 from lvsctl.core import part
 from lvsctl.core.addresses import AddressMoves, address_moves
-from lvsctl.core.candidates import Questions, Refusal, queries_to_ask, questions_of
+from lvsctl.core.candidates import Questions, Refusal, queries_elsewhere, queries_to_ask, questions_of
 from lvsctl.core.decision import Decision, Step, decide
 from lvsctl.core.discovery import Discovered, discover
 from lvsctl.core.expectation import expected
@@ -128,7 +128,8 @@ class Reconciler:
         if config.discovery is None:
             return questions_of(config)
         discovered = self._discovered.config if self._discovered and self._decided_by is config else config
-        return questions_of(discovered, queries_to_ask(config, candidates, self._known_ledger()))
+        ledger = self._known_ledger()
+        return questions_of(discovered, queries_to_ask(config, candidates, ledger), queries_elsewhere(config, ledger))
 
     def expected(self, config: Config, *, writes: bool) -> Mapping[Query, int]:
         """Return how many real servers were in place before us for each query; `writes`: we are the writer."""
@@ -182,6 +183,11 @@ class Reconciler:
             moves=moves,
         )
 
+    @staticmethod
+    def _has_moved(config: Config, key: VirtualServerKey, name: str) -> bool:
+        """Tell whether the virtual server that was at `key` is to be at another one: what becomes of both is one."""
+        return name in config.virtual_servers and config.virtual_servers[name].key != key
+
     def _known_ledger(self) -> Ledger:
         return self._store.load(set_aside_damage=False) if self._ledger is None else self._ledger
 
@@ -201,6 +207,8 @@ class Reconciler:
         if whole is None or self._decided_by is not config or self._ledger is None or config.discovery is not None:
             return None  # a declaration concerns others: who has an address
         ledger = part.only(self._ledger, only)
+        if any(self._has_moved(config, key, entry.name) for key, entry in ledger.items()):
+            return None
         observed = self._observe(ledger, only)
         decision = decide(
             part.config_of(config, only),
@@ -296,11 +304,11 @@ class Reconciler:
         """
         ledger = self._joined(ledger, only)
         if ledger != self._ledger or self._unsaved:
-            self._ledger = ledger
+            durable = durable or self._unsaved
+            self._ledger, self._unsaved = ledger, True
             try:
-                self._store.save(ledger, durable=durable or self._unsaved)
+                self._store.save(ledger, durable=durable)
             except StateError as error:
-                self._unsaved = True
                 return str(error)
             self._unsaved = False
         return ""

@@ -19,14 +19,14 @@ from lvsctl.cli.columns import clock, columns, count, span
 from lvsctl.config import Config
 from lvsctl.consul import overrides as kv
 from lvsctl.consul.client import Client
-from lvsctl.consul.override_keys import key_of
+from lvsctl.consul.override_keys import key_of, unwritable
 from lvsctl.consul.watch import ask_once
 from lvsctl.core.desired import Wanted, desired, limits_of, queries_of
 from lvsctl.core.discovery import discover
 from lvsctl.core.instance import Answer, Answers, Query
 from lvsctl.core.override import MAX_WORDS, Fixed, Override, Overrides, standing
 from lvsctl.core.weighing import Effect, Outcome, unfit
-from lvsctl.errors import ConsulError
+from lvsctl.errors import ConsulError, StateError
 from lvsctl.store import Store
 from lvsctl.text import visible
 
@@ -116,6 +116,9 @@ def write(config: Config, prefix: str, override: Override, *, ahead: bool) -> li
         raise click.UsageError(
             f"{name}: {override.share} cannot work: {why}; wrr and wlc can do it, and 0 always works"
         )
+
+    if unread := unwritable(override, prefix):
+        raise click.UsageError(f"{name}: no director could read this override: {unread}; nothing was written")
 
     async def ask() -> tuple[Wanted | None, list[Override]]:
         now = time.time()
@@ -251,7 +254,13 @@ def _wanted(config: Config, answers: Answers, entries: Sequence[Override], name:
     """Return what these overrides make of a virtual server; None where Consul did not answer for it."""
     alone = attrs.evolve(config, virtual_servers={name: config.virtual_servers[name]})
     stand = standing(Overrides(entries=tuple(entries)), now)
-    return desired(alone, answers, limits_of(config, frozenset()), None, stand).get(name)
+    try:  # where the ledger is another director's, the first datacenter that can is taken for the one that serves
+        ledger = Store(config.daemon.state_directory).load(set_aside_damage=False)
+    except StateError:
+        ledger = {}
+    failed_over = {key: entry.failed_over for key, entry in ledger.items() if entry.failed_over}
+    limits = limits_of(config, frozenset())
+    return desired(alone, answers, limits, None, stand, failed_over=failed_over).get(name)
 
 
 def _effect(wanted: Wanted, override: Override) -> Effect:

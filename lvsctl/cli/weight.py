@@ -69,7 +69,8 @@ def command(  # noqa: PLR0917  # click passes them by name
     from lvsctl.cli import overriding
 
     config, prefix = _configured(path)
-    config = overriding.with_declared(config)
+    if name is None or name not in config.virtual_servers:
+        config = overriding.with_declared(config)
     if name is not None and name not in config.virtual_servers:
         known = ", ".join(sorted(config.virtual_servers))
         raise click.UsageError(f"no virtual server '{visible(name)}'; there are: {visible(known)}")

@@ -42,6 +42,8 @@ def key_of(prefix: str, name: str, selector: str) -> str:
     plain = "".join(
         chr(byte) if _PLAIN.match(bytes([byte])) else f"%{byte:02X}" for byte in selector.encode("utf-8", "replace")
     )
+    if not plain.strip("."):  # a segment of dots would be taken out of the path
+        plain = plain.replace(".", "%2E")
     return f"{folder_of(prefix)}{name}/{plain}"
 
 
@@ -67,6 +69,14 @@ def encode_overrides(overrides: Overrides, prefix: str) -> bytes:
         }
         for each in overrides.entries
     ]).encode()  # fmt: skip
+
+
+def unwritable(override: Override, prefix: str) -> str:
+    """Return why `override` would not be obeyed if it was written, in words; empty when it would."""
+    read = decode_overrides(encode_overrides(Overrides(entries=(override,)), prefix), prefix)
+    if read.entries == (override,):
+        return ""
+    return read.ignored[0].why if read.ignored else "it would be read as another one"
 
 
 def decode_overrides(body: bytes, prefix: str) -> Overrides:

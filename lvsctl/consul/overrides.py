@@ -95,13 +95,14 @@ class OverrideWatch:
         self._settled = False
         self._hold = hold  # seconds for which what is gone stays where the index went back
         self._index = 0  # of the last answer that was believed as a whole
+        self._unkept = False  # what is kept on disk is of another address or prefix
         self._lost: float | None = None  # when it was first seen that the index had gone back
         self._changed = asyncio.Event()
 
     @property
     def overrides(self) -> Overrides:
         """Return the last known overrides, those that are over too."""
-        return self._overrides
+        return self._overrides if self._prefix is not None else NO_OVERRIDES
 
     @property
     def contact(self) -> Contact | None:
@@ -113,6 +114,11 @@ class OverrideWatch:
         """Tell whether there is nothing to wait for: something is known, or the token may not know."""
         return self._settled or self._prefix is None
 
+    @property
+    def tried(self) -> bool:
+        """Tell whether there is nothing to wait for, or it was asked for in vain."""
+        return self.settled or self._contact.failing_since is not None
+
     def recall(self, overrides: Overrides) -> None:
         """Have what was known before the start count until Consul answers."""
         if overrides.entries and self._prefix is not None:
@@ -123,7 +129,7 @@ class OverrideWatch:
         if (client, prefix) == (self._client, self._prefix):
             return
         if (client.address, prefix) != (self._client.address, self._prefix):
-            self._index = 0  # it may be another Consul
+            self._index, self._unkept = 0, True  # it may be another Consul
         self._client, self._prefix = client, prefix
         self._contact = Contact()
         if prefix is None:
@@ -189,7 +195,9 @@ class OverrideWatch:
         self._overrides, self._settled = found, True
         if news:
             self._wake()
+        if news or self._unkept:
             await asyncio.to_thread(self._keep, found)
+            self._unkept = False
         return news
 
     def _failed(self, error: Exception) -> None:
@@ -197,7 +205,10 @@ class OverrideWatch:
         if self._contact.error != text:
             kept = "the last known overrides" if self._overrides.entries else "no overrides, as before"
             log.warning("overrides_failed", error=text, kept=kept)
+        first = self._contact.failing_since is None
         self._contact = self._contact.failed(text)
+        if first and not self._settled:
+            self._wake()  # who waits for them need not any longer
         if isinstance(error, ConsulRefused) and error.status == 403 and not self._settled:
             self._settled = True
             self._wake()

@@ -393,7 +393,7 @@ class Watches:
         if news:
             self._unsaved.add(query)
             log.debug("consul_answered", consul_service=query.service, instances=len(answer.instances))
-        if news or (failing_since is not None and query in self._contested):
+        if news or (query in self._contested and (failing_since is not None or query in self._silent)):
             self._news.add(query)
             self._wake()
         return news

@@ -46,12 +46,17 @@ class Questions:
     contested: frozenset[Query] = frozenset()  # those of which it matters whether they are answered just now
 
 
-def questions_of(config: Config, declaring: frozenset[Query] = frozenset()) -> Questions:
-    """Return what has to be asked for the virtual servers of `config`; `declaring` say what is declared."""
+def questions_of(
+    config: Config, declaring: frozenset[Query] = frozenset(), elsewhere: frozenset[Query] = frozenset()
+) -> Questions:
+    """Return what has to be asked for the virtual servers of `config`.
+
+    `declaring` say what is declared, `elsewhere` are of the datacenters that what is remembered may fail over to.
+    """
     return Questions(
-        queries=queries_of(config) | declaring,
+        queries=queries_of(config) | declaring | elsewhere,
         first=first_queries_of(config) | declaring,
-        contested=contested_queries_of(config),
+        contested=contested_queries_of(config) | elsewhere,
     )
 
 
@@ -92,6 +97,19 @@ def queries_to_ask(config: Config, candidates: AbstractSet[str], ledger: Ledger)
         return frozenset()
     services, _ = asked(config.discovery, candidates, ledger)
     return frozenset(query_for(service, config.discovery) for service in services)
+
+
+def queries_elsewhere(config: Config, ledger: Ledger) -> frozenset[Query]:
+    """Return what to ask of other datacenters for what is remembered as declared, and of its own where there are any.
+
+    Who serves may be one of them, and is to be known before it is declared anew: at a start, after a reload.
+    """
+    discovery = config.discovery
+    if discovery is None or not discovery.defaults.failover:
+        return frozenset()
+    services = [service for service in remembered(ledger) if _is_open(service, discovery)]
+    others = (Query(service=service, datacenter=name) for service in services for name in discovery.defaults.failover)
+    return frozenset((*(query_for(service, discovery) for service in services), *others))
 
 
 def name_of(service: str, taken: AbstractSet[str]) -> str:

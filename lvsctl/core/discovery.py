@@ -137,7 +137,9 @@ class _Finding:
         if kept and (answer.doubt or answer.snapshot is not None):
             return kept
         if not now.said:
-            return None if now.nothing else kept
+            # While another datacenter serves, the one that is asked for declarations has nobody who could say more.
+            elsewhere = kept is not None and kept.key in self._ledger and self._ledger[kept.key].failed_over
+            return None if now.nothing and not elsewhere else kept
         readings = [self._reading(Declaration(service=service, values=values)) for values, _ in now.said]
         good = [each for each in readings if isinstance(each, VirtualServerConfig)]
         if not good:

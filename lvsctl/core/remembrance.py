@@ -39,7 +39,7 @@ def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledg
             drain_timeout=each.drain_timeout,
             written=_written_ahead(each, before.written if before else None),
             draining={server: state.since for server, state in each.leaving.items()},
-            failed_over=_failed_over(each),
+            failed_over=_failed_over(each, before),
             declaration=_declaration(each, before),
         )
     return kept
@@ -49,12 +49,14 @@ def _says_it_all(entry: LedgerEntry, each: VirtualServerDecision) -> bool:
     """Tell whether `entry` is what there is to remember of a virtual server that stays as it is."""
     quiet = not each.steps and not each.leaving and not entry.draining and entry.written is not None
     said = (entry.name, entry.drain_timeout, entry.failed_over, entry.declaration)
-    return quiet and said == (each.name, each.drain_timeout, _failed_over(each), _declaration(each, entry))
+    return quiet and said == (each.name, each.drain_timeout, _failed_over(each, entry), _declaration(each, entry))
 
 
-def _failed_over(each: VirtualServerDecision) -> str:
-    """Return the datacenter that serves in place of the first; empty where the first does."""
-    return each.wanted.failed_over if each.wanted else ""
+def _failed_over(each: VirtualServerDecision, before: LedgerEntry | None) -> str:
+    """Return the datacenter that serves in place of the first, or did last; empty where the first does."""
+    if each.wanted is not None:
+        return each.wanted.failed_over
+    return before.failed_over if before else ""
 
 
 def _declaration(each: VirtualServerDecision, before: LedgerEntry | None) -> Declaration | None:

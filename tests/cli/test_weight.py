@@ -67,6 +67,10 @@ class Operator:
             structlog.configure(**settings)
         return Done(code=int(caught.value.code or 0), out=text(out).splitlines(), err=text(err).replace("\n", " "))
 
+    def names(self) -> list[str]:
+        """Return the keys that stand in Consul."""
+        return [each["Key"] for each in self.consul.ask("GET", "/v1/kv/lvsctl/weights?recurse")]
+
     def keys(self) -> dict[str, dict[str, object]]:
         """Return what stands in Consul, by key."""
         listed = self.consul.ask("GET", "/v1/kv/lvsctl/weights?recurse")
@@ -172,6 +176,40 @@ def test_nonsense_is_refused_and_nothing_written(operator: Operator, arguments: 
     assert (done.code, done.out) == (2, []), done
     assert said in re.sub(r"\s+", " ", done.err)
     assert operator.weight().out == ["no overrides"]
+
+
+@pytest.mark.parametrize(
+    ("selector", "options", "said"),
+    [
+        ("v2", ("--reason", "caf\udce9"), "reason is no text"),
+        ("\udcff", ("--ahead",), "read as another one"),
+        ("ü" * 200, ("--ahead",), "not spelled as lvsctl spells it"),
+        ("v2", ("--reason", "\U0001f600" * 200), "more than 4096 bytes"),
+    ],
+)
+def test_what_no_director_could_read_is_not_written(
+    operator: Operator, selector: str, options: tuple[str, ...], said: str
+) -> None:
+    done = operator.weight("reco", selector, "0", *options, SUDO_USER="\U0001f600" * 200)
+    assert done.code == 2, done
+    assert said in re.sub(r"[\s│]+", " ", done.err)
+    operator.consul.ask("PUT", "/v1/kv/lvsctl/weights/other", "x")
+    assert all(key.endswith("/other") for key in operator.names())
+
+
+@pytest.mark.parametrize("selector", [".", ".."])
+def test_a_selector_of_dots_is_a_key_like_any_other(operator: Operator, selector: str) -> None:
+    assert operator.weight("reco", selector, "5%", "--ahead").code == 0
+    assert operator.names() == ["lvsctl/weights/reco/" + selector.replace(".", "%2E")]
+    assert operator.weight("reco", selector, "--clear").code == 0
+
+
+def test_another_datacenter_that_is_dead_keeps_nobody_from_a_canary(operator: Operator) -> None:
+    with operator.file.open("a") as file:
+        file.write(f'[daemon]\nstate_directory = "{operator.file.parent}"\n[discovery]\naddresses = ["10.9.1.0/24"]\n')
+        file.write('[virtual_server.other]\naddress = "10.9.0.102:80"\ndatacenter = "nowhere"\n')
+    assert operator.weight("reco", "v2", "0").code == 0
+    assert operator.weight("reco", "v2", "--clear").code == 0
 
 
 def test_what_a_consul_service_declares_has_weights_too(operator: Operator) -> None:
