@@ -97,3 +97,11 @@ def test_news_of_very_many_are_news_of_everything(world: World) -> None:
     keys = [VirtualServerKey.by_mark(mark) for mark in range(1, MOST + 2)]
     assert world.agenda.due(frozenset(keys[:MOST]), 0.5) == frozenset(keys[:MOST])
     assert world.agenda.due(frozenset(keys), 0.5) is None
+
+
+def test_a_refusal_whose_time_is_past_is_no_reason_to_hurry(world: World) -> None:
+    config = config_of()
+    cycle = world.reconciler.cycle(config, answers_of(config, instance(1)))
+    refused = Refusal(error="no", attempts=1, retry_at=NOW - 5.0)
+    world.note(attrs.evolve(cycle, done=(), refusals={(KEY, real_key(1)): refused}))
+    assert world.agenda.pause(0.0) == pytest.approx(AUDIT)

@@ -134,6 +134,38 @@ def test_what_is_declared_fails_over_like_what_is_in_the_file(tmp_path: Path) ->
     assert world.table[HERE].real_servers[real(5).key].weight == 1
 
 
+@pytest.fixture
+def failed_over(tmp_path: Path) -> World:
+    """Return a world in which dc2 serves what shop has declared."""
+    assert CONFIG.discovery is not None
+    defaults = attrs.evolve(CONFIG.discovery.defaults, failover=("dc2",))
+    config = attrs.evolve(CONFIG, discovery=attrs.evolve(CONFIG.discovery, defaults=defaults))
+    made = World(state=tmp_path, config=config)
+    made.cycle({SHOP: said(declaring(1))}, "shop")
+    ill = attrs.evolve(declaring(1), checks=failing(1).checks)
+    made.cycle({SHOP: said(ill), attrs.evolve(SHOP, datacenter="dc2"): said(declaring(5))}, "shop")
+    assert made.table[HERE].real_servers[real(5).key].weight == 1
+    return made
+
+
+def test_who_may_serve_what_is_remembered_is_asked_after_a_start_and_a_reload(failed_over: World) -> None:
+    there = attrs.evolve(SHOP, datacenter="dc2")
+    reloaded = attrs.evolve(failed_over.config)
+    assert there in failed_over.reconciler.questions(reloaded, frozenset()).queries
+    failed_over.restart()
+    questions = failed_over.reconciler.questions(reloaded, frozenset())
+    assert there in questions.queries & questions.contested
+    assert there not in questions.first
+
+
+def test_what_another_datacenter_serves_is_not_withdrawn_by_the_first(failed_over: World) -> None:
+    there = attrs.evolve(SHOP, datacenter="dc2")
+    bare = attrs.evolve(failing(2), meta={}, tags=())
+    for _ in range(3):
+        failed_over.cycle({SHOP: said(bare), there: said(declaring(5))}, "shop")
+    assert failed_over.table[HERE].real_servers[real(5).key].weight == 1
+
+
 def test_a_start_without_consul_writes_nothing(world: World) -> None:
     world.restart()
     cycle = world.cycle({})

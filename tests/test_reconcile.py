@@ -17,7 +17,7 @@ from lvsctl.core.addresses import AddressMoves
 from lvsctl.core.decision import Decision
 from lvsctl.core.desired import queries_of
 from lvsctl.core.difference import difference
-from lvsctl.core.instance import Answers, Instance
+from lvsctl.core.instance import Answer, Answers, Instance, Query
 from lvsctl.core.ownership import Ledger, LedgerEntry
 from lvsctl.core.plan import plan_virtual_server
 from lvsctl.reconcile import Cycle, Reconciler
@@ -47,6 +47,7 @@ from tests.values import (
     instance,
     kernel_with,
     real,
+    real_key,
     table_of,
 )
 
@@ -244,6 +245,39 @@ def test_a_virtual_server_with_a_refused_real_server_stays_ours_however_much_cha
         world.cycle(config_of(configured("other", OTHER)), answers={})
     assert world.table == {}
     assert kept(world) == set()
+
+
+def test_a_ledger_that_could_not_be_encoded_is_written_before_the_kernel_hears_of_it(tmp_path: Path) -> None:
+    class Failing(Store):
+        attempts = 0
+
+        def save(self, ledger: Ledger, *, durable: bool) -> None:
+            self.attempts += 1
+            if self.attempts == 1:
+                raise MemoryError
+            super().save(ledger, durable=durable)
+
+    kernel = FakeIPVS()
+    reconciler = Reconciler(kernel, FakeAddresses(), Failing(tmp_path), lambda: NOW)
+    config = config_of()
+    with pytest.raises(MemoryError):
+        reconciler.cycle(config, answers_of(config, instance(1)))
+    assert kernel.writes == []
+    reconciler.cycle(config, answers_of(config, instance(1)))
+    assert kernel.observe().table.keys() == Store(tmp_path).load(set_aside_damage=False).keys() == {KEY}
+
+
+def test_what_left_the_file_and_came_back_is_served_by_who_served_it(tmp_path: Path) -> None:
+    kernel, (here, there) = FakeIPVS(), (Query(service="reco", datacenter=name) for name in ("", "dc2"))
+    reconciler = Reconciler(kernel, FakeAddresses(), Store(tmp_path), lambda: NOW)
+    both = config_of(configured(failover=("dc2",), drain_timeout=60.0))
+    dc2 = Answer(instances=(instance(5),), index=1)
+    reconciler.cycle(both, {here: Answer(index=1), there: dc2})
+    kernel.set_usage(KEY, real_key(5), RealServerUsage(active=3))
+    reconciler.cycle(Config(virtual_servers={}), {there: dc2})
+    assert kernel.observe().table[KEY].real_servers[real_key(5)].weight == 0
+    reconciler.cycle(both, {there: dc2})  # the first datacenter does not answer now
+    assert kernel.observe().table[KEY].real_servers[real_key(5)].weight == 1
 
 
 def test_what_serves_stays_until_what_takes_over_is_there(world: World) -> None:
