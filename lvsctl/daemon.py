@@ -168,7 +168,7 @@ class Daemon:
             config=str(self._path),
             config_error=self._config_error,
             consul=self._consul_status(),
-            overrides=self._overrides_status(),
+            overrides=self._overrides_status(look.config),
             kernel=self._kernel_status(pending),
             foreign=tuple(str(key) for key in sorted(look.decision.foreign)),
             virtual_servers=virtual_servers(
@@ -225,11 +225,14 @@ class Daemon:
             last = self._catalogue.contact.last
             complete, times = complete and last is not None, times + ([] if last is None else [last])
         choice = self._watches.choice
+        since = [each.failing_since for each in failing if each.failing_since]
+        reachable = len(failing) < len(contacts) or not contacts
         return ConsulStatus(
             address=self._config.consul.address,
-            reachable=len(failing) < len(contacts) or not contacts,
+            reachable=reachable,
             data_age=time.time() - min(times) if complete and times else None,
-            failing_since=min((each.failing_since for each in failing if each.failing_since), default=None),
+            # One datacenter may have been away for days before the agent was: it is since the last one failed.
+            failing_since=(min if reachable else max)(since, default=None),
             failing=len(failing),
             error=failing[0].error if failing else "",
             transport=choice.way.value if choice else "",
@@ -238,8 +241,8 @@ class Daemon:
             snapshot_age=snapshot_age(self._watches.answers, time.time()),
         )
 
-    def _overrides_status(self) -> OverridesStatus | None:
-        contact, config = self._overrides.contact, self._config
+    def _overrides_status(self, config: Config) -> OverridesStatus | None:
+        contact = self._overrides.contact
         if contact is None or config.overrides is None:
             return None
         return overrides_status(
@@ -281,7 +284,7 @@ class Daemon:
                 questions.queries,
                 first=questions.first,
                 contested=questions.contested,
-                beside=int(self._catalogue.watched),
+                beside=int(self._catalogue.watched) + int(self._config.overrides is not None),
             )
 
     def _end(self) -> None:

@@ -81,8 +81,9 @@ def render(config: Config, known: Overrides, answers: Answers, now: float, name:
     ]
     head = ["VIRTUAL SERVER", "SELECTOR", "SHARE", "UNTIL", "BY", "EFFECT", "REASON"]
     lines = columns([head, *rows], right=frozenset({2})) if rows else [f"no overrides{f' of {name}' if name else ''}"]
-    if name is None and known.ignored:
-        lines += ["", "not used:", *columns([[f"  {each.key}", each.why] for each in known.ignored])]
+    ignored = [each for each in known.ignored if name is None or f"/weights/{name}/" in each.key]
+    if ignored:
+        lines += ["", "not used:", *columns([[f"  {each.key}", each.why] for each in ignored])]
     return lines
 
 
@@ -168,7 +169,7 @@ def _done(override: Override, wanted: Wanted | None, now: float) -> str:
     """Return the one line that says what was written and what it does."""
     until = "until it is cleared"
     if override.until is not None:
-        until = f"until {clock(override.until, now)} ({span(override.until - now)})"
+        until = f"until {clock(override.until, now)} ({span(override.until - (override.written or now))})"
     head = f"{override.virtual_server}: {override.selector} gets {override.share} {until}"
     effect = _effect(wanted, override) if wanted else None
     if wanted is None or effect is None or not effect.matching:

@@ -35,7 +35,11 @@ Examples:
 """
 
 
-@click.command(epilog=EPILOG, short_help="Give some instances a share, on every director.")
+@click.command(
+    epilog=EPILOG,
+    short_help="Give some instances a share, on every director.",
+    context_settings={"ignore_unknown_options": True},  # so that -1% is a share, and told what is wrong with it
+)
 @click.argument("name", required=False)
 @click.argument("selector", required=False)
 @click.argument("share", required=False)
@@ -113,7 +117,7 @@ def _override(name: str, selector: str, share: str, lasts: str | None, reason: s
         raise click.UsageError(f"a selector has 1 to {MAX_SELECTOR} characters")
     if len(reason) > MAX_WORDS:
         raise click.UsageError(f"--reason has {len(reason)} characters; write {MAX_WORDS} at most")
-    now = float(int(time.time()))
+    now = time.time()
     try:
         until = None if lasts is None else now + duration(1, LONGEST, "2h").read(lasts)
         parsed = parse_share(share)
