@@ -6,6 +6,7 @@ found here, from a table of somebody else to a ledger about another one.
 
 from ipaddress import ip_address, ip_network
 
+import attrs
 from hypothesis import strategies as st
 
 from lvsctl.config import Config, SafetyConfig, VirtualServerConfig
@@ -101,8 +102,17 @@ def configured(draw: st.DrawFn, name: str, key: VirtualServerKey) -> VirtualServ
         upper_threshold=upper,
         lower_threshold=min(upper, draw(st.sampled_from((0, 3)))),
         drain_timeout=draw(st.sampled_from((0.0, 0.5, 30.0))),
-        failover=draw(st.sampled_from(((), (), ("dc2",), ("dc2", "dc3")))),
     )
+
+
+@st.composite
+def failing_over(draw: st.DrawFn, config: Config) -> Config:
+    """Draw other datacenters for each virtual server of `config`, or none."""
+    several = {
+        name: attrs.evolve(each, failover=draw(st.sampled_from(((), ("dc2",), ("dc2", "dc3")))))
+        for name, each in config.virtual_servers.items()
+    }
+    return attrs.evolve(config, virtual_servers=several)
 
 
 @st.composite

@@ -46,7 +46,9 @@ class World:
         return self.kernel.observe().table, Store(self.directory).load(set_aside_damage=False), self.reconciler.refusals
 
 
-@given(data=st.data(), config=strategies.configs(), overrides=strategies.some_overrides)
+@given(
+    data=st.data(), config=strategies.configs().flatmap(strategies.failing_over), overrides=strategies.some_overrides
+)
 @settings(deadline=None, max_examples=25)
 def test_the_parts_that_news_concern_end_as_the_whole(
     data: st.DataObject, config: Config, overrides: Overrides

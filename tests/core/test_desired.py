@@ -29,8 +29,6 @@ def test_the_order_of_an_answer_does_not_matter(config: Config, answer: Answer, 
 
 @given(config=strategies.configs(), answer=strategies.answers)
 def test_every_instance_becomes_a_member_and_every_admitted_one_a_real_server(config: Config, answer: Answer) -> None:
-    alone = {name: attrs.evolve(each, failover=()) for name, each in config.virtual_servers.items()}
-    config = attrs.evolve(config, virtual_servers=alone)
     for wanted in desired(config, dict.fromkeys(queries_of(config), answer), limits(config)).values():
         assert [member.source for member in wanted.members] == [*answer.instances, *answer.malformed]
         admitted = [member.verdict for member in wanted.members if isinstance(member.verdict, Admitted)]

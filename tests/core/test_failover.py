@@ -176,12 +176,7 @@ def test_the_rule_by_example(standings: Sequence[tuple[int, int] | None], servin
 @st.composite
 def worlds(draw: st.DrawFn) -> Cycles:
     """Draw everything a start may find, with failover, doubts and snapshots."""
-    config = draw(strategies.configs())
-    several = {
-        name: attrs.evolve(each, failover=draw(st.sampled_from(((), ("dc2",), ("dc2", "dc3")))))
-        for name, each in config.virtual_servers.items()
-    }
-    config = attrs.evolve(config, virtual_servers=several)
+    config = draw(strategies.failing_over(draw(strategies.configs())))
     table = draw(strategies.tables())
     answers = {
         query: attrs.evolve(answer, doubt=draw(st.sampled_from(("", "", "", "some"))))
