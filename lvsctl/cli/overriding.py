@@ -80,7 +80,8 @@ def render(config: Config, known: Overrides, answers: Answers, now: float, name:
         if name in (None, each.virtual_server)
     ]
     head = ["VIRTUAL SERVER", "SELECTOR", "SHARE", "UNTIL", "BY", "EFFECT", "REASON"]
-    lines = columns([head, *rows], right=frozenset({2})) if rows else [f"no overrides{f' of {name}' if name else ''}"]
+    table = columns([head, *rows], right=frozenset({2}), whole=frozenset({5}))
+    lines = table if rows else [f"no overrides{f' of {name}' if name else ''}"]
     ignored = [each for each in known.ignored if name is None or f"/weights/{name}/" in each.key]
     if ignored:
         lines += ["", "not used:", *columns([[f"  {each.key}", each.why] for each in ignored])]
@@ -99,7 +100,8 @@ def _effect_words(config: Config, known: Overrides, answers: Answers, override: 
     if effect.outcome not in (Outcome.EFFECTIVE, Outcome.ALONE):
         return f"none: {effect.why_not}"
     size = f"{effect.matching} of {count(len(wanted.weighed.weights), 'instance')}"
-    return f"{size}, weight {_between(effect.smallest, effect.largest)}"
+    line = f"{size}, weight {_between(effect.smallest, effect.largest)}"
+    return f"{line}: {effect.why_not}" if effect.why_not else line
 
 
 # --- writing --------------------------------------------------------------------------------------------------------
@@ -176,6 +178,9 @@ def _done(override: Override, wanted: Wanted | None, now: float) -> str:
         return f"{head}; nothing matches yet"
     weights = wanted.weighed.weights
     size = f"{effect.matching} of {count(len(weights), 'instance')}"
+    if effect.outcome is Outcome.QUIESCED:
+        named = f"{override.virtual_server}: {override.selector} {override.share}"
+        return f"{named} is written {until} and does nothing now: {size}, weight 0, for {effect.why_not}"
     line = f"{head}; {size}, weight {_between(effect.smallest, effect.largest)}"
     its = {key for key, each in wanted.weighed.by.items() if each.selector == override.selector}
     others = [weight for key, weight in weights.items() if key not in its]
@@ -195,6 +200,11 @@ def _refuse_nonsense(wanted: Wanted | None, override: Override, *, ahead: bool) 
     effect = _effect(wanted, override)
     if effect.outcome in (Outcome.UNFIT, Outcome.TOO_MUCH, Outcome.EMPTYING):
         raise click.UsageError(f"{name}: {override.share} cannot work: {effect.why_not}")
+    if effect.outcome is Outcome.QUIESCED and not ahead:
+        raise click.UsageError(
+            f"{name}: {override.share} would do nothing: {effect.why_not}; register another one (Consul's Weights, or "
+            "weight_meta), or --ahead writes it for then"
+        )
     if effect.outcome is Outcome.NOBODY and not ahead:
         if not wanted.weighed.weights:
             why = "Consul lists no instance that may serve, or the token may not read them"

@@ -437,7 +437,8 @@ def _why_this_weight(each: VirtualServerDecision, key: RealServerKey, member: Me
         return ""
     weighed = each.wanted.weighed
     touched = key in weighed.by or weighed.weights.get(key) != member.verdict.weight
-    return "; ".join(filter(None, (why_weighed(weighed, key) if touched else "", member.verdict.note)))
+    why = why_weighed(weighed, key) if touched else "" if member.verdict.weight else "its own weight is 0"
+    return "; ".join(filter(None, (why, member.verdict.note)))
 
 
 def _absent(member: Member) -> tuple[Place, str]:

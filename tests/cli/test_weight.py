@@ -238,6 +238,26 @@ def test_ahead_of_a_deployment_it_is_written_before_anything_matches(operator: O
     assert "none: no instance that may serve matches" in operator.weight().out[1]
 
 
+def test_what_its_owner_quiesced_gets_no_share_and_nobody_says_so(operator: Operator) -> None:
+    service = {"Service": "reco", "ID": "reco-5", "Port": 8080, "Tags": ["v5"], "Meta": {"lvs-weight": "0"}}
+    operator.file.write_text(operator.file.read_text().replace('"wrr"', '"wrr"\nweight_meta = "lvs-weight"'))
+    node = {"Node": "app5", "Address": "10.0.0.5"}
+    operator.consul.ask("PUT", "/v1/catalog/register", {**node, "Service": service})
+    try:
+        refused = operator.weight("reco", "v5", "5%")
+        assert (refused.code, refused.out) == (2, [])
+        said = re.sub(r"[\s│]+", " ", refused.err)
+        assert "5% would do nothing: the instances' own weight is 0, which no override raises" in said
+        assert operator.weight().out == ["no overrides"]
+        done = operator.weight("reco", "v5", "5%", "--ahead")
+        (line,) = done.out
+        assert line.startswith("reco: v5 5% is written until it is cleared and does nothing now: 1 of 5 instances, ")
+        assert line.endswith("weight 0, for the instances' own weight is 0, which no override raises")
+        assert "none: the instances' own weight is 0" in operator.weight().out[1]
+    finally:
+        operator.consul.ask("PUT", "/v1/catalog/deregister", {"Node": "app5"})
+
+
 def test_more_than_all_is_refused(operator: Operator) -> None:
     assert operator.weight("reco", "v2", "60%").code == 0
     done = operator.weight("reco", "v1", "41%")
