@@ -14,6 +14,7 @@ from lvsctl.core.desired import queries_of
 from lvsctl.core.instance import Answer, Answers, Check, Health, Instance, Malformed
 from lvsctl.core.override import Fixed, Override, Overrides, Percent
 from lvsctl.core.ownership import Ledger, LedgerEntry
+from lvsctl.core.provenance import UNKNOWN, Provenance
 from netlink.types import (
     Family,
     Forwarding,
@@ -178,6 +179,11 @@ def tables(draw: st.DrawFn) -> Table:
     return {key: draw(entries(key)) for key in keys}
 
 
+provenances = st.just(UNKNOWN) | st.builds(
+    Provenance, service=st.sampled_from(("vs0", "vs1", "gone")), datacenter=st.sampled_from(("", "dc2", "gone"))
+)
+
+
 @st.composite
 def ledgers(draw: st.DrawFn, table: Table | None = None) -> Ledger:
     """Draw a ledger that remembers the table, something else, or nothing; drains began before or after now."""
@@ -190,6 +196,7 @@ def ledgers(draw: st.DrawFn, table: Table | None = None) -> Ledger:
         ledger[key] = LedgerEntry(
             name=draw(st.sampled_from(("vs0", "vs1", "gone"))),
             drain_timeout=draw(st.sampled_from((0.0, 30.0))),
+            provenance=draw(provenances),
             written=written,
             draining={server: NOW + draw(st.sampled_from((-1000.0, -10.0, 0.0, 10.0, 1000.0))) for server in draining},
             failed_over=draw(st.sampled_from(("", "", "dc2", "dc3", "gone"))),

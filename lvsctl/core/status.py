@@ -13,7 +13,7 @@ import attrs
 from lvsctl.config import Config, VirtualServerConfig
 from lvsctl.core.admission import Admitted, Rejected
 from lvsctl.core.candidates import Refusal
-from lvsctl.core.cause import UNDECLARED
+from lvsctl.core.cause import UNDECLARED, cause_of_disappearance
 from lvsctl.core.decision import NO_USAGE, Decision, VirtualServerDecision
 from lvsctl.core.desired import Member, Wanted, deciding_queries
 from lvsctl.core.difference import ipvsadm_delete
@@ -422,7 +422,7 @@ def _real_servers(each: VirtualServerDecision, observed: Observed) -> tuple[Real
 
 def _place(each: VirtualServerDecision, key: RealServerKey, member: Member | None) -> tuple[Place, str]:
     if key in each.held:
-        why = _absent(member)[1] if member else "no longer registered in Consul"
+        why = _absent(member)[1] if member else cause_of_disappearance(each.why_unasked(key)).text
         return Place.HELD, f"kept, for {why_held(each.wanted)}: {why}" if each.wanted else why
     if key in each.leaving:
         why = each.leaving_causes[key].text if member is None else _absent(member)[1]
