@@ -1,5 +1,6 @@
 """`lvsctl status`: how everything stands, from the daemon; without one, from the kernel itself."""
 
+import os
 import re
 import sys
 import time
@@ -85,6 +86,8 @@ def read(path: Path) -> "Status":
     try:
         return ask(socket)
     except DaemonError as error:
+        if isinstance(error.__cause__, PermissionError) and os.geteuid() != 0:
+            raise  # there is a daemon that could tell; who may not ask it may not read the kernel either
         names = {each.key: each.name for each in config.virtual_servers.values()} if config else {}
         return attrs.evolve(_from_kernel(path, str(error), names), config_error=config_error)
 
