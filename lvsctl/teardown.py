@@ -3,8 +3,8 @@
 import attrs
 
 from lvsctl.core.ownership import Ledger, is_still_ours
-from lvsctl.reconcile import OWNER
 from lvsctl.store import Store
+from lvsctl.virtual_addresses import OWNER
 from netlink.addresses import Addresses
 from netlink.client import Client
 from netlink.errors import Refused
