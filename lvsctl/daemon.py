@@ -125,10 +125,10 @@ class Daemon:
             )
             self._watch()
             address, queries = self._config.consul.address, self._questions.queries
-            self._watches.recall(await asyncio.to_thread(self._snapshot.load, address, queries))
+            self._watches.heard.recall(await asyncio.to_thread(self._snapshot.load, address, queries))
             with contextlib.suppress(StateError):  # the first cycle says so
                 expected = functools.partial(self._reconciler.expected, self._config, writes=not self._dry_run)
-                self._watches.expect(await asyncio.to_thread(expected))
+                self._watches.heard.expect(await asyncio.to_thread(expected))
             if self._config.overrides is not None:
                 whose = (self._config.consul.address, self._config.overrides.kv_prefix)
                 self._overrides.recall(await asyncio.to_thread(self._override_file.load, *whose))
@@ -153,7 +153,7 @@ class Daemon:
             look = await asyncio.to_thread(
                 self._reconciler.look,
                 self._config,
-                self._watches.answers,
+                self._watches.heard.answers,
                 overrides=self._overrides.overrides,
                 candidates=self._catalogue.candidates,
             )
@@ -179,7 +179,7 @@ class Daemon:
                 local=look.local,
                 ages={
                     query: time.time() - contact.last
-                    for query, contact in self._watches.contacts.items()
+                    for query, contact in self._watches.heard.contacts.items()
                     if contact.last is not None
                 },
             ),
@@ -189,7 +189,7 @@ class Daemon:
     def seen(self) -> Seen:
         """Return what the metrics show, by the table as the last cycle read it: nobody who asks has it read again."""
         choice, tally = self._watches.choice, self._record.tally
-        contacts = self._watches.contacts
+        contacts = self._watches.heard.contacts
         return Seen(
             version=__version__,
             config=self._config,
@@ -198,7 +198,7 @@ class Daemon:
                 status=self._consul_status(),
                 reason=choice.reason.value if choice else "",
                 queries=len(contacts),
-                doubted=sum(bool(answer.doubt) for answer in self._watches.answers.values()),
+                doubted=sum(bool(answer.doubt) for answer in self._watches.heard.answers.values()),
                 heard={query: contact.last for query, contact in contacts.items()},
             ),
             kernel=self._kernel_status(len(tally.pending)),
@@ -215,10 +215,10 @@ class Daemon:
         )
 
     def _consul_status(self) -> ConsulStatus:
-        contacts = list(self._watches.contacts.values())
+        contacts = list(self._watches.heard.contacts.values())
         contacts += [self._catalogue.contact] if self._catalogue.watched else []
         failing = [contact for contact in contacts if contact.failing_since is not None]
-        heard = {query: each.last for query, each in self._watches.contacts.items() if each.last is not None}
+        heard = {query: each.last for query, each in self._watches.heard.contacts.items() if each.last is not None}
         complete = self._questions.first <= heard.keys()
         times = list(heard.values())
         if self._catalogue.watched:
@@ -238,7 +238,7 @@ class Daemon:
             transport=choice.way.value if choice else "",
             transport_why=choice.why if choice else "",
             transport_remedy=choice.remedy if choice else "",
-            snapshot_age=snapshot_age(self._watches.answers, time.time()),
+            snapshot_age=snapshot_age(self._watches.heard.answers, time.time()),
         )
 
     def _overrides_status(self, config: Config) -> OverridesStatus | None:
@@ -299,7 +299,7 @@ class Daemon:
             self._wake.clear()
             keys = None
             try:
-                news = self._watches.take_news()
+                news = self._watches.heard.take_news()
                 if news and self._config.discovery is not None:
                     self._agenda.everything()  # what one declares concerns others
                 keys = self._agenda.due(self._concerned(news), time.monotonic())
@@ -328,7 +328,7 @@ class Daemon:
 
         What a snapshot can restore serves nobody while we wait, so with one we only wait while Consul may answer.
         """
-        recalls = self._watches.recalls
+        recalls = self._watches.heard.recalls
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(WITH_SNAPSHOT if recalls else FIRST_ANSWERS):
                 while not (self._complete or self._stopping or (recalls and self._tried)):
@@ -340,11 +340,11 @@ class Daemon:
 
     @property
     def _complete(self) -> bool:
-        return self._catalogue.heard and self._watches.complete and self._overrides.settled
+        return self._catalogue.heard and self._watches.heard.complete and self._overrides.settled
 
     @property
     def _tried(self) -> bool:
-        return self._catalogue.tried and self._watches.tried and self._overrides.tried
+        return self._catalogue.tried and self._watches.heard.tried and self._overrides.tried
 
     async def _keep_snapshots(self) -> None:
         """Keep the last believed answers on disk, as they come."""
@@ -367,14 +367,14 @@ class Daemon:
     async def _keep_snapshot(self, *, renew: bool) -> None:
         if not self._dry_run:
             address, queries = self._config.consul.address, self._questions.queries
-            news = self._watches.take_believed()
-            believed = self._watches.believed if renew or self._keep_all else news
+            news = self._watches.heard.take_believed()
+            believed = self._watches.heard.believed if renew or self._keep_all else news
             self._keep_all = True  # until it is known that the file has it
             kept = await asyncio.to_thread(self._snapshot.keep, address, queries, believed, renew=renew)
             self._keep_all = not kept or address != self._config.consul.address
 
     async def _one_cycle(self, only: Keys | None) -> None:
-        answers, overrides, config = self._watches.answers, self._overrides.overrides, self._config
+        answers, overrides, config = self._watches.heard.answers, self._overrides.overrides, self._config
         candidates = self._catalogue.candidates
         answered = bool(answers) or (self._catalogue.watched and self._catalogue.heard)
         write = answered and not self._dry_run  # without a single answer the table stays as it is

@@ -19,8 +19,8 @@ from lvsctl.cli.columns import clock, columns, count, span
 from lvsctl.config import Config
 from lvsctl.consul import overrides as kv
 from lvsctl.consul.client import Client
+from lvsctl.consul.once import ask_once
 from lvsctl.consul.override_keys import key_of, unwritable
-from lvsctl.consul.watch import ask_once
 from lvsctl.core.desired import Wanted, desired, limits_of, queries_of
 from lvsctl.core.discovery import discover
 from lvsctl.core.instance import Answer, Answers, Query
