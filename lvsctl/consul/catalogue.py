@@ -80,7 +80,7 @@ class Catalogue:
                     asking.cancel()
 
     async def _ask(self, client: Client, discovery: DiscoveryConfig) -> None:
-        index, failures = 0, 0
+        index, seen, failures = 0, 0, 0
         sweep = time.monotonic() + until_sweep()
         while True:
             asked = time.monotonic()
@@ -104,7 +104,7 @@ class Catalogue:
                     "consul_back", catalogue=f"/v1/{PATH}", after=f"{time.time() - self.contact.failing_since:.1f}s"
                 )
             self.contact = Contact(last=time.time())
-            index = next_index(index, received)
+            index, seen = next_index(index, received, seen), received or seen
             if found != self.candidates or not self._heard:
                 self.candidates, self._heard = found, True
                 self._hear()
