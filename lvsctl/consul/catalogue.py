@@ -7,7 +7,6 @@ Source: Consul HTTP API, Catalog, List Services.
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Callable
 from typing import Final
@@ -17,6 +16,7 @@ import structlog
 from lvsctl.config import DiscoveryConfig
 from lvsctl.consul.client import Client
 from lvsctl.consul.contact import Contact
+from lvsctl.consul.entries import members
 from lvsctl.consul.pace import back_off, next_index, until_sweep
 from lvsctl.core.declaration import is_candidate
 from lvsctl.errors import ConsulError
@@ -134,12 +134,11 @@ def candidates_in(body: bytes, tag: str) -> frozenset[str]:
     if len(body) > MAX_BODY:
         raise ConsulError(f"/v1/{PATH} is larger than {MAX_BODY >> 20} MiB")
     try:
-        services = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ConsulError(f"/v1/{PATH} is not JSON ({type(error).__name__})") from error
-    if not isinstance(services, dict):
-        raise ConsulError(f"/v1/{PATH} is a JSON {type(services).__name__}, which is not what it should be")
-    return frozenset(name for name, tags in services.items() if is_candidate(tags, tag))
+        return frozenset(
+            name for name, tags in members(body) if isinstance(name, str) and is_candidate(tags, tag)
+        )  # what cannot be read is a Consul service less
+    except ValueError as error:
+        raise ConsulError(f"/v1/{PATH} is not a JSON object: {error}") from error
 
 
 async def _read(body: bytes, tag: str) -> frozenset[str]:
