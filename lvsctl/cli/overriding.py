@@ -260,8 +260,9 @@ def _wanted(config: Config, answers: Answers, entries: Sequence[Override], name:
     except StateError:
         ledger = {}
     failed_over = {key: entry.failed_over for key, entry in ledger.items() if entry.failed_over}
+    peaks = {key: entry.peaks for key, entry in ledger.items() if entry.peaks}
     limits = limits_of(config, frozenset())
-    return desired(alone, answers, limits, None, stand, failed_over=failed_over).get(name)
+    return desired(alone, answers, limits, None, stand, failed_over=failed_over, peaks=peaks, now=now).get(name)
 
 
 def _effect(wanted: Wanted, override: Override) -> Effect:

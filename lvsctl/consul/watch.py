@@ -6,7 +6,7 @@ is asked for. The rules that are applied to an answer, in this order (Consul HTT
    whoever answers next may be another server, or the same one restarted with a lower index, and would hold a request
    with our index back although it has news; it also says at once that Consul is back;
 2. no usable index: ask the next time without blocking, and not at once;
-3. the index went back (a restored or rebuilt Consul): start over from 0;
+3. the index went back (a restored or rebuilt Consul), or leapt beyond what it can have risen: start over from 0;
 4. the same content: no news, nobody is woken; and when Consul answered at once, do not ask again at once, and later
    each time it does it again;
 5. so few instances that it may be a lie: ask once more, of a leader that makes sure it still is one (`doubt`);
@@ -171,7 +171,7 @@ class Watches:
         return any(node in nodes for node, _ in belief.known | identities(belief.answer))
 
     async def _watch(self, query: Query) -> None:
-        index, failures, quiet, refused = 0, 0, 0, False
+        index, seen, failures, quiet, refused = 0, 0, 0, 0, False
         wait: float = WAIT
         sweep = time.monotonic() + until_sweep()
         while True:
@@ -206,7 +206,7 @@ class Watches:
                 continue
             failures = 0
             wait = wait_after(index)
-            index = next_index(index, belief.answer.index)
+            index, seen = next_index(index, belief.answer.index, seen), belief.answer.index or seen
             took = time.monotonic() - asked
             quiet = quiet + 1 if not news and took < IDLE_POLL else 0
             if query.datacenter not in self._signals:

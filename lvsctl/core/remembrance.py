@@ -13,6 +13,7 @@ import attrs
 from lvsctl.config import Declaration
 from lvsctl.core.decision import Decision, VirtualServerDecision
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner
+from lvsctl.core.peak import NO_PEAKS, Peaks
 from netlink.types import Observed, TableEntry, VirtualServerKey
 
 
@@ -40,6 +41,7 @@ def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledg
             written=_written_ahead(each, before.written if before else None),
             draining={server: state.since for server, state in each.leaving.items()},
             failed_over=_failed_over(each, before),
+            peaks=_peaks(each, before),
             declaration=_declaration(each, before),
         )
     return kept
@@ -48,8 +50,10 @@ def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledg
 def _says_it_all(entry: LedgerEntry, each: VirtualServerDecision) -> bool:
     """Tell whether `entry` is what there is to remember of a virtual server that stays as it is."""
     quiet = not each.steps and not each.leaving and not entry.draining and entry.written is not None
+    if not quiet or entry.peaks != _peaks(each, entry):
+        return False
     said = (entry.name, entry.drain_timeout, entry.failed_over, entry.declaration)
-    return quiet and said == (each.name, each.drain_timeout, _failed_over(each, entry), _declaration(each, entry))
+    return said == (each.name, each.drain_timeout, _failed_over(each, entry), _declaration(each, entry))
 
 
 def _failed_over(each: VirtualServerDecision, before: LedgerEntry | None) -> str:
@@ -57,6 +61,12 @@ def _failed_over(each: VirtualServerDecision, before: LedgerEntry | None) -> str
     if each.wanted is not None:
         return each.wanted.failed_over
     return before.failed_over if before else ""
+
+
+def _peaks(each: VirtualServerDecision, before: LedgerEntry | None) -> Peaks:
+    if each.wanted is not None:
+        return each.wanted.peaks
+    return before.peaks if before else NO_PEAKS
 
 
 def _declaration(each: VirtualServerDecision, before: LedgerEntry | None) -> Declaration | None:

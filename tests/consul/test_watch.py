@@ -20,12 +20,22 @@ from structlog.testing import capture_logs
 from lvsctl.config import ConsulConfig, Secret
 from lvsctl.consul.client import Capacity, Client
 from lvsctl.consul.once import ask_once
-from lvsctl.consul.pace import FIRST_BACK_OFF, LARGEST_INDEX, LONGEST_BACK_OFF, WAIT, back_off, next_index, wait_after
+from lvsctl.consul.pace import (
+    FIRST_BACK_OFF,
+    FIRST_LEAP,
+    LARGEST_INDEX,
+    LEAP,
+    LONGEST_BACK_OFF,
+    WAIT,
+    back_off,
+    next_index,
+    wait_after,
+)
 from lvsctl.consul.watch import Watches
-from lvsctl.core.instance import Answer, Query
+from lvsctl.core.instance import Answer, Health, Instance, Query
 from lvsctl.errors import ConsulError
 from tests.consul.server import DEADLINE, Answering, Blocking, Consul, always, answer, consul, refusing
-from tests.values import instance
+from tests.values import failing, instance
 
 RECO = Query(service="reco")
 CANARY = "canary-3e8d-token"
@@ -94,12 +104,21 @@ def names(found: Answer | None) -> list[str] | None:
 # --- the rules, in order --------------------------------------------------------------------------------------------
 
 
-@given(sent=st.integers(0, 2**64), received=st.integers(0, 2**64))
-def test_an_index_never_goes_back(sent: int, received: int) -> None:
-    following = next_index(sent, received)
+indexes = st.integers(0, 100) | st.integers(0, 2 * LEAP) | st.integers(0, 2**64)
+
+
+@given(sent=indexes, received=indexes, seen=indexes)
+def test_an_index_never_goes_back_nor_leaps(sent: int, received: int, seen: int) -> None:
+    following = next_index(sent, received, seen)
     assert following in (0, received)
     assert following == 0 or following >= sent
-    assert (following == 0) == (received == 0 or received < sent)
+    leapt = received - seen > (LEAP if seen else FIRST_LEAP)
+    assert (following == 0) == (received == 0 or received < sent or leapt)
+
+
+@given(received=st.integers(1, LARGEST_INDEX))
+def test_an_index_that_leapt_counts_when_the_next_answer_has_it_too(received: int) -> None:
+    assert next_index(0, received, received) == received
 
 
 @given(failures=st.integers(1, 10**9))
@@ -131,6 +150,66 @@ async def test_an_index_that_went_back_starts_over() -> None:
         await all_of_it.woken.until(lambda: names(all_of_it.watches.heard.answers[RECO]) == ["reco-2"])
         await server.came(4)
         assert server.indexes() == [None, "50", None, "3"]
+
+
+@attrs.define
+class Patient:
+    """Blocks as Consul does on an index that is its own or beyond; `lie` is the index of one answer."""
+
+    instances: tuple[Instance, ...]
+    index: int = 50
+    lie: int = 0
+    told: int = 0  # lies
+    _changed: asyncio.Condition = attrs.field(factory=asyncio.Condition)
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        async with self._changed:
+            await self._changed.wait_for(lambda: int(request.query.get("index", 0)) < self.index or bool(self.lie))
+            lie, self.lie = self.lie, 0
+        self.told += bool(lie)
+        return answer(*self.instances, index=str(lie or self.index))
+
+    async def change(self, *instances: Instance, lie: int = 0) -> None:
+        async with self._changed:
+            self.instances, self.index, self.lie = instances, self.index + (not lie), lie
+            self._changed.notify_all()
+
+
+@pytest.mark.parametrize("lie", [50 + LEAP + 1, 9 * 10**15])
+async def test_a_flip_is_noticed_soon_after_an_index_that_leapt(lie: int) -> None:
+    patient = Patient((instance(1), instance(2)))
+    async with consul(patient) as server, watching(server, RECO) as all_of_it:
+        await server.came(2)
+        await patient.change(instance(1), instance(2), lie=lie)
+        await server.came(3)
+        assert server.indexes() == [None, "50", None]
+        await server.came(4)
+        assert server.indexes()[3] == "50"
+        began = time.monotonic()
+        await patient.change(instance(1), failing(2))
+        await all_of_it.woken.until(
+            lambda: (
+                [each.health for each in all_of_it.watches.heard.answers[RECO].instances]
+                == [Health.PASSING, Health.CRITICAL]
+            )
+        )
+        assert time.monotonic() - began < 1.0
+
+
+async def test_a_first_index_beyond_all_is_asked_for_again() -> None:
+    patient = Patient((instance(1),), lie=9 * 10**15)
+    async with consul(patient) as server, watching(server, RECO):
+        await server.came(3)
+        assert server.indexes() == [None, None, "50"]
+
+
+async def test_an_index_that_leapt_for_good_is_blocked_on() -> None:
+    blocking = Blocking((instance(1),), index=50)
+    async with consul(blocking) as server, watching(server, RECO):
+        await server.came(2)
+        await blocking.change(instance(1), index=9 * 10**15)
+        await server.came(4)
+        assert server.indexes() == [None, "50", None, str(9 * 10**15)]
 
 
 @pytest.mark.parametrize("status", [403, 500])
