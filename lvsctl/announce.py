@@ -52,7 +52,7 @@ class Announcer:
     def __init__(self) -> None:
         self._troubles: Troubles = {}
         self._plan: tuple[Line, ...] = ()
-        self._overrides: dict[tuple[str, str], dict[str, str]] = {}
+        self._overrides: dict[tuple[str, str], Effect] = {}
 
     def cycle(self, cycle: Cycle, *, planned: bool = False) -> None:
         """Log what `cycle` did, and what troubles began or ended with it; `planned` logs what it would have done."""
@@ -82,20 +82,20 @@ class Announcer:
         decided = cycle.look.decision.virtual_servers.values()
         wanted = {each.name: each.wanted for each in decided if each.wanted is not None}
         found = {
-            (name, effect.override.selector): _override_fields(effect)
-            for name, each in wanted.items()
-            for effect in each.weighed.effects
+            (name, effect.override.selector): effect for name, each in wanted.items() for effect in each.weighed.effects
         }
-        for (name, selector), fields in found.items():
-            if self._overrides.get((name, selector)) != fields:
+        for (name, selector), effect in found.items():
+            known, fields = self._overrides.get((name, selector)), _override_fields(effect)
+            if known is None or _override_fields(known) != fields:
                 log.info("override", name=name, selector=selector, **fields)
         over = set(wanted)
         if cycle.only is None:  # and of what is no virtual server any more
             over |= {name for name, _ in self._overrides} - cycle.look.config.virtual_servers.keys()
         gone = [place for place in self._overrides if place not in found and place[0] in over]
         for name, selector in gone:
-            log.info("override_over", name=name, selector=selector)
-            del self._overrides[name, selector]
+            override = self._overrides.pop((name, selector)).override
+            why = "its time is over" if override.until is not None and override.until <= time.time() else "cleared"
+            log.info("override_over", name=name, selector=selector, share=str(override.share), by=override.by, why=why)
         self._overrides |= found
 
     def _announce_troubles(self, troubles: "Troubles") -> None:

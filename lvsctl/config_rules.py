@@ -99,8 +99,8 @@ def virtual_server_rules(merged: Merged) -> Iterator[Wrong]:
     yield from _identity(merged)
     yield from _scheduling(merged)
     yield from _persistence(merged)
-    yield from _thresholds(merged)
-    yield from _failover(merged)
+    yield from thresholds(merged)
+    yield from failover(merged)
 
 
 def _identity(merged: Merged) -> Iterator[Wrong]:
@@ -175,7 +175,8 @@ def _persistence(merged: Merged) -> Iterator[Wrong]:
         )
 
 
-def _thresholds(merged: Merged) -> Iterator[Wrong]:
+def thresholds(merged: Merged) -> Iterator[Wrong]:
+    """Yield that a lower threshold is above the upper one."""
     if not merged.known("upper_threshold", "lower_threshold"):
         return
     upper, lower = merged.value("upper_threshold"), merged.value("lower_threshold")
@@ -190,7 +191,8 @@ def _thresholds(merged: Merged) -> Iterator[Wrong]:
     )
 
 
-def _failover(merged: Merged) -> Iterator[Wrong]:
+def failover(merged: Merged) -> Iterator[Wrong]:
+    """Yield that a datacenter is to fail over to itself."""
     if not merged.known("datacenter", "failover"):
         return
     own, others = merged.value("datacenter"), merged.value("failover")

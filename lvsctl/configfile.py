@@ -16,7 +16,7 @@ import attrs
 from cattrs import AttributeValidationNote, ClassValidationError, Converter, ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, override
 
-from lvsctl import config_environment, config_rules
+from lvsctl import config_declared, config_environment, config_rules
 from lvsctl.config import (
     Config,
     ConsulConfig,
@@ -192,6 +192,8 @@ class _Reading:
         overrides = self._table(OverridesConfig, "overrides") if "overrides" in self._data else None
         defaults = self._table(DefaultsTable, "defaults")
         discovery = self._table(DiscoveryTable, "discovery") if "discovery" in self._data else None
+        if discovery:
+            self._add(config_declared.discovery_rules(discovery, defaults or Read(table=DefaultsTable())))
         servers = self._virtual_servers(defaults or Read(table=DefaultsTable()))
         if self._problems or not (consul and safety and daemon):
             return None

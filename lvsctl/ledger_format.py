@@ -15,8 +15,10 @@ from typing import Any, Final
 from cattrs import BaseValidationError, Converter
 
 from lvsctl.config import Declaration
+from lvsctl.core.override import Override, parse_share
 from lvsctl.core.ownership import Ledger, LedgerEntry
 from lvsctl.core.peak import Peak
+from lvsctl.core.provenance import UNKNOWN, Provenance
 from netlink.types import Address, RealServer, RealServerKey, TableEntry, VirtualServer, VirtualServerKey
 
 VERSION: Final = 1
@@ -47,6 +49,8 @@ def encode_one(key: VirtualServerKey, entry: LedgerEntry) -> str:
         encoded["peaks"] = [[name, peak.count, peak.fewer_since] for name, peak in entry.peaks.items()]
     if entry.declaration is not None:
         encoded["declaration"] = [entry.declaration.service, entry.declaration.values]
+    if entry.provenance != UNKNOWN:
+        encoded["provenance"] = _encode_provenance(entry.provenance)
     return json.dumps(encoded, separators=(",", ":"))
 
 
@@ -121,6 +125,33 @@ def _decode_one(entry: Any) -> tuple[VirtualServerKey, LedgerEntry]:
             for name, count, since in entry.get("peaks", ())
         },
         declaration=_decode_declaration(entry["declaration"]) if "declaration" in entry else None,
+        provenance=_decode_provenance(entry["name"], *entry.get("provenance", ("", ""))),
+    )
+
+
+def _encode_provenance(provenance: Provenance) -> list[object]:
+    brief: list[object] = [provenance.service, provenance.datacenter]
+    if not provenance.overrides and not provenance.left:
+        return brief
+    overrides = [[each.selector, str(each.share), each.by, each.until] for each in provenance.overrides]
+    return [*brief, overrides, [[str(key.address), key.port, why] for key, why in provenance.left.items()]]
+
+
+def _decode_provenance(name: str, service: str, datacenter: str, overrides: Any = (), left: Any = ()) -> Provenance:
+    return Provenance(
+        service=str(service),
+        datacenter=str(datacenter),
+        overrides=tuple(
+            Override(
+                virtual_server=name,
+                selector=str(selector),
+                share=parse_share(share),
+                by=str(by),
+                until=None if until is None else float(until),
+            )
+            for selector, share, by, until in overrides
+        ),
+        left={RealServerKey(address=ip_address(address), port=port): str(why) for address, port, why in left},
     )
 
 

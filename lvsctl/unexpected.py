@@ -25,13 +25,18 @@ def in_words(error: Exception, task: str) -> str:
     """Return what went wrong in `task`; log it, the first time, where it is none of the errors raised on purpose."""
     if isinstance(error, (LvsctlError, NetlinkError)):
         return str(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "nowhere"
-    words = f"error in lvsctl itself, please report it: {type(error).__name__} at {place}: {str(error)[:MAX_TEXT]}"
+    words = place_of(error)
     if words not in _told and len(_told) < MOST_TOLD:
         _told.add(words)
         log.error("unexpected", task=task, error=words, kept="what there was; it is tried again")
     return words
+
+
+def place_of(error: Exception) -> str:
+    """Return what `error`, one of lvsctl's own, is and where it is."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "nowhere"
+    return f"error in lvsctl itself, please report it: {type(error).__name__} at {place}: {str(error)[:MAX_TEXT]}"
 
 
 def told() -> frozenset[str]:

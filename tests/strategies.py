@@ -15,6 +15,7 @@ from lvsctl.core.instance import Answer, Answers, Check, Health, Instance, Malfo
 from lvsctl.core.override import Fixed, Override, Overrides, Percent
 from lvsctl.core.ownership import Ledger, LedgerEntry
 from lvsctl.core.peak import Peak, Peaks
+from lvsctl.core.provenance import UNKNOWN, Provenance
 from netlink.types import (
     Family,
     Forwarding,
@@ -183,6 +184,9 @@ peaks: st.SearchStrategy[Peaks] = st.just({}) | st.dictionaries(
     st.sampled_from(("", "dc2", "gone")),
     st.builds(Peak, count=st.integers(1, 4), fewer_since=st.sampled_from((None, NOW - 1e6, NOW - 9, NOW, NOW + 9))),
 )
+provenances = st.just(UNKNOWN) | st.builds(
+    Provenance, service=st.sampled_from(("vs0", "vs1", "gone")), datacenter=st.sampled_from(("", "dc2", "gone"))
+)
 
 
 @st.composite
@@ -197,6 +201,7 @@ def ledgers(draw: st.DrawFn, table: Table | None = None) -> Ledger:
         ledger[key] = LedgerEntry(
             name=draw(st.sampled_from(("vs0", "vs1", "gone"))),
             drain_timeout=draw(st.sampled_from((0.0, 30.0))),
+            provenance=draw(provenances),
             written=written,
             draining={server: NOW + draw(st.sampled_from((-1000.0, -10.0, 0.0, 10.0, 1000.0))) for server in draining},
             failed_over=draw(st.sampled_from(("", "", "dc2", "dc3", "gone"))),

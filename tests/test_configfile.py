@@ -863,3 +863,55 @@ def test_metrics_listen_where_it_is_written(lines: str, listen: str) -> None:
 
 def test_metrics_are_off_where_nothing_is_written() -> None:
     assert parse("[virtual_server.x]\nfirewall_mark = 7\n", FILE).metrics is None
+
+
+# --- defaults that no declaration could be right with ---------------------------------------------------------------
+
+OPENED = '[discovery]\naddresses = ["10.9.1.0/24"]\n'  # two lines
+
+
+@pytest.mark.parametrize("servers", ["", SERVER])
+def test_defaults_that_make_every_declaration_wrong_are_named(servers: str) -> None:
+    lower = "[defaults]\nlower_threshold = 10\n"
+    for text, line, wrong in (
+        (lower, 4, "lower_threshold 10 is above upper_threshold 0 (no limit)"),
+        (f"{lower}upper_threshold = 5\n", 4, "lower_threshold 10 is above upper_threshold 5"),
+    ):
+        found = problems(OPENED + text + servers)[0]
+        assert (found.line, found.key, found.wrong) == (line, "defaults.lower_threshold", wrong)
+    found = problems(f'{OPENED}[defaults]\nfailover = ["dc2", "dc3"]\ndatacenter = "dc3"\n{servers}')[0]
+    assert (found.line, found.key) == (4, "defaults.failover")
+    assert found.wrong == '"dc3" is its own datacenter, it cannot fail over to it'
+
+
+def test_defaults_that_a_declaration_can_mend_are_right() -> None:
+    text = "[defaults]\nlower_threshold = 10\n"
+    for opened in ("upper_threshold", "lower_threshold"):
+        parse(f'{OPENED}keys = ["{opened}"]\n{text}', FILE)
+    parse(f"{OPENED}{text}upper_threshold = 10\n", FILE)
+    parse(text + SERVER + "upper_threshold = 20\n", FILE)
+    assert "keys" in only(f'{OPENED}keys = ["nothing"]\n{text}').key, "one mistake is told once"
+
+
+@pytest.mark.parametrize(
+    ("network", "kind"),
+    [
+        ("127.0.0.0/8", "loopback"),
+        ("127.1.0.0/16", "loopback"),
+        ("224.0.0.0/4", "multicast"),
+        ("255.255.255.255/32", "reserved"),
+        ("0.0.0.0/8", "reserved"),
+        ("fe80::/64", "link-local"),
+        ("::1/128", "loopback"),
+        ("ff02::/16", "multicast"),
+    ],
+)
+def test_a_network_without_an_address_for_a_virtual_server_is_named(network: str, kind: str) -> None:
+    found = only(f'[discovery]\naddresses = ["10.9.1.0/24", "{network}"]\n')
+    assert (found.line, found.key) == (2, "discovery.addresses[1]")
+    assert found.wrong.endswith(f"one that no virtual server can have: {kind}")
+
+
+@pytest.mark.parametrize("network", ["0.0.0.0/0", "::/0", "10.9.1.7/32", "fd00::/8", "126.0.0.0/7"])
+def test_a_network_with_one_is_right(network: str) -> None:
+    parse(f'[discovery]\naddresses = ["{network}"]\n', FILE)

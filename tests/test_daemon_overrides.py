@@ -77,7 +77,8 @@ async def test_they_are_opened_and_closed_by_a_reload(tmp_path: Path) -> None:
         reload(daemon, "")
         await daemon.until(PLAIN)
         assert (await daemon.status()).overrides is None
-        assert len(daemon.events("override_over")) == 1
+        (over,) = daemon.events("override_over")
+        assert over["why"] == "cleared"
 
 
 async def test_what_cannot_be_read_any_more_stays_and_status_says_so(tmp_path: Path) -> None:
@@ -146,4 +147,6 @@ async def test_an_override_is_over_at_its_time_not_at_the_next_audit(tmp_path: P
         await daemon.until(SHARED)
         await daemon.until(PLAIN)
         assert 0 <= time.time() - float(str(consul.value["until"])) < 2
-    assert len(daemon.events("override_over")) == 1
+    (over,) = daemon.events("override_over")
+    assert over["why"] == "its time is over"
+    assert {said["cause"] for said in daemon.events("real_server_changed")} == {"override"}

@@ -20,6 +20,7 @@ from lvsctl.core.difference import difference
 from lvsctl.core.instance import Answer, Answers, Instance, Query
 from lvsctl.core.ownership import Ledger, LedgerEntry
 from lvsctl.core.plan import plan_virtual_server
+from lvsctl.core.provenance import Provenance
 from lvsctl.reconcile import Cycle, Reconciler
 from lvsctl.store import Store
 from netlink.errors import Interrupted, Refused
@@ -635,5 +636,5 @@ def test_a_damaged_ledger_is_set_aside_and_what_stands_is_adopted(world: World) 
     world.cycle(config_of(), instance(1))
     assert world.kernel.writes == []
     assert Store(world.state).load(set_aside_damage=False) == {
-        KEY: LedgerEntry(name="reco", drain_timeout=30.0, written=entry(real(1)))
+        KEY: LedgerEntry(name="reco", drain_timeout=30.0, written=entry(real(1)), provenance=Provenance(service="reco"))
     }

@@ -1,18 +1,15 @@
 """The `lvsctl` command. One command a file, loaded when it is called, for an operator's command must start fast.
 
-Every error raised on purpose ends here as one message on standard error and the exit code of its class.
+How each ends, well or not, is in `ending`.
 """
 
-import contextlib
 import importlib
-import sys
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from lvsctl import __version__
-from lvsctl.errors import KernelError, LvsctlError
-from netlink.errors import NetlinkError
+from lvsctl.cli.ending import ending, open_streams
 
 COMMANDS: Final = ("check", "diff", "run", "status", "teardown", "weight")
 
@@ -26,7 +23,26 @@ Start here:
 
 
 class _Commands(click.Group):
-    """The commands, each imported from its own module on first use."""
+    """The commands, each imported from its own module on first use.
+
+    Errors end below click, which would exit with 1 for Ctrl-C and for a reader that went away.
+    """
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,  # noqa: ANN401  # as click has it
+    ) -> click.Context:
+        """Read the command line; help is printed here."""
+        with ending():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  # as click has it
+        """Run the command."""
+        with ending():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the help."""
@@ -50,20 +66,6 @@ def lvsctl() -> None:
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    try:
+    open_streams()
+    with ending():
         lvsctl(prog_name="lvsctl")
-    except LvsctlError as error:
-        _fail(str(error), error.exit_code)
-    except NetlinkError as error:
-        _fail(str(error), KernelError.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-def _fail(message: str, exit_code: int) -> None:
-    from lvsctl.text import visible
-
-    with contextlib.suppress(OSError):  # the exit code is honest even where nothing can be said
-        for line in message.splitlines():
-            click.echo(f"lvsctl: {visible(line)}", err=True)
-    sys.exit(exit_code)

@@ -1,5 +1,6 @@
 """`lvsctl check`: say whether a configuration file is valid, and everything that is wrong when it is not."""
 
+import contextlib
 from pathlib import Path
 
 import click
@@ -38,9 +39,10 @@ def command(file: Path) -> None:
     try:
         config = load(file)
     except ConfigError as error:
-        for problem in error.problems:
-            click.echo(problem.at(shown), err=True)
-        click.echo(f"{shown}: {count(len(error.problems), 'problem')}", err=True)
+        with contextlib.suppress(OSError):  # the exit code is honest even where nothing can be said
+            for problem in error.problems:
+                click.echo(problem.at(shown), err=True)
+            click.echo(f"{shown}: {count(len(error.problems), 'problem')}", err=True)
         raise SystemExit(error.exit_code) from None
     names = f" ({', '.join(config.virtual_servers)})" if config.virtual_servers else ""
     click.echo(f"{shown}: valid, {count(len(config.virtual_servers), 'virtual server')}{names}")

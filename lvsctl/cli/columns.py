@@ -7,34 +7,37 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from lvsctl.cli.cells import fit, to_the_left, to_the_right, width
 from lvsctl.text import visible
 
 GAP: Final = "  "
-WIDEST: Final = 48  # characters of a cell that is not the last
+WIDEST: Final = 48  # of a cell that is not the last
 SOON: Final = 43_200.0  # seconds within which a clock without a date says enough
 
 
 def columns(
-    rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset(), width: int | None = None
+    rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset(), whole: frozenset[int] = frozenset()
 ) -> list[str]:
-    """Return one line a row, cells aligned, those of columns `right` to the right; lines are cut to `width`.
+    """Return one line a row, cells aligned, those of columns `right` to the right; a row may be shorter than others.
 
-    The last column takes what is left and is cut with an ellipsis; a row may be shorter than the others.
+    A cell that is too wide is cut with an ellipsis, but for those of columns `whole` and the last of a row.
     """
     shown = [
-        [visible(cell, WIDEST if number < len(row) - 1 else None) for number, cell in enumerate(row)] for row in rows
-    ]
-    count = max((len(row) for row in shown), default=0)
-    widths = [max((len(row[number]) for row in shown if number < len(row)), default=0) for number in range(count)]
-    lines = []
-    for row in shown:
-        cells = [
-            cell.rjust(widths[number]) if number in right else cell.ljust(widths[number])
+        [
+            fit(visible(cell), None if number in whole or number == len(row) - 1 else WIDEST)
             for number, cell in enumerate(row)
         ]
-        line = GAP.join(cells).rstrip()
-        lines.append(visible(line, width) if width else line)
-    return lines
+        for row in rows
+    ]
+    count = max((len(row) for row in shown), default=0)
+    widths = [max((width(row[number]) for row in shown if number < len(row)), default=0) for number in range(count)]
+    return [
+        GAP.join(
+            to_the_right(cell, widths[number]) if number in right else to_the_left(cell, widths[number])
+            for number, cell in enumerate(row)
+        ).rstrip()
+        for row in shown
+    ]
 
 
 def count(number: int, thing: str) -> str:

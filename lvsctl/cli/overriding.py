@@ -6,6 +6,7 @@ What an override will do is computed by the code that the daemons run, from what
 import asyncio
 import contextlib
 import os
+import shlex
 import socket
 import time
 from collections.abc import Iterable, Sequence
@@ -20,7 +21,7 @@ from lvsctl.config import Config
 from lvsctl.consul import overrides as kv
 from lvsctl.consul.client import Client
 from lvsctl.consul.once import ask_once
-from lvsctl.consul.override_keys import key_of, unwritable
+from lvsctl.consul.override_keys import folder_of, key_of, unwritable
 from lvsctl.core.desired import Wanted, desired, limits_of, queries_of
 from lvsctl.core.discovery import discover
 from lvsctl.core.instance import Answer, Answers, Query
@@ -58,6 +59,8 @@ def listing(config: Config, prefix: str, name: str | None) -> list[str]:
         async with _client(config) as client:
             _, known = await kv.read(client, prefix)
             named = {each.virtual_server for each in known.entries if name in (None, each.virtual_server)}
+            if name is not None and name not in named:
+                _demand(config, prefix, known, name)
             return known, await _answers(config, client, named)
 
     known, answers = asyncio.run(ask())
@@ -80,10 +83,20 @@ def render(config: Config, known: Overrides, answers: Answers, now: float, name:
         if name in (None, each.virtual_server)
     ]
     head = ["VIRTUAL SERVER", "SELECTOR", "SHARE", "UNTIL", "BY", "EFFECT", "REASON"]
-    lines = columns([head, *rows], right=frozenset({2})) if rows else [f"no overrides{f' of {name}' if name else ''}"]
+    table = columns([head, *rows], right=frozenset({2}), whole=frozenset({5}))
+    lines = table if rows else [f"no overrides{f' of {name}' if name else ''}"]
+    left = [each for each in known.entries if name in (None, each.virtual_server)]
+    clear = [
+        f"  lvsctl weight {each.virtual_server} {shlex.quote(each.selector)} --clear"
+        for each in sorted(left, key=lambda each: (each.virtual_server, each.created))
+        if each.virtual_server not in config.virtual_servers
+    ]
+    if clear:
+        lines += ["", "not in this file; unless another director has it, cleared by:", *map(visible, clear)]
     ignored = [each for each in known.ignored if name is None or f"/weights/{name}/" in each.key]
     if ignored:
-        lines += ["", "not used:", *columns([[f"  {each.key}", each.why] for each in ignored])]
+        lines += ["", "not used (consul kv delete KEY removes one):"]
+        lines += columns([[f"  {each.key}", each.why] for each in ignored], whole=frozenset({0}))
     return lines
 
 
@@ -99,7 +112,8 @@ def _effect_words(config: Config, known: Overrides, answers: Answers, override: 
     if effect.outcome not in (Outcome.EFFECTIVE, Outcome.ALONE):
         return f"none: {effect.why_not}"
     size = f"{effect.matching} of {count(len(wanted.weighed.weights), 'instance')}"
-    return f"{size}, weight {_between(effect.smallest, effect.largest)}"
+    line = f"{size}, weight {_between(effect.smallest, effect.largest)}"
+    return f"{line}: {effect.why_not}" if effect.why_not else line
 
 
 # --- writing --------------------------------------------------------------------------------------------------------
@@ -152,14 +166,19 @@ def clear(config: Config, prefix: str, name: str, selector: str) -> list[str]:
             place = Override(virtual_server=name, selector=selector, share=Fixed(0))
             before, found = _in_its_place(prefix, known, place)
             if found.modified == 0:
+                _demand(config, prefix, known, name)
                 raise _no_such(known, place)
             if not await kv.clear(client, prefix, found, modified=found.modified):
                 raise await _was_changed(client, prefix, found)
             left = [each for each in known.entries if each != before]
+            if name not in config.virtual_servers:
+                return before, None
             return before, _wanted(config, await _answers(config, client, [name]), left, name, time.time())
 
     before, wanted = asyncio.run(ask())
     was = f"it was {before.share}{f' of {before.by}' if before.by else ''}" if before else "it was not used"
+    if name not in config.virtual_servers:
+        return [visible(f"{name}: {selector} is cleared ({was}); {name} is not in this file")]
     left = len(wanted.weighed.effects) if wanted else 0
     then = f"{count(left, 'override')} of {name} left" if left else "every instance has its own weight"
     return [visible(f"{name}: {selector} is cleared ({was}); {then}")]
@@ -176,6 +195,9 @@ def _done(override: Override, wanted: Wanted | None, now: float) -> str:
         return f"{head}; nothing matches yet"
     weights = wanted.weighed.weights
     size = f"{effect.matching} of {count(len(weights), 'instance')}"
+    if effect.outcome is Outcome.QUIESCED:
+        named = f"{override.virtual_server}: {override.selector} {override.share}"
+        return f"{named} is written {until} and does nothing now: {size}, weight 0, for {effect.why_not}"
     line = f"{head}; {size}, weight {_between(effect.smallest, effect.largest)}"
     its = {key for key, each in wanted.weighed.by.items() if each.selector == override.selector}
     others = [weight for key, weight in weights.items() if key not in its]
@@ -195,6 +217,11 @@ def _refuse_nonsense(wanted: Wanted | None, override: Override, *, ahead: bool) 
     effect = _effect(wanted, override)
     if effect.outcome in (Outcome.UNFIT, Outcome.TOO_MUCH, Outcome.EMPTYING):
         raise click.UsageError(f"{name}: {override.share} cannot work: {effect.why_not}")
+    if effect.outcome is Outcome.QUIESCED and not ahead:
+        raise click.UsageError(
+            f"{name}: {override.share} would do nothing: {effect.why_not}; register another one (Consul's Weights, or "
+            "weight_meta), or --ahead writes it for then"
+        )
     if effect.outcome is Outcome.NOBODY and not ahead:
         if not wanted.weighed.weights:
             why = "Consul lists no instance that may serve, or the token may not read them"
@@ -226,6 +253,19 @@ async def _was_changed(client: Client, prefix: str, override: Override) -> Consu
         f"{override.virtual_server}: {override.selector} was changed by somebody else at the same time, {state}; "
         "nothing was written, look and try again"
     )
+
+
+def _demand(config: Config, prefix: str, known: Overrides, name: str) -> None:
+    """Raise click.UsageError for a name that neither the file nor any key below `prefix` has."""
+    there = config.virtual_servers.keys() | {each.virtual_server for each in known.entries}
+    unusable = any(each.key.startswith(f"{folder_of(prefix)}{name}/") for each in known.ignored)
+    if name not in there and not unusable:
+        raise unknown(name, there)
+
+
+def unknown(name: str, there: Iterable[str]) -> click.UsageError:
+    """Return the error for a name that is none of those that are `there`."""
+    return click.UsageError(f"no virtual server '{visible(name)}'; there are: {visible(', '.join(sorted(there)))}")
 
 
 def _no_such(known: Overrides, override: Override) -> click.UsageError:

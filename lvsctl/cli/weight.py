@@ -75,9 +75,8 @@ def command(  # noqa: PLR0917  # click passes them by name
     config, prefix = _configured(path)
     if name is None or name not in config.virtual_servers:
         config = overriding.with_declared(config)
-    if name is not None and name not in config.virtual_servers:
-        known = ", ".join(sorted(config.virtual_servers))
-        raise click.UsageError(f"no virtual server '{visible(name)}'; there are: {visible(known)}")
+    if share is not None and name is not None and name not in config.virtual_servers:
+        raise overriding.unknown(name, config.virtual_servers)
     if name is None or selector is None:
         lines = overriding.listing(config, prefix, name)
     elif share is None:

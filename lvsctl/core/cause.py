@@ -82,12 +82,18 @@ def cause_of_virtual_server(
     return Cause(kind=Kind.CONFIGURATION, text=f"configuration changed: {', '.join(changes(observed, wanted))}")
 
 
-def cause_of_addition(member: Member | None, written: RealServer | None, *, table_lost: bool) -> Cause:
-    """Return why a real server is added; `table_lost` when its whole virtual server has to be put back."""
+def cause_of_addition(
+    member: Member | None, written: RealServer | None, *, table_lost: bool, weight: int = 0, override: str = ""
+) -> Cause:
+    """Return why a real server is added; `table_lost` when its whole virtual server has to be put back.
+
+    `override` is what counts before its own weight, so that it comes with `weight`; empty for nothing.
+    """
     if written is not None and written.weight > 0:
         text = "put back with its virtual server" if table_lost else "was in the kernel and is gone: deleted by hand"
         return Cause(kind=Kind.DRIFT, text=text)
-    return Cause(kind=Kind.NEW, text=f"passing in Consul: {name_of(member)}")
+    weighed = f"; weight {weight} for {override}" if override else ""
+    return Cause(kind=Kind.NEW, text=f"passing in Consul: {name_of(member)}{weighed}")
 
 
 def cause_of_change(
@@ -98,18 +104,20 @@ def cause_of_change(
     member: Member | None,
     returning: bool,
     override: str = "",
+    unweighed: str = "",
 ) -> Cause:
     """Return why a real server that stays is changed.
 
-    `returning` when it was on its way out; `override` is what counts before its own weight, empty for nothing.
+    `returning` when it was on its way out; `override` is what counts before its own weight, `unweighed` what did until
+    now; both are empty for nothing.
     """
     if returning:
         return Cause(kind=Kind.RETURNED, text=f"passing again: {name_of(member)}")
     if written == intended:
         return Cause(kind=Kind.DRIFT, text=f"changed by hand: {', '.join(changes(intended, observed))}")
     if attrs.evolve(intended, weight=observed.weight) == observed:
-        if override:
-            text = f"weight {intended.weight}, was {observed.weight}, for {override}: {name_of(member)}"
+        if why := override or unweighed:
+            text = f"weight {intended.weight}, was {observed.weight}, for {why}: {name_of(member)}"
             return Cause(kind=Kind.OVERRIDE, text=text)
         text = f"weight in Consul is {intended.weight}, was {observed.weight}: {name_of(member)}"
         return Cause(kind=Kind.WEIGHT, text=text)
@@ -117,17 +125,32 @@ def cause_of_change(
 
 
 def cause_of_leaving(
-    member: Member | None, written: RealServer | None, *, configured: bool, declaration: Declaration | None = None
+    member: Member | None,
+    written: RealServer | None,
+    *,
+    configured: bool,
+    declaration: Declaration | None = None,
+    unasked: str = "",
 ) -> Cause:
-    """Return why a real server has to go; `configured` tells whether its virtual server is still wanted."""
+    """Return why a real server has to go; `configured` tells whether its virtual server is still wanted.
+
+    `unasked` is why Consul is not asked any more for what it came from; empty where it is.
+    """
     if not configured:
         why = UNDECLARED if declaration else "no longer in the configuration"
         return Cause(kind=Kind.CONFIGURATION, text=f"its virtual server is {why}")
     if member is None and written is None:
         return Cause(kind=Kind.DRIFT, text="added by hand: neither Consul nor lvsctl knows it")
     if member is None:
-        return Cause(kind=Kind.DEREGISTERED, text="no longer registered in Consul")
+        return cause_of_disappearance(unasked)
     return cause_of_absence(member)
+
+
+def cause_of_disappearance(unasked: str) -> Cause:
+    """Return why what was in Consul's answers is in none: `unasked`, or that it was deregistered."""
+    if unasked:
+        return Cause(kind=Kind.CONFIGURATION, text=unasked)
+    return Cause(kind=Kind.DEREGISTERED, text="no longer registered in Consul")
 
 
 def cause_of_absence(member: Member) -> Cause:

@@ -22,10 +22,11 @@ from lvsctl.core.cause import (
 )
 from lvsctl.core.desired import Member, Wanted, desired, limits_of
 from lvsctl.core.drain import Drained, Draining, drain
-from lvsctl.core.instance import Answers
+from lvsctl.core.instance import Answers, Instance
 from lvsctl.core.override import NO_OVERRIDES, Overrides, next_end, standing
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, foreign, is_still_ours, owner_of
 from lvsctl.core.plan import plan_virtual_server
+from lvsctl.core.provenance import why_unasked, why_unweighed
 from lvsctl.core.restoration import stands_alone
 from lvsctl.core.share import in_proportion
 from lvsctl.core.weighing import why_weighed
@@ -79,6 +80,13 @@ class VirtualServerDecision:
         if self.wanted is not None:
             return self.wanted.config.declaration
         return self.remembered.declaration if self.remembered else None
+
+    def why_unasked(self, key: RealServerKey) -> str:
+        """Return why Consul is not asked any more for what real server `key` came from; empty where it is."""
+        if self.wanted is None or self.remembered is None or key in self.wanted.by_key:
+            return ""
+        before = self.remembered.provenance
+        return before.left.get(key) or why_unasked(before, self.wanted.queries)
 
     @property
     def draining(self) -> Mapping[RealServerKey, Draining]:
@@ -300,7 +308,13 @@ def _decide_leaving(
 def _cause_of_leaving(key: RealServerKey, decision: VirtualServerDecision, entry: LedgerEntry | None) -> Cause:
     member = decision.wanted.by_key.get(key) if decision.wanted else None
     configured = decision.wanted is not None
-    return cause_of_leaving(member, _written(entry, key), configured=configured, declaration=decision.declaration)
+    return cause_of_leaving(
+        member,
+        _written(entry, key),
+        configured=configured,
+        declaration=decision.declaration,
+        unasked=decision.why_unasked(key),
+    )
 
 
 def _steps(decision: VirtualServerDecision, entry: LedgerEntry | None, *, now: float) -> Sequence[Step]:
@@ -322,11 +336,13 @@ def _cause(request: TableRequest, decision: VirtualServerDecision, entry: Ledger
                 _member(decision, real_server.key),
                 _written(entry, real_server.key),
                 table_lost=decision.observed is None,
+                weight=real_server.weight,
+                override=_why_weighed(decision, real_server.key),
             )
         case SetRealServer(real_server=real_server) if real_server.key in decision.leaving:
             return decision.leaving_causes[real_server.key]
         case SetRealServer(real_server=real_server):
-            return _cause_of_change(real_server, decision, entry)
+            return _cause_of_change(real_server, decision, entry, now=now)
         case DeleteRealServer(key=key):
             state = decision.leaving[key]
             assert isinstance(state, Drained)  # noqa: S101  # what drains still is never deleted
@@ -344,16 +360,32 @@ def _cause(request: TableRequest, decision: VirtualServerDecision, entry: Ledger
             )
 
 
-def _cause_of_change(intended: RealServer, decision: VirtualServerDecision, entry: LedgerEntry | None) -> Cause:
+def _cause_of_change(
+    intended: RealServer, decision: VirtualServerDecision, entry: LedgerEntry | None, *, now: float
+) -> Cause:
     observed = decision.observed.real_servers[intended.key] if decision.observed else intended
     return cause_of_change(
         intended,
         observed,
         _written(entry, intended.key),
         member=_member(decision, intended.key),
-        override=why_weighed(decision.wanted.weighed, intended.key) if decision.wanted else "",
+        override=_why_weighed(decision, intended.key),
+        unweighed=_why_unweighed(decision, intended.key, entry, now=now),
         returning=bool(entry and intended.key in entry.draining),
     )
+
+
+def _why_weighed(decision: VirtualServerDecision, key: RealServerKey) -> str:
+    return why_weighed(decision.wanted.weighed, key) if decision.wanted else ""
+
+
+def _why_unweighed(
+    decision: VirtualServerDecision, key: RealServerKey, entry: LedgerEntry | None, *, now: float
+) -> str:
+    member = _member(decision, key)
+    if decision.wanted is None or entry is None or member is None or not isinstance(member.source, Instance):
+        return ""
+    return why_unweighed(entry.provenance, decision.wanted.weighed.effects, member.source, now)
 
 
 def _member(decision: VirtualServerDecision, key: RealServerKey) -> Member | None:

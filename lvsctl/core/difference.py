@@ -13,7 +13,7 @@ import attrs
 from lvsctl.core.addresses import AddressMoves
 from lvsctl.core.admission import Rejected
 from lvsctl.core.candidates import Refusal
-from lvsctl.core.cause import Cause, Kind, cause_of_absence, changes, name_of
+from lvsctl.core.cause import Cause, Kind, cause_of_absence, cause_of_disappearance, changes, name_of
 from lvsctl.core.decision import Decision, Step, VirtualServerDecision
 from lvsctl.core.drain import Draining
 from lvsctl.core.guard import why_held
@@ -102,7 +102,7 @@ def _lines(each: VirtualServerDecision) -> Iterator[Line]:
             yield _note(each, Sign.REMOVE, str(key), _draining(state), each.leaving_causes[key], differs=True)
     for key, real_server in sorted(each.held.items(), key=lambda pair: pair[0]):
         member = each.wanted.by_key.get(key) if each.wanted else None
-        why = cause_of_absence(member).text if member else "no longer registered in Consul"
+        why = (cause_of_absence(member) if member else cause_of_disappearance(each.why_unasked(key))).text
         reason = why_held(each.wanted) if each.wanted else ""
         cause = Cause(kind=Kind.HELD, text=f"held, for {reason}: {why}")
         yield _note(each, Sign.REMOVE, str(key), f"stays with weight {real_server.weight}", cause, differs=True)

@@ -12,6 +12,7 @@ import attrs
 
 from lvsctl.config import Declaration
 from lvsctl.core.peak import NO_PEAKS, Peaks
+from lvsctl.core.provenance import UNKNOWN, Provenance
 from netlink.types import RealServerKey, Table, TableEntry, VirtualServerKey
 
 
@@ -26,6 +27,7 @@ class LedgerEntry:
     failed_over: str = ""  # the datacenter that serves in place of the first; empty: the first
     peaks: Peaks = NO_PEAKS  # with how many the datacenters of a failover list served
     declaration: Declaration | None = None  # what a Consul service declared; None: it was in the file
+    provenance: Provenance = UNKNOWN  # of what was written
 
 
 Ledger = Mapping[VirtualServerKey, LedgerEntry]

@@ -14,6 +14,7 @@ from lvsctl.config import Declaration
 from lvsctl.core.decision import Decision, VirtualServerDecision
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner
 from lvsctl.core.peak import NO_PEAKS, Peaks
+from lvsctl.core.provenance import UNKNOWN, Provenance, remembered
 from netlink.types import Observed, TableEntry, VirtualServerKey
 
 
@@ -43,6 +44,7 @@ def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledg
             failed_over=_failed_over(each, before),
             peaks=_peaks(each, before),
             declaration=_declaration(each, before),
+            provenance=_provenance_ahead(each, before),
         )
     return kept
 
@@ -51,6 +53,8 @@ def _says_it_all(entry: LedgerEntry, each: VirtualServerDecision) -> bool:
     """Tell whether `entry` is what there is to remember of a virtual server that stays as it is."""
     quiet = not each.steps and not each.leaving and not entry.draining and entry.written is not None
     if not quiet or entry.peaks != _peaks(each, entry):
+        return False
+    if not _is_provenance(entry.provenance, each):
         return False
     said = (entry.name, entry.drain_timeout, entry.failed_over, entry.declaration)
     return said == (each.name, each.drain_timeout, _failed_over(each, entry), _declaration(each, entry))
@@ -74,6 +78,39 @@ def _declaration(each: VirtualServerDecision, before: LedgerEntry | None) -> Dec
     if each.wanted is not None:
         return each.wanted.config.declaration
     return attrs.evolve(before.declaration, values=()) if before and before.declaration else None
+
+
+def _provenance(each: VirtualServerDecision, before: LedgerEntry | None) -> Provenance:
+    """Return where what `each` has written comes from, and why what leaves does where that passes."""
+    if each.wanted is None:
+        return before.provenance if before else UNKNOWN
+    left = {key: why for key in (*each.leaving, *each.held) if (why := each.why_unasked(key))}
+    effects = each.wanted.weighed.effects
+    return Provenance(
+        service=each.wanted.config.consul_service,
+        datacenter=each.wanted.datacenter,
+        overrides=remembered(effects) if effects else (),
+        left=left,
+    )
+
+
+def _is_provenance(provenance: Provenance, each: VirtualServerDecision) -> bool:
+    """Tell whether `provenance` is that of `each`, at once where nothing but its two names can differ."""
+    if each.wanted is None:
+        return True
+    plain = not (provenance.overrides or provenance.left or each.wanted.weighed.effects or each.held or each.leaving)
+    if plain:
+        names = provenance.service, provenance.datacenter
+        return names == (each.wanted.config.consul_service, each.wanted.datacenter)
+    return provenance == _provenance(each, None)
+
+
+def _provenance_ahead(each: VirtualServerDecision, before: LedgerEntry | None) -> Provenance:
+    """Return what to remember before the steps: where what stands came from, which causes are told by."""
+    after = _provenance(each, before)
+    if before is None or not each.steps:
+        return after
+    return attrs.evolve(before.provenance, left=after.left)
 
 
 def _written_ahead(each: VirtualServerDecision, written: TableEntry | None) -> TableEntry | None:
@@ -109,16 +146,22 @@ def ledger_settled(decision: Decision, ledger: Ledger, failed: AbstractSet[Virtu
     What was removed is forgotten at once: whoever comes in its place is somebody else.
     """
     done = {
-        key: each.intended
+        key: each
         for key, each in decision.virtual_servers.items()
         if key in ledger and key not in failed and each.owner is not Owner.FOREIGN
     }
     undone = {key: entry for key, entry in ledger.items() if key not in done}
-    return undone | {key: _settled(ledger[key], intended) for key, intended in done.items() if intended is not None}
+    return undone | {
+        key: _settled(ledger[key], each, each.intended) for key, each in done.items() if each.intended is not None
+    }
 
 
-def _settled(entry: LedgerEntry, intended: TableEntry) -> LedgerEntry:
-    if entry.written == intended and not entry.draining:
+def _settled(entry: LedgerEntry, each: VirtualServerDecision, intended: TableEntry) -> LedgerEntry:
+    provenance = _provenance(each, entry) if each.steps else entry.provenance
+    if entry.written == intended and not entry.draining and entry.provenance == provenance:
         return entry
-    draining = {key: since for key, since in entry.draining.items() if key in intended.real_servers}
-    return attrs.evolve(entry, written=intended, draining=draining)
+    there = intended.real_servers
+    draining = {key: since for key, since in entry.draining.items() if key in there}
+    left = {key: why for key, why in provenance.left.items() if key in there}
+    provenance = attrs.evolve(provenance, left=left)
+    return attrs.evolve(entry, written=intended, draining=draining, provenance=provenance)

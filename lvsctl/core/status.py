@@ -13,7 +13,7 @@ import attrs
 from lvsctl.config import Config, VirtualServerConfig
 from lvsctl.core.admission import Admitted, Rejected
 from lvsctl.core.candidates import Refusal
-from lvsctl.core.cause import UNDECLARED
+from lvsctl.core.cause import UNDECLARED, cause_of_disappearance
 from lvsctl.core.decision import NO_USAGE, Decision, VirtualServerDecision
 from lvsctl.core.desired import Member, Wanted, deciding_queries
 from lvsctl.core.difference import ipvsadm_delete
@@ -422,7 +422,7 @@ def _real_servers(each: VirtualServerDecision, observed: Observed) -> tuple[Real
 
 def _place(each: VirtualServerDecision, key: RealServerKey, member: Member | None) -> tuple[Place, str]:
     if key in each.held:
-        why = _absent(member)[1] if member else "no longer registered in Consul"
+        why = _absent(member)[1] if member else cause_of_disappearance(each.why_unasked(key)).text
         return Place.HELD, f"kept, for {why_held(each.wanted)}: {why}" if each.wanted else why
     if key in each.leaving:
         why = each.leaving_causes[key].text if member is None else _absent(member)[1]
@@ -437,7 +437,8 @@ def _why_this_weight(each: VirtualServerDecision, key: RealServerKey, member: Me
         return ""
     weighed = each.wanted.weighed
     touched = key in weighed.by or weighed.weights.get(key) != member.verdict.weight
-    return "; ".join(filter(None, (why_weighed(weighed, key) if touched else "", member.verdict.note)))
+    why = why_weighed(weighed, key) if touched else "" if member.verdict.weight else "its own weight is 0"
+    return "; ".join(filter(None, (why, member.verdict.note)))
 
 
 def _absent(member: Member) -> tuple[Place, str]:

@@ -45,6 +45,7 @@ class Outcome(enum.Enum):
     UNFIT = "unfit"  # the scheduler cannot do it
     TOO_MUCH = "too-much"  # more than 100 % with those before it
     EMPTYING = "emptying"  # nothing would serve, so none counts
+    QUIESCED = "quiesced"  # every instance that is its has weight 0 of its own, which it does not raise
 
 
 Refusals = Mapping[Override, tuple[Outcome, str]]
@@ -133,7 +134,10 @@ def weigh(
         weights=weights,
         by={key: each for key, each in by.items() if own[key] > 0},
         scaled_for=next((each for each in scaling if each in by.values()), None),
-        effects=tuple(_effect(each, by, weights, {**_alone(base, by, counting), **refused}) for each in overrides),
+        effects=tuple(
+            _effect(each, by, weights, {**_alone(base, by, counting), **_unraised(own, by, counting), **refused})
+            for each in overrides
+        ),
     )
 
 
@@ -192,12 +196,29 @@ def _shared(
 
 def _alone(base: Weights, by: Mapping[RealServerKey, Override], counting: Sequence[Override]) -> Refusals:
     """Return why percentages are not what they say: nobody else is there to have the rest."""
-    percents = {each for each in by.values() if isinstance(each.share, Percent) and each.share.hundredths}
+    percents = {
+        each for key, each in by.items() if base[key] > 0 and isinstance(each.share, Percent) and each.share.hundredths
+    }
     rest = any(weight > 0 and not _is_percent(by.get(key)) for key, weight in base.items())
     served = [each for each in counting if each in percents]
     if rest or sum(each.share.hundredths for each in served if isinstance(each.share, Percent)) == WHOLE:
         return {}
     return dict.fromkeys(served, (Outcome.ALONE, "nobody else may serve, so they have it all"))
+
+
+def _unraised(own: Weights, by: Mapping[RealServerKey, Override], counting: Sequence[Override]) -> Refusals:
+    """Return why overrides do not do what they say where instances have weight 0 of their own, which stays."""
+    found: dict[Override, tuple[Outcome, str]] = {}
+    for each in counting:
+        its = [own[key] for key, override in by.items() if override is each]
+        quiesced = its.count(0)
+        if not quiesced or each.share in (Percent(0), Fixed(0)):
+            continue
+        if quiesced == len(its):
+            found[each] = Outcome.QUIESCED, "the instances' own weight is 0, which no override raises"
+        elif isinstance(each.share, Fixed):
+            found[each] = Outcome.EFFECTIVE, f"{quiesced} of them stay at 0, their own weight, which no override raises"
+    return found
 
 
 def _is_percent(override: Override | None) -> bool:

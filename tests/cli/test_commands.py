@@ -1,7 +1,10 @@
 """The commands as a whole: help, errors, exit codes, and that asking for help loads nothing heavy."""
 
 import json
+import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -101,3 +104,82 @@ def test_a_second_writer_is_code_6(tmp_path: Path) -> None:
         result = run("teardown", "--yes", "-c", str(file))
     assert result.returncode == 6, result
     assert "another lvsctl (pid " in result.stderr
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    """Return a file that is valid and one that is not."""
+    found = {name: tmp_path / f"{name}.toml" for name in ("good", "bad")}
+    found["good"].write_text('[virtual_server.reco]\naddress = "10.9.0.100:80"\n')
+    found["bad"].write_text("nonsense\n")
+    return found
+
+
+def shell(command: str, **paths: Path) -> subprocess.CompletedProcess[str]:
+    """Return what became of `command`, in which `lvsctl` is ours and {names} are files."""
+    script = f'lvsctl() {{ "{sys.executable}" -m lvsctl "$@"; }}\n' + command.format(**paths)
+    return subprocess.run(["bash", "-o", "pipefail", "-c", script], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("lvsctl check {good} >&-", 0),
+        ("lvsctl check {bad} >&-", 3),
+        ("lvsctl check {bad} 2>&-", 3),
+        ("lvsctl check {bad} 2>/dev/full", 3),
+        ("lvsctl --help <&- >&- 2>&-", 0),
+        ("lvsctl stauts <&- >&- 2>&-", 2),
+        ("lvsctl diff -c {bad} <&- >&- 2>&-", 3),
+        ("lvsctl check {good} >/dev/full", 9),
+        ("lvsctl --help >/dev/full", 9),
+        ("lvsctl check {good} | true", 141),
+        ("lvsctl --help | true", 141),
+    ],
+)
+def test_an_output_that_is_closed_full_or_unread_has_a_code_of_its_own(
+    files: dict[str, Path], command: str, code: int
+) -> None:
+    done = shell(command, **files)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done
+    assert (done.stderr == "lvsctl: the output cannot be written: no space left on device\n") == (code == 9)
+
+
+def test_what_is_opened_never_becomes_a_standard_stream() -> None:
+    code = "import os, lvsctl.cli as c; c.open_streams(); f = open('/dev/null'); os.write(3, b'%d' % f.fileno())"
+    read, write = os.pipe()
+    with os.fdopen(read) as told:
+        script = f'exec "{sys.executable}" -c "{code}" 3>&{write} <&- >&- 2>&-'
+        done = subprocess.run(["bash", "-c", script], pass_fds=(write,), check=False)
+        os.close(write)
+        assert (done.returncode, int(told.read()) > 2) == (0, True)
+
+
+def test_an_error_of_its_own_reads_as_no_answer() -> None:
+    code = (
+        "import sys, lvsctl.cli.check as check, lvsctl.cli as cli\n"
+        "def wrong(): raise ValueError('a\\x1bb')\n"
+        "check.command.callback = lambda **_: wrong()\n"
+        "sys.argv = ['lvsctl', 'check']\n"
+        "cli.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 9, done
+    assert done.stderr == ("lvsctl: error in lvsctl itself, please report it: ValueError at <string>:2: a\\x1bb\n")
+
+
+def test_ctrl_c_is_no_answer(tmp_path: Path) -> None:
+    """Consul accepts and says nothing, so `diff` waits."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        file = tmp_path / "lvsctl.toml"
+        file.write_text(
+            f'[consul]\naddress = "http://127.0.0.1:{listener.getsockname()[1]}"\n'
+            '[virtual_server.reco]\naddress = "10.9.0.100:80"\n'
+        )
+        command = [sys.executable, "-m", "lvsctl", "diff", "-c", str(file)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+            accepted, _ = listener.accept()
+            with accepted:
+                running.send_signal(signal.SIGINT)
+                out, err = running.communicate(timeout=30)
+    assert (running.returncode, out, err) == (130, "", "")

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import re
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -238,6 +239,26 @@ def test_ahead_of_a_deployment_it_is_written_before_anything_matches(operator: O
     assert "none: no instance that may serve matches" in operator.weight().out[1]
 
 
+def test_what_its_owner_quiesced_gets_no_share_and_nobody_says_so(operator: Operator) -> None:
+    service = {"Service": "reco", "ID": "reco-5", "Port": 8080, "Tags": ["v5"], "Meta": {"lvs-weight": "0"}}
+    operator.file.write_text(operator.file.read_text().replace('"wrr"', '"wrr"\nweight_meta = "lvs-weight"'))
+    node = {"Node": "app5", "Address": "10.0.0.5"}
+    operator.consul.ask("PUT", "/v1/catalog/register", {**node, "Service": service})
+    try:
+        refused = operator.weight("reco", "v5", "5%")
+        assert (refused.code, refused.out) == (2, [])
+        said = re.sub(r"[\s│]+", " ", refused.err)
+        assert "5% would do nothing: the instances' own weight is 0, which no override raises" in said
+        assert operator.weight().out == ["no overrides"]
+        done = operator.weight("reco", "v5", "5%", "--ahead")
+        (line,) = done.out
+        assert line.startswith("reco: v5 5% is written until it is cleared and does nothing now: 1 of 5 instances, ")
+        assert line.endswith("weight 0, for the instances' own weight is 0, which no override raises")
+        assert "none: the instances' own weight is 0" in operator.weight().out[1]
+    finally:
+        operator.consul.ask("PUT", "/v1/catalog/deregister", {"Node": "app5"})
+
+
 def test_more_than_all_is_refused(operator: Operator) -> None:
     assert operator.weight("reco", "v2", "60%").code == 0
     done = operator.weight("reco", "v1", "41%")
@@ -288,7 +309,7 @@ def test_a_key_that_is_none_is_shown_and_can_be_replaced_and_cleared(operator: O
     assert operator.weight().out == [
         "no overrides",
         "",
-        "not used:",
+        "not used (consul kv delete KEY removes one):",
         "  lvsctl/weights/reco/v2  its value says 'untill', which is not known here",
     ]
     assert operator.weight("reco", "v2", "5%").code == 0
@@ -296,6 +317,31 @@ def test_a_key_that_is_none_is_shown_and_can_be_replaced_and_cleared(operator: O
     assert operator.weight("reco", "v2", "--clear").out == [
         "reco: v2 is cleared (it was not used); every instance has its own weight"
     ]
+
+
+def test_what_left_the_file_is_shown_and_can_be_cleared(operator: Operator) -> None:
+    operator.consul.ask("PUT", "/v1/kv/lvsctl/weights/gone/v2", {"share": "5%", "by": "alice"})
+    operator.consul.ask("PUT", "/v1/kv/lvsctl/weights/gone/version=two%2520%2527", {"share": "5%"})
+    for arguments in ((), ("gone",)):
+        _, *rows, blank, head, first, second = operator.weight(*arguments).out
+        assert [re.split(r"\s{2,}", row)[5] for row in rows] == ["not in this file"] * 2
+        assert (blank, head) == ("", "not in this file; unless another director has it, cleared by:")
+        assert [shlex.split(first), shlex.split(second)] == [
+            ["lvsctl", "weight", "gone", selector, "--clear"] for selector in ("v2", "version=two '")
+        ]
+    refused = operator.weight("gone", "v2", "10%")
+    assert (refused.code, refused.out) == (2, [])
+    assert "no virtual server 'gone'; there are: plain, reco" in refused.err
+    none = operator.weight("gone", "v3", "--clear")
+    assert (none.code, none.out) == (2, [])
+    assert "there are: v2, version=two '" in re.sub(r"[\s│]+", " ", none.err)
+    cleared = operator.weight("gone", "v2", "--clear")
+    assert (cleared.code, cleared.err) == (0, "")
+    assert cleared.out == ["gone: v2 is cleared (it was 5% of alice); gone is not in this file"]
+    assert operator.weight("gone", "version=two '", "--clear").code == 0
+    unknown = operator.weight("gone", "v2", "--clear")
+    assert unknown.code == operator.weight("gone").code == 2
+    assert "no virtual server 'gone'; there are: plain, reco" in unknown.err
 
 
 def test_what_is_over_is_cleared_by_the_next_who_writes(operator: Operator) -> None:
@@ -335,7 +381,8 @@ def test_the_screen_says_what_each_does() -> None:
     ]
     assert "Consul does not answer" in render(config, overrides, {}, NOW)[1]
     assert render(config, overrides, answers, NOW, "shop")[0].split()[0] == "VIRTUAL"
-    assert len(render(config, overrides, answers, NOW, "shop")) == 2
+    shop = render(config, overrides, answers, NOW, "shop")
+    assert [line[:4] for line in shop] == ["VIRT", "shop", "", "not ", "  lv"]
     assert render(config, overrides, answers, NOW)[-1] == r"  a\x1b  w"
 
 

@@ -140,7 +140,7 @@ def test_degraded_and_where_each_stands() -> None:
     row = row_of(observed, *found, ledger=ours(_2=5))
     assert standing(row) == (State.DEGRADED, 1, 6, "")
     assert places(row) == [
-        ("10.0.0.1:8080", Place.QUIESCED, ""),
+        ("10.0.0.1:8080", Place.QUIESCED, "its own weight is 0"),
         ("10.0.0.2:8080", Place.DRAINING, "check 'HTTP' is critical: no answer"),
         ("10.0.0.3:8080", Place.SERVING, ""),
         ("10.0.0.4:8080", Place.OUT, "check 'HTTP' is critical: no answer"),

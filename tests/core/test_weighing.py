@@ -208,6 +208,31 @@ def test_more_than_all_leaves_out_the_younger() -> None:
     assert effect(first, second).why_not == "more than 100% with those before it, which leave 40%"
 
 
+@pytest.mark.parametrize("share", ["5%", "100%", "10"])
+def test_what_its_owner_quiesced_no_override_raises_and_it_says_so(share: str) -> None:
+    quiesced = attrs.evolve(V2, weight=0)
+    assert weights(override("v2", share), instances=(quiesced, *OLD)) == [0, 1, 1, 1]
+    found = effect(override("v2", share), instances=(quiesced, *OLD))
+    assert (found.outcome, found.matching) == (Outcome.QUIESCED, 1)
+    assert found.why_not == "the instances' own weight is 0, which no override raises"
+    for nothing in ("0", "0%"):
+        assert not effect(override("v2", nothing), instances=(quiesced, *OLD)).why_not, "it does what it says"
+
+
+def test_of_some_that_are_quiesced_a_fixed_weight_says_how_many() -> None:
+    pool = (V2, attrs.evolve(instance(4), tags=("v2",), weight=0), *OLD[1:])
+    found = effect(override("v2", "10"), instances=pool)
+    assert (found.outcome, found.smallest, found.largest) == (Outcome.EFFECTIVE, 0, 10)
+    assert found.why_not == "1 of them stay at 0, their own weight, which no override raises"
+    assert not effect(override("v2", "5%"), instances=pool).why_not, "the others have the share"
+
+
+def test_a_percentage_beside_one_that_nobody_has_is_all() -> None:
+    v2, v3 = attrs.evolve(V2, weight=0), V3
+    found = effect(override("v2", "50%"), override("v3", "50%"), instances=(v2, v3))
+    assert found.outcome is Outcome.ALONE
+
+
 def test_what_two_select_is_the_olders() -> None:
     both = instance(2, tags=("v2", "blue"))
     assert weights(override("blue", "0"), override("v2", "50%"), instances=(both, *OLD)) == [0, 1, 1, 1]
