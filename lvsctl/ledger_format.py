@@ -17,6 +17,7 @@ from cattrs import BaseValidationError, Converter
 from lvsctl.config import Declaration
 from lvsctl.core.override import Override, parse_share
 from lvsctl.core.ownership import Ledger, LedgerEntry
+from lvsctl.core.peak import Peak
 from lvsctl.core.provenance import UNKNOWN, Provenance
 from netlink.types import Address, RealServer, RealServerKey, TableEntry, VirtualServer, VirtualServerKey
 
@@ -44,6 +45,8 @@ def encode_one(key: VirtualServerKey, entry: LedgerEntry) -> str:
     }
     if entry.failed_over:
         encoded["failed_over"] = entry.failed_over
+    if entry.peaks:
+        encoded["peaks"] = [[name, peak.count, peak.fewer_since] for name, peak in entry.peaks.items()]
     if entry.declaration is not None:
         encoded["declaration"] = [entry.declaration.service, entry.declaration.values]
     if entry.provenance != UNKNOWN:
@@ -117,6 +120,10 @@ def _decode_one(entry: Any) -> tuple[VirtualServerKey, LedgerEntry]:
             RealServerKey(address=ip_address(address), port=port): since for address, port, since in entry["draining"]
         },
         failed_over=str(entry.get("failed_over", "")),
+        peaks={
+            str(name): Peak(count=int(count), fewer_since=None if since is None else float(since))
+            for name, count, since in entry.get("peaks", ())
+        },
         declaration=_decode_declaration(entry["declaration"]) if "declaration" in entry else None,
         provenance=_decode_provenance(entry["name"], *entry.get("provenance", ("", ""))),
     )

@@ -5,9 +5,9 @@ never two at once. `look` never writes anything; `cycle` is the only writer of t
 may be about some virtual servers only (`core.part`): with thousands of them, one that changes should not wait for all.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from typing import Final, Protocol
 
 import attrs
 
@@ -23,47 +23,13 @@ from lvsctl.core.instance import Answers, Query
 from lvsctl.core.override import NO_OVERRIDES, Overrides
 from lvsctl.core.ownership import Ledger
 from lvsctl.core.remembrance import ledger_ahead, ledger_settled
-from lvsctl.errors import StateError
+from lvsctl.ledger_kept import KeptLedger
 from lvsctl.store import Store
+from lvsctl.virtual_addresses import Addresses, VirtualAddresses
 from netlink import settings
 from netlink.client import Client
-from netlink.errors import NetlinkError
 from netlink.requests import AddVirtualServer
 from netlink.types import Address, Observed, VirtualServerKey
-
-OWNER: Final = "lvsctl"  # the alias that marks our dummy interface
-
-
-class Addresses(Protocol):
-    """Virtual addresses on an interface, as `netlink.addresses.Addresses` offers them."""
-
-    def local_addresses(self) -> frozenset[Address]:
-        """Return every address of this machine."""
-        ...
-
-    def ensure_interface(self, name: str, *, owner: str) -> None:
-        """Create the dummy interface `name` marked as `owner`'s, or check that it is that already."""
-        ...
-
-    def interface_addresses(self, name: str) -> frozenset[Address]:
-        """Return the addresses on interface `name`, none when it does not exist."""
-        ...
-
-    def add_address(self, name: str, address: Address) -> None:
-        """Put `address` on interface `name`."""
-        ...
-
-    def remove_address(self, name: str, address: Address) -> None:
-        """Take `address` off interface `name`."""
-        ...
-
-    def owned_interfaces(self, owner: str) -> tuple[str, ...]:
-        """Return the names of all interfaces that are `owner`'s."""
-        ...
-
-    def remove_interface(self, name: str, *, owner: str) -> None:
-        """Remove `owner`'s interface `name` with its addresses."""
-        ...
 
 
 @attrs.frozen(kw_only=True)
@@ -111,15 +77,12 @@ class Reconciler:
     ) -> None:
         self._kernel = kernel
         self._setting = setting
-        self._interface = ""  # the one that held our addresses in the last cycle
-        self._addresses = addresses
-        self._store = store
+        self._addresses = VirtualAddresses(addresses)
+        self._ledger = KeptLedger(store)
         self._clock = clock
-        self._ledger: Ledger | None = None
         self._decision: Decision | None = None  # the last one
         self._decided_by: Config | None = None  # its configuration
         self._discovered: Discovered | None = None  # what became of that
-        self._unsaved = False  # the ledger on disk is older than the one in memory
         self._address_error = ""  # of the last cycle about everything
         self.refusals: Refusals = {}
 
@@ -128,12 +91,12 @@ class Reconciler:
         if config.discovery is None:
             return questions_of(config)
         discovered = self._discovered.config if self._discovered and self._decided_by is config else config
-        ledger = self._known_ledger()
+        ledger = self._ledger.known()
         return questions_of(discovered, queries_to_ask(config, candidates, ledger), queries_elsewhere(config, ledger))
 
     def expected(self, config: Config, *, writes: bool) -> Mapping[Query, int]:
         """Return how many real servers were in place before us for each query; `writes`: we are the writer."""
-        return expected(config, self._own_ledger() if writes else self._known_ledger())
+        return expected(config, self._ledger.own() if writes else self._ledger.known())
 
     def look(
         self,
@@ -146,9 +109,9 @@ class Reconciler:
     ) -> Look:
         """Return what would be done now, without doing it. Reads the ledger from disk where we are not the writer."""
         if ledger is None:
-            ledger = self._known_ledger()
-        local = self._addresses.local_addresses()
-        there = self._addresses.interface_addresses(config.vip.interface) if config.vip else frozenset()
+            ledger = self._ledger.known()
+        local = self._addresses.local()
+        there = self._addresses.there(config.vip.interface) if config.vip else frozenset()
         discovered = discover(
             config,
             candidates,
@@ -188,9 +151,6 @@ class Reconciler:
         """Tell whether the virtual server that was at `key` is to be at another one: what becomes of both is one."""
         return name in config.virtual_servers and config.virtual_servers[name].key != key
 
-    def _known_ledger(self) -> Ledger:
-        return self._store.load(set_aside_damage=False) if self._ledger is None else self._ledger
-
     def look_at(
         self,
         config: Config,
@@ -204,9 +164,9 @@ class Reconciler:
         Reads nothing but them: everything else is as the last look at everything found it.
         """
         whole = self._decision
-        if whole is None or self._decided_by is not config or self._ledger is None or config.discovery is not None:
+        if whole is None or self._decided_by is not config or not self._ledger.is_own or config.discovery is not None:
             return None  # a declaration concerns others: who has an address
-        ledger = part.only(self._ledger, only)
+        ledger = part.only(self._ledger.own(), only)
         if any(self._has_moved(config, key, entry.name) for key, entry in ledger.items()):
             return None
         observed = self._observe(ledger, only)
@@ -243,7 +203,7 @@ class Reconciler:
         done until then is found again by the next cycle. A ledger that cannot be written stops what would be new in it
         and nothing else: a full disk must not keep a failing instance in the table.
         """
-        before = self._own_ledger()
+        before = self._ledger.own()
         look = None if only is None else self.look_at(config, answers, only, overrides=overrides)
         if look is None or only is None:
             look, only = self.look(config, answers, overrides=overrides, candidates=candidates, ledger=before), None
@@ -254,10 +214,10 @@ class Reconciler:
         unsent = [step for step in look.decision.steps if target_of(step) in waiting]
         ledger = _without(ledger, _to_create(unsent) - before.keys())
         new = ledger.keys() - before.keys()
-        error = self._keep(ledger, only, durable=ledger.keys() != before.keys())
+        error = self._ledger.keep(ledger, only, durable=ledger.keys() != before.keys())
         if error and new:
             ledger = _without(ledger, new)
-            self._ledger = self._joined(ledger, only)
+            self._ledger.use(ledger, only)
             waiting |= {(key, None) for key in new}
         done = tuple(apply(self._kernel, look.decision, waiting))
         self.refusals = refusals_after(done, self._still_refused(look.decision, only), self._clock())
@@ -265,7 +225,16 @@ class Reconciler:
         cycle = Cycle(look=look, done=done, refusals=self.refusals, ledger_error=error, only=only)
         if only is not None:
             return attrs.evolve(cycle, address_error=self._address_error)
-        cycle = self._move_addresses(cycle)
+        if look.moves is not None:
+            moved = self._addresses.keep(
+                look.moves.interface,
+                functools.partial(
+                    address_moves, look.decision, look.moves.interface, absent=self._absent(look.observed)
+                ),
+            )
+            cycle = attrs.evolve(
+                cycle, added_addresses=moved.added, removed_addresses=moved.removed, address_error=moved.error
+            )
         self._address_error = cycle.address_error
         return cycle
 
@@ -286,32 +255,7 @@ class Reconciler:
         failed = [step for step in decision.steps if step.request not in carried_out]
         settled = ledger_settled(decision, ledger, {step.key for step in failed})
         settled = _without(settled, _to_create(failed) - before.keys())
-        return self._keep(settled, only, durable=settled.keys() != ledger.keys())
-
-    def _own_ledger(self) -> Ledger:
-        if self._ledger is None:
-            self._ledger = self._store.load(set_aside_damage=True)
-        return self._ledger
-
-    def _joined(self, ledger: Ledger, only: frozenset[VirtualServerKey] | None) -> Ledger:
-        """Return the whole ledger with `ledger` for the virtual servers at `only`."""
-        return ledger if only is None or self._ledger is None else part.joined(self._ledger, ledger, only)
-
-    def _keep(self, ledger: Ledger, only: frozenset[VirtualServerKey] | None, *, durable: bool) -> str:
-        """Have `ledger` in memory and, where it is not there yet, on disk; return why it is not, empty when it is.
-
-        It is the ledger of the virtual servers at `only`, or the whole.
-        """
-        ledger = self._joined(ledger, only)
-        if ledger != self._ledger or self._unsaved:
-            durable = durable or self._unsaved
-            self._ledger, self._unsaved = ledger, True
-            try:
-                self._store.save(ledger, durable=durable)
-            except StateError as error:
-                return str(error)
-            self._unsaved = False
-        return ""
+        return self._ledger.keep(settled, only, durable=settled.keys() != ledger.keys())
 
     def _observe(self, ledger: Ledger, only: frozenset[VirtualServerKey] | None = None) -> Observed:
         """Return the live table, read twice when something of ours seems to be missing: a dump is no snapshot."""
@@ -331,40 +275,6 @@ class Reconciler:
             if target in wrong or (only is not None and target[0] not in only)
         }
 
-    def _move_addresses(self, cycle: Cycle) -> Cycle:
-        """Keep exactly the virtual addresses that are needed on our interface; return `cycle` with the moves.
-
-        One address that cannot be moved hinders no other. An interface of ours that another took the place of goes
-        once the addresses are on the new one.
-        """
-        if cycle.look.moves is None:
-            return cycle
-        name = cycle.look.moves.interface
-        try:
-            there = self._addresses.interface_addresses(name)
-            moves = address_moves(cycle.look.decision, name, there, self._absent(cycle.look.observed))
-            if moves.missing or there:
-                self._addresses.ensure_interface(name, owner=OWNER)  # refuses one that is not ours
-        except NetlinkError as error:
-            return attrs.evolve(cycle, address_error=str(error))
-        added, errors = _each(moves.missing, lambda address: self._addresses.add_address(name, address))
-        gone, others = _each(moves.superfluous, lambda address: self._addresses.remove_address(name, address))
-        errors += others
-        if self._interface != name and not errors:
-            errors += self._remove_others(name)
-        return attrs.evolve(cycle, added_addresses=added, removed_addresses=gone, address_error="; ".join(errors))
-
-    def _remove_others(self, name: str) -> tuple[str, ...]:
-        """Remove every interface of ours but `name`; return what went wrong."""
-        try:
-            for other in self._addresses.owned_interfaces(OWNER):
-                if other != name:
-                    self._addresses.remove_interface(other, owner=OWNER)
-        except NetlinkError as error:
-            return (str(error),)
-        self._interface = name
-        return ()
-
     def _absent(self, observed: Observed) -> frozenset[VirtualServerKey]:
         """Return the virtual servers that the kernel refused to create."""
         return frozenset(key for key, server in self.refusals if server is None and key not in observed.table)
@@ -379,22 +289,6 @@ def _without(ledger: Ledger, keys: AbstractSet[VirtualServerKey]) -> Ledger:
     return {key: entry for key, entry in ledger.items() if key not in keys}
 
 
-def _each(
-    addresses: AbstractSet[Address], move: Callable[[Address], None]
-) -> tuple[tuple[Address, ...], tuple[str, ...]]:
-    """Call `move` for each of `addresses` in order; return those that it moved, and the errors of the others."""
-    moved: list[Address] = []
-    errors: list[str] = []
-    for address in sorted(addresses, key=_address_order):
-        try:
-            move(address)
-        except NetlinkError as error:
-            errors.append(str(error))
-        else:
-            moved.append(address)
-    return tuple(moved), tuple(errors)
-
-
 def _misses(observed: Observed, ledger: Ledger) -> bool:
     """Tell whether anything that we wrote is not in `observed`."""
     for key, entry in ledger.items():
@@ -404,7 +298,3 @@ def _misses(observed: Observed, ledger: Ledger) -> bool:
         if there is None or not entry.written.real_servers.keys() <= there.real_servers.keys():
             return True
     return False
-
-
-def _address_order(address: Address) -> tuple[int, int]:
-    return (address.version, int(address))

@@ -4,8 +4,8 @@ import attrs
 
 from lvsctl.core.ownership import Ledger, is_still_ours
 from lvsctl.errors import StateError
-from lvsctl.reconcile import OWNER
 from lvsctl.store import Store
+from lvsctl.virtual_addresses import OWNER
 from netlink.addresses import Addresses
 from netlink.client import Client
 from netlink.errors import Refused

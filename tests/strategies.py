@@ -14,6 +14,7 @@ from lvsctl.core.desired import queries_of
 from lvsctl.core.instance import Answer, Answers, Check, Health, Instance, Malformed
 from lvsctl.core.override import Fixed, Override, Overrides, Percent
 from lvsctl.core.ownership import Ledger, LedgerEntry
+from lvsctl.core.peak import Peak, Peaks
 from lvsctl.core.provenance import UNKNOWN, Provenance
 from netlink.types import (
     Family,
@@ -179,6 +180,10 @@ def tables(draw: st.DrawFn) -> Table:
     return {key: draw(entries(key)) for key in keys}
 
 
+peaks: st.SearchStrategy[Peaks] = st.just({}) | st.dictionaries(
+    st.sampled_from(("", "dc2", "gone")),
+    st.builds(Peak, count=st.integers(1, 4), fewer_since=st.sampled_from((None, NOW - 1e6, NOW - 9, NOW, NOW + 9))),
+)
 provenances = st.just(UNKNOWN) | st.builds(
     Provenance, service=st.sampled_from(("vs0", "vs1", "gone")), datacenter=st.sampled_from(("", "dc2", "gone"))
 )
@@ -200,6 +205,7 @@ def ledgers(draw: st.DrawFn, table: Table | None = None) -> Ledger:
             written=written,
             draining={server: NOW + draw(st.sampled_from((-1000.0, -10.0, 0.0, 10.0, 1000.0))) for server in draining},
             failed_over=draw(st.sampled_from(("", "", "dc2", "dc3", "gone"))),
+            peaks=draw(peaks),
         )
     return ledger
 

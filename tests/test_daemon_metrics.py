@@ -20,6 +20,7 @@ import attrs
 import pytest
 
 from lvsctl import daemon as daemon_module
+from lvsctl import health
 from lvsctl.configfile import load
 from lvsctl.daemon import Daemon
 from lvsctl.errors import StateError
@@ -215,7 +216,7 @@ async def test_a_cycle_that_is_stuck_is_no_life(tmp_path: Path, monkeypatch: pyt
     kernel = Slow()
     async with scraped(Blocking((instance(1),)), tmp_path, kernel) as scrape:
         await scrape.until_told("/livez", 200, b"alive\n")
-        monkeypatch.setattr(daemon_module, "STALLED", 0.0)
+        monkeypatch.setattr(health, "STALLED", 0.0)
         kernel.may_go.clear()
         os.kill(os.getpid(), signal.SIGHUP)
         await scrape.until_told("/livez", 503, b"not alive: a cycle has been stuck for 0 s\n")

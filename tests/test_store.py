@@ -17,7 +17,9 @@ from structlog.testing import capture_logs
 
 from lvsctl.config import Declaration
 from lvsctl.core.ownership import Ledger, LedgerEntry
+from lvsctl.core.peak import Peak
 from lvsctl.errors import AlreadyRunning, StateError
+from lvsctl.ledger_format import decode, encode, encode_one
 from lvsctl.store import JOURNAL, LEDGER, Store, locked
 from netlink.types import VirtualServerKey
 from tests.strategies import ledgers
@@ -326,3 +328,14 @@ def test_a_state_directory_that_cannot_be_made(tmp_path: Path) -> None:
     state = tmp_path / "file" / "state"
     with pytest.raises(StateError, match=r"lvsctl must be able to write daemon\.state_directory"), locked(state):
         pytest.fail("nothing to lock")
+
+
+def test_with_how_many_a_datacenter_served_survives_and_an_older_file_has_none() -> None:
+    peaks = {"": Peak(count=20, fewer_since=NOW), "dc2": Peak(count=3)}
+    entry_of_now = attrs.evolve(ONE[KEY], failed_over="dc2", peaks=peaks)
+    content, _ = encode([encode_one(KEY, entry_of_now)])
+    assert decode(content)[0] == {KEY: entry_of_now}
+    older = json.loads(encode_one(KEY, entry_of_now))
+    del older["peaks"]
+    content, _ = encode([json.dumps(older)])
+    assert decode(content)[0] == {KEY: attrs.evolve(entry_of_now, peaks={})}

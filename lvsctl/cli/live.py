@@ -13,7 +13,7 @@ from lvsctl.config import Config, VirtualServerConfig
 from lvsctl.consul import overrides
 from lvsctl.consul.catalogue import candidates_once
 from lvsctl.consul.client import Client
-from lvsctl.consul.watch import ask_once
+from lvsctl.consul.once import ask_once
 from lvsctl.core.candidates import queries_to_ask
 from lvsctl.core.desired import first_queries_of, queries_in_order, queries_of
 from lvsctl.core.instance import Answers, Query

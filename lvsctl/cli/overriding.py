@@ -20,8 +20,8 @@ from lvsctl.cli.columns import clock, columns, count, span
 from lvsctl.config import Config
 from lvsctl.consul import overrides as kv
 from lvsctl.consul.client import Client
+from lvsctl.consul.once import ask_once
 from lvsctl.consul.override_keys import folder_of, key_of, unwritable
-from lvsctl.consul.watch import ask_once
 from lvsctl.core.desired import Wanted, desired, limits_of, queries_of
 from lvsctl.core.discovery import discover
 from lvsctl.core.instance import Answer, Answers, Query
@@ -300,8 +300,9 @@ def _wanted(config: Config, answers: Answers, entries: Sequence[Override], name:
     except StateError:
         ledger = {}
     failed_over = {key: entry.failed_over for key, entry in ledger.items() if entry.failed_over}
+    peaks = {key: entry.peaks for key, entry in ledger.items() if entry.peaks}
     limits = limits_of(config, frozenset())
-    return desired(alone, answers, limits, None, stand, failed_over=failed_over).get(name)
+    return desired(alone, answers, limits, None, stand, failed_over=failed_over, peaks=peaks, now=now).get(name)
 
 
 def _effect(wanted: Wanted, override: Override) -> Effect:

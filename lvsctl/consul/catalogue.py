@@ -7,7 +7,6 @@ Source: Consul HTTP API, Catalog, List Services.
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Callable
 from typing import Final
@@ -17,6 +16,7 @@ import structlog
 from lvsctl.config import DiscoveryConfig
 from lvsctl.consul.client import Client
 from lvsctl.consul.contact import Contact
+from lvsctl.consul.entries import members
 from lvsctl.consul.pace import back_off, next_index, until_sweep
 from lvsctl.core.declaration import is_candidate
 from lvsctl.errors import ConsulError
@@ -80,7 +80,7 @@ class Catalogue:
                     asking.cancel()
 
     async def _ask(self, client: Client, discovery: DiscoveryConfig) -> None:
-        index, failures = 0, 0
+        index, seen, failures = 0, 0, 0
         sweep = time.monotonic() + until_sweep()
         while True:
             asked = time.monotonic()
@@ -104,7 +104,7 @@ class Catalogue:
                     "consul_back", catalogue=f"/v1/{PATH}", after=f"{time.time() - self.contact.failing_since:.1f}s"
                 )
             self.contact = Contact(last=time.time())
-            index = next_index(index, received)
+            index, seen = next_index(index, received, seen), received or seen
             if found != self.candidates or not self._heard:
                 self.candidates, self._heard = found, True
                 self._hear()
@@ -134,12 +134,11 @@ def candidates_in(body: bytes, tag: str) -> frozenset[str]:
     if len(body) > MAX_BODY:
         raise ConsulError(f"/v1/{PATH} is larger than {MAX_BODY >> 20} MiB")
     try:
-        services = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ConsulError(f"/v1/{PATH} is not JSON ({type(error).__name__})") from error
-    if not isinstance(services, dict):
-        raise ConsulError(f"/v1/{PATH} is a JSON {type(services).__name__}, which is not what it should be")
-    return frozenset(name for name, tags in services.items() if is_candidate(tags, tag))
+        return frozenset(
+            name for name, tags in members(body) if isinstance(name, str) and is_candidate(tags, tag)
+        )  # what cannot be read is a Consul service less
+    except ValueError as error:
+        raise ConsulError(f"/v1/{PATH} is not a JSON object: {error}") from error
 
 
 async def _read(body: bytes, tag: str) -> frozenset[str]:

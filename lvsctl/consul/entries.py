@@ -2,7 +2,8 @@ r"""The entries of a JSON list or object, one at a time, so that what was sent d
 
 Pure. `json.loads` makes of a body whatever it describes: of `[],[],` twenty times its size; one value nested a thousand
 deep makes the whole unreadable, and so does one byte that is not UTF-8. Here never more than one entry is taken apart,
-of less than MAX_ENTRY bytes; one that is larger, too deep or no UTF-8 is left out alone, by looking for its end.
+of less than MAX_ENTRY bytes; one that is larger, nested deeper than MAX_DEPTH, or no UTF-8, is left out alone, by
+looking for its end.
 
 A part of the body at a time is looked at as Latin-1, where every byte is a character: offsets are those of the bytes.
 Only an entry that is not ASCII is then decoded as what it is, UTF-8.
@@ -17,6 +18,7 @@ import attrs
 
 MAX_ENTRY: Final = 1 << 20  # bytes from which on an entry is not read; one of Consul's has about 1,500
 MAX_SKIPPED: Final = 2 << 20  # bytes of an entry that is left out; a larger one makes the body unreadable
+MAX_DEPTH: Final = 32  # lists and objects in each other, in an entry; one of Consul's has 4, a proxy's a few more
 MAX_DIGITS: Final = 400  # digits of an integer that are read: those left are far out of every range, and cheap
 
 _BLANK: Final = re.compile(rb"[ \t\n\r]*")
@@ -101,7 +103,7 @@ class _Reading:
         return _decoded(self._body[at:end], value), end
 
 
-_TOO_DEEP: Final = Unread("is nested too deep")
+_TOO_DEEP: Final = Unread(f"is nested deeper than {MAX_DEPTH}")
 _TOO_LARGE: Final = Unread(f"has {MAX_ENTRY} bytes or more")
 
 
@@ -115,7 +117,21 @@ def _entry(window: str, at: int, *, is_last: bool) -> tuple[Any, int | None]:
         return _TOO_LARGE, None
     if end == len(window) and not is_last:  # a number may go on
         return _TOO_LARGE, None
+    # Most have fewer brackets than that, and a look at each value is saved.
+    if window.count("[", at, end) + window.count("{", at, end) > MAX_DEPTH and _is_deep(value):
+        return _TOO_DEEP, end
     return value, end
+
+
+def _is_deep(value: Any) -> bool:
+    """Tell whether more than MAX_DEPTH lists and objects are in each other."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [each for each in level if isinstance(each, list | dict)]
+        if not level:
+            return False
+        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
+    return True
 
 
 def _end(body: bytes, start: int, *, deep: bool) -> int:

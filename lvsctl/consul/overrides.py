@@ -149,7 +149,7 @@ class OverrideWatch:
         client, prefix = self._client, self._prefix
         if prefix is None:
             return
-        index, failures, known = 0, 0, self._overrides
+        index, seen, failures, known = 0, 0, 0, self._overrides
         sweep = time.monotonic() + until_sweep()
         while True:
             asked = time.monotonic()
@@ -165,7 +165,7 @@ class OverrideWatch:
                 await asyncio.sleep(back_off(failures))
                 continue
             failures = 0
-            index = next_index(index, received)
+            index, seen = next_index(index, received, seen), received or seen
             rest = (SHORTEST_POLL if news and index else IDLE_POLL) - (time.monotonic() - asked)
             await asyncio.sleep(max(0.0, rest))
 

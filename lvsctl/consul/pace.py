@@ -16,12 +16,19 @@ SHORTEST_POLL: Final = 0.02  # seconds; a changed answer this quick is Consul ca
 IDLE_POLL: Final = 1.0  # seconds between answers without news that came at once, doubled for each further one
 LONGEST_IDLE: Final = 5.0
 LARGEST_INDEX: Final = 1 << 53  # a Consul that writes ten thousand times a second takes 28,000 years to get there
+LEAP: Final = 1 << 20  # an index that rises by more at a time is asked for once more; a busy Consul takes hours for it
+FIRST_LEAP: Final = 1 << 40  # the same of the first one; a thousand writes a second for 35 years
 SWEEP: Final = 300.0  # seconds between two answers that no index decides about
 
 
-def next_index(sent: int, received: int) -> int:
-    """Return the index for the next request: 0, which does not block, when it went back or was unusable."""
-    return received if received >= max(sent, 1) else 0
+def next_index(sent: int, received: int, seen: int) -> int:
+    """Return the index for the next request: 0, which does not block, when it went back, leapt or was unusable.
+
+    `seen` is that of the last answer that had one, 0 before. A request at an index from the future is blind until its
+    wait ends, so one that leapt is blocked on only when the next answer has it, too.
+    """
+    leapt = received > seen + (LEAP if seen else FIRST_LEAP)
+    return received if received >= max(sent, 1) and not leapt else 0
 
 
 def back_off(failures: int, error: Exception | None = None) -> float:

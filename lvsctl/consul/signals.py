@@ -65,7 +65,7 @@ class Signals:
             group.create_task(self._pass_on_everything(), name="signals of everything")
 
     async def _follow(self, listing: Listing) -> None:
-        index, failures = 0, 0
+        index, seen, failures = 0, 0, 0
         listed: Listed | None = None
         while True:
             asked = time.monotonic()
@@ -88,7 +88,7 @@ class Signals:
             if not any(each.failing_since for each in self._contacts.values()):
                 self.failing.clear()
             self._note(listing)
-            index = next_index(index, received)
+            index, seen = next_index(index, received, seen), received or seen
             listed = listed if index else None
             now = time.monotonic()
             rest = min(AT_MOST_EVERY, max(SHORTEST_REST, (now - came) / SHARE)) if moved and index else AT_MOST_EVERY

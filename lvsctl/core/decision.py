@@ -148,6 +148,8 @@ def decide(
         standing(overrides, now),
         table=observed.table,
         failed_over={key: entry.failed_over for key, entry in ledger.items() if entry.failed_over},
+        peaks={key: entry.peaks for key, entry in ledger.items() if entry.peaks},
+        now=now,
     )
     decisions = {}
     for each in wanted.values():

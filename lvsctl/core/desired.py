@@ -15,10 +15,12 @@ from collections.abc import Set as AbstractSet
 import attrs
 
 from lvsctl.config import Config, VirtualServerConfig
+from lvsctl.core import peak
 from lvsctl.core.admission import Admitted, Excluded, Limits, Reason, Rejected, Verdict, admit
 from lvsctl.core.failover import Standing, choose, why_not
 from lvsctl.core.instance import Answer, Answers, Instance, Malformed, Query
 from lvsctl.core.override import Override
+from lvsctl.core.peak import NO_PEAKS, Peaks
 from lvsctl.core.restoration import usable
 from lvsctl.core.weighing import UNWEIGHED, Weighed, weigh
 from netlink.types import (
@@ -68,6 +70,7 @@ class Wanted:
     datacenter: str = ""  # whose instances serve; empty: the agent's own
     failed_over: str = ""  # the same where it is not the first of its list; empty where it is
     standings: tuple[Standing | None, ...] = ()  # of the datacenters in their order; None for one never heard
+    peaks: Peaks = NO_PEAKS  # what is to be remembered of them
     # Of what it was made: where these are the same objects again, and the overrides equal, it is the same again.
     queries: tuple[Query, ...] = attrs.field(default=(), eq=False, repr=False)
     heard: tuple[Answer | None, ...] = attrs.field(default=(), eq=False, repr=False)
@@ -140,14 +143,17 @@ def desired(
     *,
     table: Table | None = None,
     failed_over: Mapping[VirtualServerKey, str] | None = None,
+    peaks: Mapping[VirtualServerKey, Peaks] | None = None,
+    now: float = 0.0,
 ) -> Mapping[str, Wanted]:
     """Return what is wanted by name, without the virtual servers that wait for an answer.
 
     `overrides` are those that stand now, by virtual server; `table` is what stands in the kernel, `failed_over` the
-    datacenters that serve in place of the first. To judge instances is most of the work of a cycle, so what is made of
-    the same as in `before` is taken from there.
+    datacenters that serve in place of the first, `peaks` with how many each served; `now` is Unix seconds. To judge
+    instances is most of the work of a cycle, so what is made of the same as in `before` is taken from there.
     """
     before, overrides, table, failed_over = before or {}, overrides or {}, table or {}, failed_over or {}
+    peaks = peaks or {}
     wanted = {}
     for name, virtual_server in config.virtual_servers.items():
         key = virtual_server.key
@@ -157,11 +163,16 @@ def desired(
         its = overrides.get(name, ())
         if known is not None and known.overrides != its:
             known = None
+        known_peaks = peaks.get(key, NO_PEAKS)
+        if known is not None and (known.peaks != known_peaks or not peak.hold(known_peaks, now)):
+            known = None
         queries = known.queries if known else queries_in_order(virtual_server)
         heard = tuple([usable(answers.get(query), standing) for query in queries])
         if known and known.failed_over == serving and all(map(operator.is_, known.heard, heard)):
             wanted[name] = known
-        elif (each := _wanted(virtual_server, queries, heard, limits, overrides=its, serving=serving)) is not None:
+        elif each := _wanted(
+            virtual_server, queries, heard, limits, overrides=its, serving=serving, peaks=known_peaks, now=now
+        ):
             wanted[name] = each
     return wanted
 
@@ -187,14 +198,21 @@ def _wanted(
     *,
     overrides: tuple[Override, ...],
     serving: str,
+    peaks: Peaks,
+    now: float,
 ) -> Wanted | None:
     """Return what the datacenters' answers make of `config`, None while it waits; `serving` is `Wanted.failed_over`."""
     datacenters = tuple(query.datacenter for query in queries)
     judged = [_judged(config, *each, limits) for each in zip(heard, datacenters, strict=True)]
-    standings = tuple(_standing(*each) for each in zip(heard, judged, strict=True))
-    chosen = choose(standings, config.failover.index(serving) + 1 if serving in config.failover else 0)
+    bare = tuple(_standing(*each) for each in zip(heard, judged, strict=True))
+    able = tuple(None if each is None or each.doubt or each.silent else each.able for each in bare)
+    until_now = config.failover.index(serving) + 1 if serving in config.failover else 0
+    peaks = peak.after(peaks, datacenters, able, until_now, now)
+    chosen = choose(_with_peaks(bare, datacenters, peaks, until_now), until_now)
     if chosen is None or (answer := heard[chosen]) is None:
         return None
+    peaks = peak.after(peaks, datacenters, able, chosen, now)
+    standings = _with_peaks(bare, datacenters, peaks, chosen)
     weighed = _weighed(config, judged[chosen], overrides)
     real_servers = _real_servers(config, weighed)
     for place, standing in enumerate(standings):
@@ -216,6 +234,7 @@ def _wanted(
         datacenter=datacenters[chosen],
         failed_over=datacenters[chosen] if chosen else "",
         standings=standings,
+        peaks=peaks,
         queries=queries,
         heard=heard,
         weighed=weighed,
@@ -245,6 +264,16 @@ def _standing(answer: Answer | None, members: tuple[Member, ...]) -> Standing | 
     able = sum(isinstance(each.verdict, Admitted) and each.verdict.weight > 0 for each in members)
     kept_out = sum(isinstance(each.verdict, Excluded) and not each.is_filtered for each in members)
     return Standing(able=able, meant=able + kept_out, doubt=answer.doubt, silent=answer.silent)
+
+
+def _with_peaks(
+    standings: tuple[Standing | None, ...], datacenters: tuple[str, ...], peaks: Peaks, serving: int
+) -> tuple[Standing | None, ...]:
+    """Return the standings, those before `serving` with how many served there."""
+    return tuple(
+        attrs.evolve(each, peak=peaks[name].count) if each and place < serving and name in peaks else each
+        for place, (each, name) in enumerate(zip(standings, datacenters, strict=True))
+    )
 
 
 def _left_out(member: Member, why: str) -> Member:

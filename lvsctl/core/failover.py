@@ -2,8 +2,8 @@
 
 Pure. `desired` judges the instances of each datacenter and asks here; the ledger remembers the outcome, so a restart
 changes nothing. The rule, in the order of the list:
-1. An earlier datacenter takes over from the one that serves when at least half of its instances there may serve.
-   One of twenty that comes back first must not get the load of all.
+1. An earlier datacenter takes over from the one that serves when at least half of its instances there may serve, and
+   half of as many as it served with before (`peak`). One of twenty that comes back first must not get the load of all.
 2. Else the one that serves goes on, as long as one of its instances may serve.
 3. Else the first takes over that has an instance that may serve. When none has, nothing changes, and the guard holds.
 
@@ -17,6 +17,8 @@ from collections.abc import Sequence
 
 import attrs
 
+from lvsctl.core.peak import SETTLED
+
 
 @attrs.frozen(kw_only=True)
 class Standing:
@@ -26,11 +28,17 @@ class Standing:
     meant: int  # those, and the instances that only their checks or a maintenance keep out
     doubt: str = ""  # why its answer may lack instances, in words; empty when it is believed
     silent: bool = False  # it does not answer now; this is how it stood when it last did
+    peak: int = 0  # the most that it served with before another one did; 0 where that does not matter
 
     @property
     def may_return(self) -> bool:
         """Tell whether enough of it is there to take over from one that serves."""
-        return self.may_take_over and 2 * self.able >= self.meant and not self.doubt
+        return self.may_take_over and self.able >= self.needed and not self.doubt
+
+    @property
+    def needed(self) -> int:
+        """Return how many must be able to serve for that."""
+        return -(-max(self.meant, self.peak) // 2)
 
     @property
     def may_take_over(self) -> bool:
@@ -67,7 +75,7 @@ def why_not(standing: Standing, serving: str, *, returning: bool) -> str:
         return f"{words}, which comes first"
     if standing.doubt:
         return f"{words} while Consul's answer is in doubt ({standing.doubt})"
-    return f"{words} until {-(-standing.meant // 2)} of {standing.meant} here may ({standing.able} now)"
+    return f"{words} until {_enough(standing, 'here')}"
 
 
 def why_failed_over(standings: Sequence[Standing | None], datacenters: Sequence[str], serving: str) -> str:
@@ -82,8 +90,14 @@ def why_failed_over(standings: Sequence[Standing | None], datacenters: Sequence[
         return f"{said}; Consul's answer for {named(datacenters[0])} is in doubt ({first.doubt})"
     if not first.able:
         return f"{said}; no instance in {named(datacenters[0])} may serve"
-    needed = -(-first.meant // 2)
-    return f"{said} until {needed} of {first.meant} instances in {named(datacenters[0])} may serve ({first.able} now)"
+    return f"{said} until {_enough(first, f'instances in {named(datacenters[0])}', 'may serve')}"
+
+
+def _enough(standing: Standing, which: str, may: str = "may") -> str:
+    if standing.peak <= standing.meant:
+        return f"{standing.needed} of {standing.meant} {which} {may} ({standing.able} now)"
+    before = f"{standing.able} now; that {standing.peak} served before counts for {SETTLED / 60:.0f} minutes"
+    return f"{standing.needed} {which} {may} ({before})"
 
 
 def named(datacenter: str) -> str:

@@ -86,6 +86,11 @@ class Query:
     datacenter: str = ""  # empty: the agent's own
     near: str = ""  # node to sort by round-trip time from; empty: unsorted
 
+    @property
+    def place(self) -> str:
+        """Return where it is asked, to begin an error with; empty for the agent's own datacenter."""
+        return f"datacenter {self.datacenter!r}: " if self.datacenter else ""
+
 
 @attrs.frozen(kw_only=True)
 class Answer:

@@ -13,6 +13,7 @@ import attrs
 from lvsctl.config import Declaration
 from lvsctl.core.decision import Decision, VirtualServerDecision
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner
+from lvsctl.core.peak import NO_PEAKS, Peaks
 from lvsctl.core.provenance import UNKNOWN, Provenance, remembered
 from netlink.types import Observed, TableEntry, VirtualServerKey
 
@@ -41,6 +42,7 @@ def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledg
             written=_written_ahead(each, before.written if before else None),
             draining={server: state.since for server, state in each.leaving.items()},
             failed_over=_failed_over(each, before),
+            peaks=_peaks(each, before),
             declaration=_declaration(each, before),
             provenance=_provenance_ahead(each, before),
         )
@@ -50,9 +52,11 @@ def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledg
 def _says_it_all(entry: LedgerEntry, each: VirtualServerDecision) -> bool:
     """Tell whether `entry` is what there is to remember of a virtual server that stays as it is."""
     quiet = not each.steps and not each.leaving and not entry.draining and entry.written is not None
-    said = (entry.name, entry.drain_timeout, entry.failed_over, entry.declaration)
-    if not quiet or not _is_provenance(entry.provenance, each):
+    if not quiet or entry.peaks != _peaks(each, entry):
         return False
+    if not _is_provenance(entry.provenance, each):
+        return False
+    said = (entry.name, entry.drain_timeout, entry.failed_over, entry.declaration)
     return said == (each.name, each.drain_timeout, _failed_over(each, entry), _declaration(each, entry))
 
 
@@ -61,6 +65,12 @@ def _failed_over(each: VirtualServerDecision, before: LedgerEntry | None) -> str
     if each.wanted is not None:
         return each.wanted.failed_over
     return before.failed_over if before else ""
+
+
+def _peaks(each: VirtualServerDecision, before: LedgerEntry | None) -> Peaks:
+    if each.wanted is not None:
+        return each.wanted.peaks
+    return before.peaks if before else NO_PEAKS
 
 
 def _declaration(each: VirtualServerDecision, before: LedgerEntry | None) -> Declaration | None:

@@ -13,8 +13,8 @@ import attrs
 import pytest
 
 from lvsctl.config import ConsulConfig
-from lvsctl.consul.client import Transport
 from lvsctl.consul.pool import Response
+from lvsctl.consul.transport import Transport
 from lvsctl.errors import ConsulError
 from tests.consul.certificates import Certificates
 from tests.lab.consul import program

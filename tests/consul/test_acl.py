@@ -1,5 +1,6 @@
 """The policy of docs/operations.md on a real Consul with ACLs: it is enough, and with less the answer is empty."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -8,7 +9,7 @@ import socket
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import attrs
 import pytest
 
 from lvsctl.config import ConsulConfig
-from lvsctl.consul.client import Client
+from lvsctl.consul import watch
+from lvsctl.consul.choice import Way
+from lvsctl.consul.client import Capacity, Client
 from lvsctl.core.instance import Answer, Query
 from lvsctl.errors import ConsulRefused
 from tests.lab.consul import program
@@ -25,6 +28,7 @@ from tests.lab.waiting import eventually
 OPERATIONS = (Path(__file__).parents[2] / "docs/operations.md").read_text("utf-8")
 POLICIES = re.findall(r"^```hcl\n(.*?)^```$", OPERATIONS, re.MULTILINE | re.DOTALL)
 RECO = Query(service="reco")
+LIMIT = 100  # connections that its agent takes, half of what is usual
 PORTS = ("http", "dns", "server", "serf_lan", "serf_wan")
 
 
@@ -78,6 +82,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         "acl": {"enabled": True, "default_policy": "deny"},
         "performance": {"raft_multiplier": 1},
         "disable_update_check": True,
+        "limits": {"http_max_conns_per_client": LIMIT},
     }
     (directory / "consul.json").write_text(json.dumps(configuration))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CONSUL_")}
@@ -190,3 +195,64 @@ async def refusal(client: Client) -> ConsulRefused:
         except ConsulRefused as error:
             return error
     raise AssertionError("never refused")
+
+
+# --- what it takes to learn the agent's limit -------------------------------------------------------------------------
+
+AGENT = 'agent "alone" { policy = "read" }'
+
+
+async def capacity(guarded: Guarded, file: Path) -> Capacity | None:
+    async with Client(ConsulConfig(address=guarded.address, token_file=file)) as client:
+        return await client.capacity()
+
+
+async def test_the_agents_limit_is_read_with_the_rule_of_the_page_and_nothing_is_lost_without(
+    guarded: Guarded, file: Path
+) -> None:
+    assert AGENT.replace("alone", "NODE") in OPERATIONS
+    hold(file, guarded.token("agent", POLICIES[0] + AGENT))
+    told = await capacity(guarded, file)
+    assert told is not None
+    assert told.limit == LIMIT
+    hold(file, guarded.token("no-agent", POLICIES[0]))
+    told = await capacity(guarded, file)
+    assert told is not None
+    assert told.limit is None, "it answers, and does not tell"
+    assert ids(await read(guarded, file)) == {"reco-1", "reco-2"}
+
+
+async def test_a_limit_that_may_not_be_read_any_more_still_holds(
+    guarded: Guarded, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leaves 45 connections for us; what is usual would leave 90, and the queries would be polls."""
+    monkeypatch.setattr(watch, "CHOOSE_AGAIN", 0.2)
+    hold(file, guarded.token("limit", POLICIES[0] + AGENT))
+    (policy,) = (each for each in guarded.ask("GET", "/v1/acl/policies") if each["Name"] == "limit")
+    async with Client(ConsulConfig(address=guarded.address, token_file=file)) as client:
+        watches = watch.Watches(client, lambda: None)
+        watches.watch([RECO])
+        task = asyncio.create_task(watches.run(), name="watches")
+
+        async def until(happened: Callable[[], bool]) -> None:
+            await asyncio.to_thread(eventually, happened, within=20.0)
+
+        await until(lambda: watches.choice is not None and "limit of 100" in watches.choice.why)
+        await until(lambda: watches.heard.complete)
+        changed = {"Name": "limit", "Rules": POLICIES[0]}
+        await asyncio.to_thread(guarded.ask, "PUT", f"/v1/acl/policy/{policy['ID']}", changed)
+
+        async def is_refused() -> bool:
+            told = await client.capacity()
+            return told is not None and told.limit is None
+
+        async with asyncio.timeout(20.0):
+            while not await is_refused():  # noqa: ASYNC110  # each is a question, and nothing tells of it
+                await asyncio.sleep(0.05)
+        watches.watch([RECO, *(Query(service=f"absent-{number}") for number in range(59))])
+        await until(lambda: watches.choice is not None and watches.choice.way is Way.SIGNALS)
+        assert watches.choice is not None
+        assert "limit of 100" in watches.choice.why
+        assert ids(watches.heard.answers[RECO]) == {"reco-1", "reco-2"}
+        task.cancel()
+        await asyncio.wait({task})

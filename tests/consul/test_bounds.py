@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from aiohttp import web
 
-from lvsctl.consul.client import MAX_BODY
+from lvsctl.consul.transport import MAX_BODY
 from tests.consul.server import Blocking, consul
 from tests.values import instance
 

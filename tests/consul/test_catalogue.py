@@ -155,6 +155,13 @@ def test_what_is_no_list_of_consul_services_is_an_error(body: bytes) -> None:
         candidates_in(body, "lvs")
 
 
+@pytest.mark.parametrize(
+    "bad", [b'"x":' + b"[" * 1000 + b"]" * 1000, b'"\xff":["lvs"]', b'"x":["' + b"x" * (1 << 20) + b'"]']
+)
+def test_one_that_cannot_be_read_hides_no_other(bad: bytes) -> None:
+    assert candidates_in(b'{"a":["lvs"],' + bad + b',"b":["lvs"]}', "lvs") == {"a", "b"}
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=9) | st.just("lvs"),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),

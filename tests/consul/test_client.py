@@ -14,9 +14,11 @@ from aiohttp import web
 
 from lvsctl.config import ConsulConfig
 from lvsctl.consul import client as client_module
-from lvsctl.consul.client import Capacity, Client, Transport
+from lvsctl.consul import transport as transport_module
+from lvsctl.consul.client import Capacity, Client
 from lvsctl.consul.pool import Response
 from lvsctl.consul.tls import tls_context
+from lvsctl.consul.transport import Transport
 from lvsctl.core.instance import Query
 from lvsctl.errors import ConsulError, ConsulRefused
 from tests.consul.certificates import Certificates
@@ -264,14 +266,14 @@ async def test_a_body_without_end_is_cut_off() -> None:
         response = web.StreamResponse()
         await response.prepare(request)
         piece = b" " * (1 << 20)
-        while sent < 4 * client_module.MAX_BODY:
+        while sent < 4 * transport_module.MAX_BODY:
             await response.write(piece)
             sent += len(piece)
         return response
 
     error = await failure_of(endless)
     assert str(error) == "answer is larger than 32 MiB"
-    assert sent < 2 * client_module.MAX_BODY
+    assert sent < 2 * transport_module.MAX_BODY
 
 
 async def test_an_answer_that_trickles_meets_its_deadline() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lvsctl.consul.decode import MAX_TEXT, decode_answer
-from lvsctl.consul.entries import MAX_ENTRY, Unread, entries
+from lvsctl.consul.entries import MAX_DEPTH, MAX_ENTRY, Unread, entries
 from lvsctl.core.instance import Answer, Check, Health, Instance, Malformed
 from lvsctl.errors import ConsulError
 
@@ -300,12 +300,28 @@ def test_of_duplicate_keys_the_last_counts() -> None:
     assert decode_answer(body, index=0).instances[0].port == 2
 
 
-@pytest.mark.parametrize("depth", range(700, 1000, 2))
+@pytest.mark.parametrize("depth", [2, 28, 29, 30, *range(700, 1000, 2)])
 def test_no_depth_of_a_field_is_too_deep_to_be_shown(depth: int) -> None:
     """What the parser takes must not be too deep for the words about it."""
     body = json.dumps([changed(Service__Port="DEEP")]).replace('"DEEP"', "[" * depth + "]" * depth).encode()
     (malformed,) = decode_answer(body, index=0).malformed
-    assert malformed.reason in {"Port is a list of 1, expected a int", "entry 1 of the answer is nested too deep"}
+    assert malformed.reason in {"Port is a list of 1, expected a int", "entry 1 of the answer is nested deeper than 32"}
+
+
+@pytest.mark.parametrize(("opens", "closes"), [("[", "]"), ('{"a":', "}")])
+@pytest.mark.parametrize(("depth", "is_read"), [(MAX_DEPTH - 1, True), (MAX_DEPTH, True), (MAX_DEPTH + 1, False)])
+@pytest.mark.parametrize("text", ["x", "\u00e9", "[{[{" * 20])
+def test_the_deepest_that_is_read(opens: str, closes: str, depth: int, is_read: bool, text: str) -> None:  # noqa: FBT001  one of the cases
+    body = "[1," + opens * depth + json.dumps(text, ensure_ascii=False) + closes * depth + ",2]"
+    first, deep, last = entries(body.encode())
+    assert (first, last) == (1, 2)
+    assert (deep == json.loads(body)[1]) is is_read
+    assert isinstance(deep, Unread) is not is_read
+
+
+def test_one_of_many_brackets_that_is_not_deep_is_read() -> None:
+    (entry,) = entries(json.dumps([[[{}] * 50] * 50]).encode())
+    assert entry == [[{}] * 50] * 50
 
 
 # --- one bad entry harms nobody else, whatever is bad about it --------------------------------------------------------
@@ -316,8 +332,8 @@ DEEP = "[" * 10**5 + "]" * 10**5
 @pytest.mark.parametrize(
     ("bad", "why"),
     [
-        (DEEP.encode(), "entry 2 of the answer is nested too deep"),
-        (b'{"Service":{"ID":"x","Proxy":' + DEEP.encode() + b"}}", "entry 2 of the answer is nested too deep"),
+        (DEEP.encode(), "entry 2 of the answer is nested deeper than 32"),
+        (b'{"Service":{"ID":"x","Proxy":' + DEEP.encode() + b"}}", "entry 2 of the answer is nested deeper than 32"),
         (b'{"Node":"' + b"x" * MAX_ENTRY + b'"}', f"entry 2 of the answer has {MAX_ENTRY} bytes or more"),
         (b"[" + b'"]\\"",' * (MAX_ENTRY // 5) + b"1]", f"entry 2 of the answer has {MAX_ENTRY} bytes or more"),
         (b'{"Node":"a\xffb"}', "entry 2 of the answer is not UTF-8 at its byte 10"),

@@ -12,7 +12,8 @@ import pytest
 from lvsctl.config import Config, ConsulConfig
 from lvsctl.consul.choice import Way
 from lvsctl.consul.client import Client
-from lvsctl.consul.watch import Watches, ask_once
+from lvsctl.consul.once import ask_once
+from lvsctl.consul.watch import Watches
 from lvsctl.core.desired import contested_queries_of, first_queries_of, queries_of
 from lvsctl.core.instance import Query
 from lvsctl.errors import ConsulError
@@ -49,7 +50,7 @@ class Director:
 
     def once(self) -> Table:
         """Return what the kernel has of reco after a cycle."""
-        self.cycles.answers = self.watches.answers
+        self.cycles.answers = self.watches.heard.answers
         self.cycles.once()
         table = {key: each for key, each in self.cycles.kernel.observe().table.items() if key == KEY}
         if not self.seen or self.seen[-1] != table:
@@ -89,7 +90,7 @@ async def directing(datacenter: Datacenter, config: Config) -> AsyncIterator[Dir
     task = asyncio.create_task(watches.run())
     try:
         async with asyncio.timeout(WITHIN):
-            while not watches.complete:  # noqa: ASYNC110 -- the same
+            while not watches.heard.complete:  # noqa: ASYNC110 -- the same
                 await asyncio.sleep(0.05)
         yield Director(watches=watches, cycles=Cycles(config=config, answers={}, kernel=kernel_with({}), ledger={}))
     finally:
@@ -112,7 +113,7 @@ async def test_another_datacenter_takes_over_and_gives_back(
             first = table_of(entry(real(1), real(2), real(3), real(4)))
             second = table_of(entry(real(11), real(12)))
             await director.until_table(first)
-            await director.until(lambda _: RECO_THERE in director.watches.answers)
+            await director.until(lambda _: RECO_THERE in director.watches.heard.answers)
 
             await one.have("reco", a1="critical", a2="critical", a3="critical")
             await director.until_table(table_of(entry(real(4))))
@@ -142,10 +143,10 @@ async def test_a_datacenter_that_dies_changes_nothing_and_takes_nothing_over(tmp
         async with directing(one, TWO) as director:
             first = table_of(entry(real(1), real(2)))
             await director.until_table(first)
-            await director.until(lambda _: RECO_THERE in director.watches.answers)
+            await director.until(lambda _: RECO_THERE in director.watches.heard.answers)
             await two.kill()
-            await director.until(lambda _: director.watches.contacts[RECO_THERE].failing_since is not None)
-            assert director.watches.contacts[RECO_THERE].error.startswith("datacenter 'dc2': Consul answered 50")
+            await director.until(lambda _: director.watches.heard.contacts[RECO_THERE].failing_since is not None)
+            assert director.watches.heard.contacts[RECO_THERE].error.startswith("datacenter 'dc2': Consul answered 50")
             await director.stays(first)
 
             await one.have("reco", a1="critical")
@@ -160,7 +161,7 @@ async def test_a_datacenter_that_dies_changes_nothing_and_takes_nothing_over(tmp
             await joined(one, two)
             await director.until_table(table_of(entry(real(11))))
             await two.kill()
-            await director.until(lambda _: director.watches.contacts[RECO_THERE].failing_since is not None)
+            await director.until(lambda _: director.watches.heard.contacts[RECO_THERE].failing_since is not None)
             await director.stays(table_of(entry(real(11))))  # by its last answer
 
 

@@ -9,7 +9,8 @@ import attrs
 import pytest
 import pytest_asyncio
 
-from lvsctl.consul.client import Client, Protocol
+from lvsctl.consul.client import Client
+from lvsctl.consul.transport import Protocol
 from lvsctl.core.instance import Answer, Query
 from lvsctl.errors import ConsulError
 from tests.consul.agent import Agent

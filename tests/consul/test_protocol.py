@@ -8,8 +8,9 @@ import attrs
 import pytest
 
 from lvsctl.config import ConsulConfig
-from lvsctl.consul import client as client_module
-from lvsctl.consul.client import Client, Protocol, Transport
+from lvsctl.consul import transport as transport_module
+from lvsctl.consul.client import Client
+from lvsctl.consul.transport import Protocol, Transport
 from lvsctl.core.instance import Query
 from lvsctl.errors import ConsulError
 from tests.consul.certificates import Certificates
@@ -128,7 +129,7 @@ async def test_errors_read_as_those_of_http1(
         assert await error_of(config) == (
             f"cannot reach {config.address}: the listener ends the connection (GOAWAY, NO_ERROR)"
         )
-        monkeypatch.setattr(client_module, "MAX_BODY", 1 << 20)
+        monkeypatch.setattr(transport_module, "MAX_BODY", 1 << 20)
         pouring: list[asyncio.Task[int]] = []
 
         def pour(asked: Asked) -> None:

@@ -11,7 +11,7 @@ from aiohttp import web
 from structlog.testing import capture_logs
 
 from lvsctl.config import ConsulConfig
-from lvsctl.consul import client, signals, turns, watch
+from lvsctl.consul import signals, transport, turns, watch
 from lvsctl.consul.budget import Share
 from lvsctl.consul.choice import Way
 from lvsctl.consul.client import Client
@@ -100,7 +100,7 @@ class Watching:
 
     async def settled(self) -> None:
         """Return when all was asked for and all three lists are waited for again."""
-        await self.until(lambda: self.watches.complete)
+        await self.until(lambda: self.watches.heard.complete)
         await self.until(lambda: self.waiting() >= 3)
         self.catalogue.asked.clear()
 
@@ -131,12 +131,12 @@ async def watching(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watching]:
 
 
 async def test_all_are_asked_for_at_the_start_and_none_after(watching: Watching) -> None:
-    await watching.until(lambda: watching.watches.complete)
+    await watching.until(lambda: watching.watches.heard.complete)
     assert watching.watches.choice is not None
     assert watching.watches.choice.way is Way.SIGNALS
     await asyncio.sleep(0.5)
     assert sorted(watching.catalogue.asked) == sorted(NAMES)
-    assert [len(found.instances) for found in watching.watches.answers.values()] == [1] * len(NAMES)
+    assert [len(found.instances) for found in watching.watches.heard.answers.values()] == [1] * len(NAMES)
 
 
 async def test_a_check_that_changes_is_one_question(watching: Watching) -> None:
@@ -145,7 +145,7 @@ async def test_a_check_that_changes_is_one_question(watching: Watching) -> None:
     catalogue.checks["service-3"] = 2
     catalogue.instances["service-3"] = instance(2)
     await catalogue.move("health/state/any")
-    await watching.until(lambda: watching.watches.answers[QUERIES[3]].instances == (instance(2),))
+    await watching.until(lambda: watching.watches.heard.answers[QUERIES[3]].instances == (instance(2),))
     assert catalogue.asked == ["service-3"]
 
 
@@ -154,7 +154,7 @@ async def test_a_weight_that_no_list_has_is_found(watching: Watching) -> None:
     heavier = attrs.evolve(instance(1), address="10.0.0.99")
     watching.catalogue.instances["service-7"] = heavier
     await watching.catalogue.move("catalog/services")
-    await watching.until(lambda: watching.watches.answers[QUERIES[7]].instances == (heavier,))
+    await watching.until(lambda: watching.watches.heard.answers[QUERIES[7]].instances == (heavier,))
     await watching.until(lambda: len(watching.catalogue.asked) == len(NAMES))
     assert sorted(watching.catalogue.asked) == sorted(NAMES)
 
@@ -178,13 +178,15 @@ async def test_everything_is_asked_for_no_more_often_than_that(watching: Watchin
 async def test_after_a_failure_everything_is_asked_for(watching: Watching) -> None:
     await watching.settled()
     await watching.catalogue.be(broken=True)
-    await watching.until(lambda: all(each.failing_since for each in watching.watches.contacts.values()))
-    assert {each.error for each in watching.watches.contacts.values()} == {"Consul answered 500: No cluster leader"}
-    assert watching.watches.complete, "a failure is never emptiness"
+    await watching.until(lambda: all(each.failing_since for each in watching.watches.heard.contacts.values()))
+    assert {each.error for each in watching.watches.heard.contacts.values()} == {
+        "Consul answered 500: No cluster leader"
+    }
+    assert watching.watches.heard.complete, "a failure is never emptiness"
     watching.catalogue.instances["service-5"] = instance(2)
     await watching.catalogue.be(broken=False)
-    await watching.until(lambda: watching.watches.answers[QUERIES[5]].instances == (instance(2),))
-    await watching.until(lambda: not any(each.failing_since for each in watching.watches.contacts.values()))
+    await watching.until(lambda: watching.watches.heard.answers[QUERIES[5]].instances == (instance(2),))
+    await watching.until(lambda: not any(each.failing_since for each in watching.watches.heard.contacts.values()))
 
 
 @pytest.mark.parametrize("spoiled", [b"[", b" " * 5000, b'[{"Node":"\xff","CheckID":"c","ServiceName":"x"}]'])
@@ -194,14 +196,14 @@ async def test_a_list_that_cannot_be_read_delays_news_and_hides_none(
     """Too large or broken as a whole, or one byte that is no UTF-8 and may hide what has changed."""
     monkeypatch.setattr(turns, "ROUND", 0.3)
     await watching.settled()
-    monkeypatch.setattr(client, "MAX_BODY", 4096)
+    monkeypatch.setattr(transport, "MAX_BODY", 4096)
     watching.catalogue.spoiled = spoiled
     await watching.catalogue.move("health/state/any")
     await watching.until(lambda: len(watching.catalogue.asked) >= len(NAMES))
     watching.catalogue.instances["service-3"] = instance(2)
     await watching.catalogue.move("health/state/any")
-    await watching.until(lambda: watching.watches.answers[QUERIES[3]].instances == (instance(2),))
-    assert not any(each.failing_since for each in watching.watches.contacts.values())
+    await watching.until(lambda: watching.watches.heard.answers[QUERIES[3]].instances == (instance(2),))
+    assert not any(each.failing_since for each in watching.watches.heard.contacts.values())
     assert watching.watches.choice is not None
     if b"Node" not in spoiled:
         assert "/v1/health/state/any" in watching.watches.choice.why
@@ -230,7 +232,7 @@ async def test_a_consul_that_is_away_is_not_asked_by_all_in_turn(
     monkeypatch.setattr(watch, "TROUBLED", 4)
     await watching.settled()
     await watching.catalogue.be(broken=True)
-    own = watching.watches._contacts  # noqa: SLF001  what each heard itself
+    own = watching.watches.heard._contacts  # noqa: SLF001  what each heard itself
     await watching.until(lambda: sum(each.failing_since is not None for each in own.values()) >= 4)
     await asyncio.sleep(2)  # a round
     assert sum(each.failing_since is not None for each in own.values()) < 10
@@ -240,8 +242,8 @@ async def test_fewer_that_fit_are_waited_for_one_by_one(watching: Watching) -> N
     await watching.settled()
     watching.watches.watch(QUERIES[:9])
     await watching.until(lambda: watching.watches.choice is not None and watching.watches.choice.way is Way.POLLS)
-    assert watching.watches.complete
-    assert watching.watches.answers.keys() == set(QUERIES[:9])
+    assert watching.watches.heard.complete
+    assert watching.watches.heard.answers.keys() == set(QUERIES[:9])
 
 
 async def test_a_limit_that_is_not_told_any_more_still_holds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +257,7 @@ async def test_a_limit_that_is_not_told_any_more_still_holds(monkeypatch: pytest
         task = asyncio.create_task(watches.run())
         running = Watching(server=server, catalogue=Catalogue(), watches=watches)
         try:
-            await running.until(lambda: watches.complete)
+            await running.until(lambda: watches.heard.complete)
             assert watches.choice is not None
             assert watches.choice.way is Way.POLLS
             server.limit = None  # the agent refuses to tell it
@@ -290,7 +292,7 @@ async def test_nothing_is_advised_before_the_agent_has_answered() -> None:
             assert not watches.choice.remedy
             assert watches.choice.why.startswith("the agent has not answered yet; ")
             async with consul(always(instance(1)), port=int(address.rpartition(":")[2])):
-                await running.until(lambda: watches.complete)
+                await running.until(lambda: watches.heard.complete)
                 await running.until(lambda: len(levels(logged)) > 1)
                 assert levels(logged) == ["info", "warning"]
                 assert watches.choice.why.startswith("100 do not fit into the 90 ")
@@ -326,12 +328,12 @@ async def test_http2_that_shares_nothing_takes_a_few_connections_of_the_limit(ce
         task = asyncio.create_task(watches.run())
         try:
             async with asyncio.timeout(DEADLINE):
-                while not watches.complete:
+                while not watches.heard.complete:
                     assert len(listener.open) <= 90
                     await asyncio.sleep(0.01)
             assert watches.choice is not None
             assert watches.choice.way is Way.STREAM_SIGNALS
-            assert not any(each.failing_since for each in watches.contacts.values())
+            assert not any(each.failing_since for each in watches.heard.contacts.values())
         finally:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

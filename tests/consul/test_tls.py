@@ -13,8 +13,9 @@ from aiohttp import web
 from structlog.testing import capture_logs
 
 from lvsctl.config import ConsulConfig
-from lvsctl.consul.client import Client, Protocol
+from lvsctl.consul.client import Client
 from lvsctl.consul.tls import Tls
+from lvsctl.consul.transport import Protocol
 from lvsctl.core.instance import Query
 from lvsctl.errors import ConsulError
 from tests.consul.agent import Agent

@@ -19,15 +19,23 @@ from structlog.testing import capture_logs
 
 from lvsctl.config import ConsulConfig, Secret
 from lvsctl.consul.client import Capacity, Client
-from lvsctl.consul.pace import FIRST_BACK_OFF, LARGEST_INDEX, LONGEST_BACK_OFF, WAIT, back_off, next_index, wait_after
-from lvsctl.consul.watch import (
-    Watches,
-    ask_once,
+from lvsctl.consul.once import ask_once
+from lvsctl.consul.pace import (
+    FIRST_BACK_OFF,
+    FIRST_LEAP,
+    LARGEST_INDEX,
+    LEAP,
+    LONGEST_BACK_OFF,
+    WAIT,
+    back_off,
+    next_index,
+    wait_after,
 )
-from lvsctl.core.instance import Answer, Query
+from lvsctl.consul.watch import Watches
+from lvsctl.core.instance import Answer, Health, Instance, Query
 from lvsctl.errors import ConsulError
 from tests.consul.server import DEADLINE, Answering, Blocking, Consul, always, answer, consul, refusing
-from tests.values import instance
+from tests.values import failing, instance
 
 RECO = Query(service="reco")
 CANARY = "canary-3e8d-token"
@@ -77,7 +85,7 @@ async def watching(
 ) -> AsyncIterator[Watching]:
     """Watch `queries` at `server` while the context lasts, from a start with `snapshot`."""
     all_of_it = Watching.of(server)
-    all_of_it.watches.recall(snapshot or {})
+    all_of_it.watches.heard.recall(snapshot or {})
     all_of_it.watches.watch(queries)
     task = asyncio.create_task(all_of_it.watches.run(), name="watches")
     try:
@@ -96,12 +104,21 @@ def names(found: Answer | None) -> list[str] | None:
 # --- the rules, in order --------------------------------------------------------------------------------------------
 
 
-@given(sent=st.integers(0, 2**64), received=st.integers(0, 2**64))
-def test_an_index_never_goes_back(sent: int, received: int) -> None:
-    following = next_index(sent, received)
+indexes = st.integers(0, 100) | st.integers(0, 2 * LEAP) | st.integers(0, 2**64)
+
+
+@given(sent=indexes, received=indexes, seen=indexes)
+def test_an_index_never_goes_back_nor_leaps(sent: int, received: int, seen: int) -> None:
+    following = next_index(sent, received, seen)
     assert following in (0, received)
     assert following == 0 or following >= sent
-    assert (following == 0) == (received == 0 or received < sent)
+    leapt = received - seen > (LEAP if seen else FIRST_LEAP)
+    assert (following == 0) == (received == 0 or received < sent or leapt)
+
+
+@given(received=st.integers(1, LARGEST_INDEX))
+def test_an_index_that_leapt_counts_when_the_next_answer_has_it_too(received: int) -> None:
+    assert next_index(0, received, received) == received
 
 
 @given(failures=st.integers(1, 10**9))
@@ -113,12 +130,12 @@ async def test_news_arrive_and_the_next_request_blocks_on_their_index() -> None:
     blocking = Blocking((instance(1),))
     async with consul(blocking) as server, watching(server, RECO) as all_of_it:
         watches, woken = all_of_it.watches, all_of_it.woken
-        assert not watches.complete
-        await woken.until(lambda: watches.complete)
-        assert names(watches.answers[RECO]) == ["reco-1"]
+        assert not watches.heard.complete
+        await woken.until(lambda: watches.heard.complete)
+        assert names(watches.heard.answers[RECO]) == ["reco-1"]
         await server.came(2)
         await blocking.change(instance(1), instance(2))
-        await woken.until(lambda: names(watches.answers[RECO]) == ["reco-1", "reco-2"])
+        await woken.until(lambda: names(watches.heard.answers[RECO]) == ["reco-1", "reco-2"])
         await server.came(3)
         assert server.indexes() == [None, "10", "11"]
         assert 0 < float(server.requests[1].query["wait"].removesuffix("s")) <= WAIT
@@ -130,9 +147,69 @@ async def test_an_index_that_went_back_starts_over() -> None:
     async with consul(blocking) as server, watching(server, RECO) as all_of_it:
         await server.came(2)
         await blocking.change(instance(2), index=3)
-        await all_of_it.woken.until(lambda: names(all_of_it.watches.answers[RECO]) == ["reco-2"])
+        await all_of_it.woken.until(lambda: names(all_of_it.watches.heard.answers[RECO]) == ["reco-2"])
         await server.came(4)
         assert server.indexes() == [None, "50", None, "3"]
+
+
+@attrs.define
+class Patient:
+    """Blocks as Consul does on an index that is its own or beyond; `lie` is the index of one answer."""
+
+    instances: tuple[Instance, ...]
+    index: int = 50
+    lie: int = 0
+    told: int = 0  # lies
+    _changed: asyncio.Condition = attrs.field(factory=asyncio.Condition)
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        async with self._changed:
+            await self._changed.wait_for(lambda: int(request.query.get("index", 0)) < self.index or bool(self.lie))
+            lie, self.lie = self.lie, 0
+        self.told += bool(lie)
+        return answer(*self.instances, index=str(lie or self.index))
+
+    async def change(self, *instances: Instance, lie: int = 0) -> None:
+        async with self._changed:
+            self.instances, self.index, self.lie = instances, self.index + (not lie), lie
+            self._changed.notify_all()
+
+
+@pytest.mark.parametrize("lie", [50 + LEAP + 1, 9 * 10**15])
+async def test_a_flip_is_noticed_soon_after_an_index_that_leapt(lie: int) -> None:
+    patient = Patient((instance(1), instance(2)))
+    async with consul(patient) as server, watching(server, RECO) as all_of_it:
+        await server.came(2)
+        await patient.change(instance(1), instance(2), lie=lie)
+        await server.came(3)
+        assert server.indexes() == [None, "50", None]
+        await server.came(4)
+        assert server.indexes()[3] == "50"
+        began = time.monotonic()
+        await patient.change(instance(1), failing(2))
+        await all_of_it.woken.until(
+            lambda: (
+                [each.health for each in all_of_it.watches.heard.answers[RECO].instances]
+                == [Health.PASSING, Health.CRITICAL]
+            )
+        )
+        assert time.monotonic() - began < 1.0
+
+
+async def test_a_first_index_beyond_all_is_asked_for_again() -> None:
+    patient = Patient((instance(1),), lie=9 * 10**15)
+    async with consul(patient) as server, watching(server, RECO):
+        await server.came(3)
+        assert server.indexes() == [None, None, "50"]
+
+
+async def test_an_index_that_leapt_for_good_is_blocked_on() -> None:
+    blocking = Blocking((instance(1),), index=50)
+    async with consul(blocking) as server, watching(server, RECO):
+        await server.came(2)
+        await blocking.change(instance(1), index=9 * 10**15)
+        await server.came(4)
+        assert server.indexes() == [None, "50", None, str(9 * 10**15)]
 
 
 @pytest.mark.parametrize("status", [403, 500])
@@ -144,23 +221,23 @@ async def test_an_error_keeps_the_last_answer_and_its_index_is_never_used(status
         server.answering = refusing(status, "No cluster leader")
         await blocking.change(instance(1))  # ends the request that is held
         await server.came(4)
-        assert watches.contacts[RECO].failing_since is not None
-        assert watches.contacts[RECO].error.startswith(f"Consul answered {status}: No cluster leader")
-        assert names(watches.answers[RECO]) == ["reco-1"]
-        assert watches.complete
+        assert watches.heard.contacts[RECO].failing_since is not None
+        assert watches.heard.contacts[RECO].error.startswith(f"Consul answered {status}: No cluster leader")
+        assert names(watches.heard.answers[RECO]) == ["reco-1"]
+        assert watches.heard.complete
         assert woken.count == 1
         assert "999" not in server.indexes()
         server.answering = Blocking((instance(1), instance(2)))
-        await woken.until(lambda: names(watches.answers[RECO]) == ["reco-1", "reco-2"])
-        assert watches.contacts[RECO].failing_since is None
+        await woken.until(lambda: names(watches.heard.answers[RECO]) == ["reco-1", "reco-2"])
+        assert watches.heard.contacts[RECO].failing_since is None
 
 
 async def test_a_query_that_was_never_answered_is_absent_not_empty() -> None:
     async with consul(refusing(500)) as server, watching(server, RECO) as all_of_it:
         await server.came(2)
-        assert all_of_it.watches.answers == {}
-        assert not all_of_it.watches.complete
-        assert all_of_it.watches.contacts[RECO].last is None
+        assert all_of_it.watches.heard.answers == {}
+        assert not all_of_it.watches.heard.complete
+        assert all_of_it.watches.heard.contacts[RECO].last is None
         assert all_of_it.woken.count == 0
 
 
@@ -175,8 +252,8 @@ async def test_half_an_answer_is_none(body: bytes) -> None:
         server.answering = broken
         await blocking.change(instance(1))
         await server.came(4)
-        assert names(all_of_it.watches.answers[RECO]) == ["reco-1"]
-        assert all_of_it.watches.contacts[RECO].failing_since is not None
+        assert names(all_of_it.watches.heard.answers[RECO]) == ["reco-1"]
+        assert all_of_it.watches.heard.contacts[RECO].failing_since is not None
 
 
 @pytest.mark.parametrize("index", [None, "x", "0", str(LARGEST_INDEX + 1), "9999999999999999999"])
@@ -229,9 +306,9 @@ async def test_so_few_instances_are_believed_when_a_leader_confirms_it_and_nobod
         await server.came(2)
         woken = all_of_it.woken.count
         await blocking.change(instance(3))
-        await all_of_it.woken.until(lambda: names(all_of_it.watches.answers[RECO]) == ["reco-3"])
+        await all_of_it.woken.until(lambda: names(all_of_it.watches.heard.answers[RECO]) == ["reco-3"])
         assert ["consistent" in request.query for request in server.requests] == [False, False, True]
-        assert all_of_it.watches.answers[RECO].doubt == ""
+        assert all_of_it.watches.heard.answers[RECO].doubt == ""
         assert all_of_it.woken.count == woken + 1
 
 
@@ -248,16 +325,19 @@ async def test_so_few_instances_are_in_doubt_until_a_leader_confirms_it() -> Non
         watches = all_of_it.watches
         await server.came(2)
         await blocking.change()
-        await all_of_it.woken.until(lambda: bool(watches.answers[RECO].doubt))
-        assert names(watches.answers[RECO]) == []
-        assert "lists 0 of 3 instances, and no leader confirms it (Consul answers 500)" in watches.answers[RECO].doubt
-        assert watches.contacts[RECO].failing_since is None
+        await all_of_it.woken.until(lambda: bool(watches.heard.answers[RECO].doubt))
+        assert names(watches.heard.answers[RECO]) == []
+        assert (
+            "lists 0 of 3 instances, and no leader confirms it (Consul answers 500)"
+            in watches.heard.answers[RECO].doubt
+        )
+        assert watches.heard.contacts[RECO].failing_since is None
         with capture_logs() as logs:
             await server.came(len(server.requests) + 4)
         assert logs == []
         confirming.set()
-        await all_of_it.woken.until(lambda: not watches.answers[RECO].doubt)
-        assert watches.contacts[RECO].failing_since is None
+        await all_of_it.woken.until(lambda: not watches.heard.answers[RECO].doubt)
+        assert watches.heard.contacts[RECO].failing_since is None
 
 
 async def test_an_empty_answer_after_a_refused_token_is_in_doubt() -> None:
@@ -268,7 +348,7 @@ async def test_an_empty_answer_after_a_refused_token_is_in_doubt() -> None:
         await blocking.change(instance(1))
         await server.came(4)
         server.answering = Blocking((), index=20)
-        await all_of_it.woken.until(lambda: "refused the token" in all_of_it.watches.answers[RECO].doubt)
+        await all_of_it.woken.until(lambda: "refused the token" in all_of_it.watches.heard.answers[RECO].doubt)
 
 
 async def test_a_token_that_is_refused_what_would_confirm_is_a_refused_token() -> None:
@@ -283,9 +363,9 @@ async def test_a_token_that_is_refused_what_would_confirm_is_a_refused_token() -
         watches = all_of_it.watches
         await server.came(2)
         await blocking.change()
-        await all_of_it.woken.until(lambda: "(Consul answers 403)" in watches.answers[RECO].doubt)
+        await all_of_it.woken.until(lambda: "(Consul answers 403)" in watches.heard.answers[RECO].doubt)
         await blocking.change(instance(1))
-        await all_of_it.woken.until(lambda: "refused the token" in watches.answers[RECO].doubt)
+        await all_of_it.woken.until(lambda: "refused the token" in watches.heard.answers[RECO].doubt)
 
 
 async def test_that_a_token_was_refused_is_remembered_until_an_answer_is_believed() -> None:
@@ -304,10 +384,10 @@ async def test_that_a_token_was_refused_is_remembered_until_an_answer_is_believe
 
         changed = Blocking((instance(1), instance(2), instance(3)), index=20)
         server.answering = leaderless
-        await all_of_it.woken.until(lambda: "no leader" in watches.answers[RECO].doubt)
+        await all_of_it.woken.until(lambda: "no leader" in watches.heard.answers[RECO].doubt)
         server.answering = changed
         await changed.change(instance(1))
-        await all_of_it.woken.until(lambda: "refused the token" in watches.answers[RECO].doubt)
+        await all_of_it.woken.until(lambda: "refused the token" in watches.heard.answers[RECO].doubt)
 
 
 async def test_a_wall_clock_that_is_set_ends_no_hold(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,12 +396,12 @@ async def test_a_wall_clock_that_is_set_ends_no_hold(monkeypatch: pytest.MonkeyP
         watches = all_of_it.watches
         await server.came(2)
         await blocking.change(instance(1), index=3)
-        await all_of_it.woken.until(lambda: "went back" in watches.answers[RECO].doubt)
+        await all_of_it.woken.until(lambda: "went back" in watches.heard.answers[RECO].doubt)
         real = time.time
         monkeypatch.setattr(time, "time", lambda: real() + 3600.0)
         await blocking.change(instance(1), instance(4))
-        await all_of_it.woken.until(lambda: names(watches.answers[RECO]) == ["reco-1", "reco-4"])
-        assert "went back" in watches.answers[RECO].doubt
+        await all_of_it.woken.until(lambda: names(watches.heard.answers[RECO]) == ["reco-1", "reco-4"])
+        assert "went back" in watches.heard.answers[RECO].doubt
         assert not any("consistent" in request.query for request in server.requests)
 
 
@@ -375,8 +455,8 @@ async def test_one_that_goes_from_a_streamed_answer_is_believed_when_a_server_co
     async with consul(streaming) as server, watching(server, RECO) as all_of_it:
         await server.came(2)
         await blocking.change(instance(1), instance(2))
-        await all_of_it.woken.until(lambda: names(all_of_it.watches.answers[RECO]) == ["reco-1", "reco-2"])
-        assert all_of_it.watches.answers[RECO].doubt == ""
+        await all_of_it.woken.until(lambda: names(all_of_it.watches.heard.answers[RECO]) == ["reco-1", "reco-2"])
+        assert all_of_it.watches.heard.answers[RECO].doubt == ""
         await server.came(4)
         assert ["consistent" in request.query for request in server.requests] == [False, False, True, False]
 
@@ -395,19 +475,19 @@ async def test_asking_once_tells_what_is_in_doubt() -> None:
 async def test_queries_come_and_go_and_those_that_stay_keep_their_answer() -> None:
     async with consul(Blocking((instance(1),))) as server, watching(server, RECO) as all_of_it:
         watches, woken = all_of_it.watches, all_of_it.woken
-        await woken.until(lambda: watches.complete)
+        await woken.until(lambda: watches.heard.complete)
         await server.came(2)
-        kept = watches.answers[RECO]
+        kept = watches.heard.answers[RECO]
         watches.watch([RECO, SHOP])
-        assert not watches.complete
-        await woken.until(lambda: watches.complete)
-        assert watches.answers.keys() == {RECO, SHOP}
-        assert watches.answers[RECO] is kept
+        assert not watches.heard.complete
+        await woken.until(lambda: watches.heard.complete)
+        assert watches.heard.answers.keys() == {RECO, SHOP}
+        assert watches.heard.answers[RECO] is kept
         watches.watch([SHOP])
         for _ in range(5):  # turns of the loop until its task has seen to it
             await asyncio.sleep(0)
-        assert watches.contacts.keys() == {SHOP}
-        assert watches.complete
+        assert watches.heard.contacts.keys() == {SHOP}
+        assert watches.heard.complete
         asked = [request.path.rpartition("/")[2] for request in server.requests]
         assert asked.count("reco") == 2
 
@@ -421,9 +501,9 @@ async def test_one_query_that_fails_does_not_hold_up_another() -> None:
         return await blocking(request)
 
     async with consul(picky) as server, watching(server, RECO, SHOP) as all_of_it:
-        await all_of_it.woken.until(lambda: RECO in all_of_it.watches.answers)
-        assert all_of_it.watches.answers.keys() == {RECO}
-        assert not all_of_it.watches.complete
+        await all_of_it.woken.until(lambda: RECO in all_of_it.watches.heard.answers)
+        assert all_of_it.watches.heard.answers.keys() == {RECO}
+        assert not all_of_it.watches.heard.complete
 
 
 @pytest.mark.unexpected
@@ -452,15 +532,15 @@ async def test_an_error_that_nobody_expected_is_a_failure_of_its_own_query_and_t
         watches.watch((RECO, SHOP))
         with capture_logs() as logs:
             task = asyncio.create_task(watches.run(), name="watches")
-            await woken.until(lambda: RECO in watches.answers)
+            await woken.until(lambda: RECO in watches.heard.answers)
             async with asyncio.timeout(DEADLINE):
                 await again.wait()
             assert not task.done()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         await client.close()
-    assert "ZeroDivisionError" in watches.contacts[SHOP].error
-    assert watches.contacts[RECO].failing_since is None
+    assert "ZeroDivisionError" in watches.heard.contacts[SHOP].error
+    assert watches.heard.contacts[RECO].failing_since is None
     told = [(each["log_level"], each["task"], each["error"]) for each in logs if each["event"] == "unexpected"]
     assert [(level, task) for level, task, _ in told] == [("error", "choose"), ("error", "watch shop")]
     assert all("ZeroDivisionError at test_watch.py:" in error for _, _, error in told)
@@ -470,16 +550,16 @@ async def test_an_error_that_nobody_expected_is_a_failure_of_its_own_query_and_t
 async def test_a_client_that_is_replaced_leaves_its_answers() -> None:
     async with consul(Blocking((instance(1),))) as old, consul(refusing(500)) as new, watching(old, RECO) as all_of_it:
         watches, woken = all_of_it.watches, all_of_it.woken
-        await woken.until(lambda: watches.complete)
+        await woken.until(lambda: watches.heard.complete)
         await old.came(2)
         client = Client(ConsulConfig(address=new.address))
         watches.use(client, all_of_it.client)
         await new.came(2)
-        assert names(watches.answers[RECO]) == ["reco-1"]
-        assert watches.complete
+        assert names(watches.heard.answers[RECO]) == ["reco-1"]
+        assert watches.heard.complete
         assert len(old.requests) == 2
         new.answering = Blocking((instance(2),))
-        await woken.until(lambda: names(watches.answers[RECO]) == ["reco-2"])
+        await woken.until(lambda: names(watches.heard.answers[RECO]) == ["reco-2"])
         await client.close()
 
 
@@ -499,28 +579,28 @@ async def test_a_loss_with_a_new_token_contradicts_the_same_consul_and_says_noth
         address = other.address if elsewhere else server.address
         replaced, all_of_it.client = all_of_it.client, Client(ConsulConfig(address=address, token=Secret("fewer")))
         watches.use(all_of_it.client, replaced)
-        await all_of_it.woken.until(lambda: names(watches.answers[RECO]) == ["reco-1"])
-        assert ("index stayed at 100" in watches.answers[RECO].doubt) is not elsewhere
+        await all_of_it.woken.until(lambda: names(watches.heard.answers[RECO]) == ["reco-1"])
+        assert ("index stayed at 100" in watches.heard.answers[RECO].doubt) is not elsewhere
 
 
 async def test_a_query_that_goes_with_its_client_is_forgotten() -> None:
     """A reload of both: what is no longer asked would be heard of last for ever, and never fail."""
     async with consul(always(instance(1))) as server, watching(server, RECO, SHOP) as all_of_it:
         watches = all_of_it.watches
-        await all_of_it.woken.until(lambda: watches.complete)
+        await all_of_it.woken.until(lambda: watches.heard.complete)
         replaced, all_of_it.client = all_of_it.client, Client(ConsulConfig(address=server.address))
         asked = len(server.requests)
         watches.use(all_of_it.client, replaced)
         watches.watch([RECO])
         await server.came(asked + 1)
-        assert watches.contacts.keys() == watches.answers.keys() == {RECO}
+        assert watches.heard.contacts.keys() == watches.heard.answers.keys() == {RECO}
 
 
 async def test_every_client_that_is_replaced_is_closed() -> None:
     """Two reloads in a row: an open session that is forgotten is a ResourceWarning, and warnings are errors."""
     async with consul(Blocking((instance(1),))) as server, watching(server, RECO) as all_of_it:
         watches = all_of_it.watches
-        await all_of_it.woken.until(lambda: watches.complete)
+        await all_of_it.woken.until(lambda: watches.heard.complete)
         replaced = [all_of_it.client, Client(ConsulConfig(address=server.address))]
         await replaced[1].instances(RECO)
         last = Client(ConsulConfig(address=server.address))
@@ -570,7 +650,7 @@ async def test_the_token_is_in_nothing_that_is_logged_or_shown(answering: Answer
                 watches.watch([RECO])
                 task = asyncio.create_task(watches.run(), name="watches")
                 await server.came(3)  # the transport itself tries twice where a connection ends
-                told = f"{watches.contacts} {watches.answers} {client!r} {vars(client)} {config} {task}"
+                told = f"{watches.heard.contacts} {watches.heard.answers} {client!r} {vars(client)} {config} {task}"
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
@@ -593,32 +673,32 @@ def recalled(*numbers: int, index: int = 7) -> dict[Query, Answer]:
 async def test_a_snapshot_stands_in_until_every_query_has_failed_once_and_longer() -> None:
     async with consul(refusing(500)) as server, watching(server, RECO, SHOP, snapshot=recalled(1)) as all_of_it:
         watches = all_of_it.watches
-        assert watches.recalls
-        assert not watches.tried
-        await all_of_it.woken.until(lambda: watches.tried)
-        assert watches.answers == recalled(1)
-        assert not watches.complete
-        assert watches.believed == {}, "what Consul has not said since the start is on disk already"
-        assert watches.contacts[RECO].last is None
+        assert watches.heard.recalls
+        assert not watches.heard.tried
+        await all_of_it.woken.until(lambda: watches.heard.tried)
+        assert watches.heard.answers == recalled(1)
+        assert not watches.heard.complete
+        assert watches.heard.believed == {}, "what Consul has not said since the start is on disk already"
+        assert watches.heard.contacts[RECO].last is None
 
 
 async def test_consuls_first_answer_replaces_the_snapshots_even_where_it_is_the_same() -> None:
     async with consul(always(instance(1))) as server, watching(server, RECO, snapshot=recalled(1)) as all_of_it:
         watches = all_of_it.watches
-        await all_of_it.woken.until(lambda: watches.complete)
-        assert watches.answers[RECO].snapshot is None
-        assert not watches.recalls
-        (kept,) = watches.believed.values()
-        assert kept.instances == watches.answers[RECO].instances
-        assert kept.snapshot == watches.contacts[RECO].last
+        await all_of_it.woken.until(lambda: watches.heard.complete)
+        assert watches.heard.answers[RECO].snapshot is None
+        assert not watches.heard.recalls
+        (kept,) = watches.heard.believed.values()
+        assert kept.instances == watches.heard.answers[RECO].instances
+        assert kept.snapshot == watches.heard.contacts[RECO].last
 
 
 async def test_an_empty_first_answer_is_compared_with_the_snapshot_and_not_kept_while_in_doubt() -> None:
     async with consul(always(index="3")) as server, watching(server, RECO, snapshot=recalled(1, 2)) as all_of_it:
         watches = all_of_it.watches
-        await all_of_it.woken.until(lambda: watches.complete)
-        assert "index went back from 7 to 3" in watches.answers[RECO].doubt
-        assert watches.believed == {}
+        await all_of_it.woken.until(lambda: watches.heard.complete)
+        assert "index went back from 7 to 3" in watches.heard.answers[RECO].doubt
+        assert watches.heard.believed == {}
 
 
 async def test_what_another_consul_said_is_kept_for_none() -> None:
@@ -628,13 +708,13 @@ async def test_what_another_consul_said_is_kept_for_none() -> None:
         watching(server, RECO) as all_of_it,
     ):
         watches = all_of_it.watches
-        await all_of_it.woken.until(lambda: watches.complete)
-        assert watches.believed.keys() == {RECO}
+        await all_of_it.woken.until(lambda: watches.heard.complete)
+        assert watches.heard.believed.keys() == {RECO}
         replaced, all_of_it.client = all_of_it.client, Client(ConsulConfig(address=other.address))
         watches.use(all_of_it.client, replaced)
         await other.came(2)
-        assert watches.answers.keys() == {RECO}
-        assert watches.believed == {}
+        assert watches.heard.answers.keys() == {RECO}
+        assert watches.heard.believed == {}
 
 
 # --- very many ------------------------------------------------------------------------------------------------------
@@ -650,17 +730,17 @@ async def told(logs: list[structlog.typing.EventDict], event: str, queries: int)
 async def test_an_agent_that_goes_away_is_told_in_a_few_lines_and_so_is_its_return(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("lvsctl.consul.watch.WINDOW", 1.0)
+    monkeypatch.setattr("lvsctl.consul.heard.WINDOW", 1.0)
     queries = [Query(service=f"service-{number}") for number in range(60)]
     async with consul(refusing(500, "No cluster leader")) as server, watching(server, *queries) as watched:
         with capture_logs() as logs:
             await told(logs, "consul_failed", len(queries))
             assert len([each for each in logs if each["event"] == "consul_failed"]) < 10
-            assert all(each.failing_since for each in watched.watches.contacts.values())
+            assert all(each.failing_since for each in watched.watches.heard.contacts.values())
             server.answering = always(instance(1))
             await told(logs, "consul_back", len(queries))
         assert len([each for each in logs if each["event"] == "consul_back"]) < 10
-        assert not any(each.failing_since for each in watched.watches.contacts.values())
+        assert not any(each.failing_since for each in watched.watches.heard.contacts.values())
 
 
 def test_queries_that_begin_together_do_not_end_together() -> None:
@@ -675,9 +755,9 @@ def test_queries_that_begin_together_do_not_end_together() -> None:
 async def test_news_are_named_once() -> None:
     blocking = Blocking((instance(1),))
     async with consul(blocking) as server, watching(server, Query(service="reco")) as watched:
-        await watched.woken.until(lambda: watched.watches.complete)
-        assert watched.watches.take_news() == {Query(service="reco")}
-        assert watched.watches.take_news() == frozenset()
+        await watched.woken.until(lambda: watched.watches.heard.complete)
+        assert watched.watches.heard.take_news() == {Query(service="reco")}
+        assert watched.watches.heard.take_news() == frozenset()
         await blocking.change(instance(2))
-        await watched.woken.until(lambda: names(watched.watches.answers[Query(service="reco")]) == ["reco-2"])
-        assert watched.watches.take_news() == {Query(service="reco")}
+        await watched.woken.until(lambda: names(watched.watches.heard.answers[Query(service="reco")]) == ["reco-2"])
+        assert watched.watches.heard.take_news() == {Query(service="reco")}

@@ -38,7 +38,7 @@ class Heard:
     @property
     def answer(self) -> Answer:
         """Return the last answer."""
-        return self.watches.answers.get(RECO, Answer())
+        return self.watches.heard.answers.get(RECO, Answer())
 
     @property
     def ids(self) -> set[str]:
@@ -117,9 +117,10 @@ async def test_a_token_that_is_deleted_is_refused_and_the_next_one_in_its_file_r
     async with heard(guarded, file) as found:
         await asyncio.to_thread(guarded.ask, "DELETE", f"/v1/acl/token/{token['AccessorID']}")
         await asyncio.to_thread(register, guarded, 5)  # ends the request that waits, where its token still counts
-        await found.until(lambda: "403" in found.watches.contacts[RECO].error)
-        assert {"web-1", "web-2", "web-3"} <= found.ids
-        assert token["SecretID"] not in str(found.watches.contacts)
+        await found.until(lambda: "403" in found.watches.heard.contacts[RECO].error)
+        # With streaming the request that waits may end with an empty list at index 1, which is in doubt.
+        assert {"web-1", "web-2", "web-3"} <= found.ids or found.answer.doubt
+        assert token["SecretID"] not in str(found.watches.heard.contacts)
         hold(file, guarded.token("watch-next", READING))
         await asyncio.to_thread(register, guarded, 6)
         began = time.monotonic()
@@ -155,7 +156,7 @@ async def test_with_more_than_the_agent_takes_signals_bring_the_news(guarded: Gu
     hold(file, guarded.token("watch-signals", READING))
     async with heard(guarded, file) as found:
         found.watches.watch([RECO, *(Query(service=f"absent-{number}") for number in range(120))])
-        await found.until(lambda: found.watches.complete)
+        await found.until(lambda: found.watches.heard.complete)
         assert found.watches.choice is not None
         assert found.watches.choice.way is Way.SIGNALS
         await asyncio.to_thread(register, guarded, 1, port=81)

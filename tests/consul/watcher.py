@@ -34,8 +34,8 @@ async def main(address: str, *services: str) -> None:
             await asyncio.wait({news, ended}, return_when=asyncio.FIRST_COMPLETED)
             news.cancel()
             woken.clear()
-            for query in sorted(watches.take_news()):
-                print(query.service, watches.answers[query].index, flush=True)
+            for query in sorted(watches.heard.take_news()):
+                print(query.service, watches.heard.answers[query].index, flush=True)
         watching.cancel()
         await asyncio.wait({watching})
     status = Path("/proc/self/status").read_text("ascii")  # noqa: ASYNC240  # once

@@ -16,6 +16,7 @@ from lvsctl.core.difference import difference
 from lvsctl.core.failover import Standing, choose
 from lvsctl.core.instance import Answer, Answers, Instance, Query
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner
+from lvsctl.core.peak import SETTLED, Peak, Peaks, after, hold
 from lvsctl.core.status import Place, State, VirtualServerStatus, virtual_servers
 from netlink.types import Observed, Table
 from tests import strategies
@@ -40,9 +41,12 @@ from tests.values import (
 # --- the rule by itself ---------------------------------------------------------------------------------------------
 
 standing = st.builds(
-    lambda able, kept_out, doubt, silent: Standing(able=able, meant=able + kept_out, doubt=doubt, silent=silent),
+    lambda able, kept_out, peak, doubt, silent: Standing(
+        able=able, meant=able + kept_out, peak=peak, doubt=doubt, silent=silent
+    ),
     st.integers(0, 3),
     st.integers(0, 4),
+    st.sampled_from((0, 0, 2, 5)),
     st.sampled_from(("", "", "", "some")),
     st.sampled_from((False, False, True)),
 )
@@ -59,6 +63,11 @@ def situations(draw: st.DrawFn) -> tuple[list[Standing | None], int]:
 def able(standing: Standing | None) -> int:
     """Return how many it could take over with."""
     return standing.able if standing and not standing.silent else 0
+
+
+def half_of_all(standing: Standing) -> float:
+    """Return half of those that are there, or were."""
+    return max(standing.meant, standing.peak) / 2
 
 
 @given(situations())
@@ -90,13 +99,13 @@ def test_what_serves_goes_on_but_for_an_earlier_one_with_half_of_its_own(
         assert chosen is not None
         assert chosen <= serving
         for earlier in standings[:chosen]:
-            assert not earlier or earlier.doubt or earlier.able < earlier.meant / 2 or not able(earlier)
+            assert not earlier or earlier.doubt or earlier.able < half_of_all(earlier) or not able(earlier)
         if chosen != serving:
             back = standings[chosen]
             assert back
             assert not back.doubt
             assert not back.silent
-            assert back.able >= back.meant / 2
+            assert back.able >= half_of_all(back)
 
 
 @given(situations())
@@ -170,6 +179,53 @@ def test_the_rule_by_example(standings: Sequence[tuple[int, int] | None], servin
     assert choose(found, serving) == chosen
 
 
+# --- with how many it served ------------------------------------------------------------------------------------------
+
+LIST = ("", "dc2", "dc3")
+counts = st.lists(st.none() | st.integers(0, 4), min_size=3, max_size=3)
+peaks_before = st.dictionaries(
+    st.sampled_from((*LIST, "gone")),
+    st.builds(
+        Peak, count=st.integers(1, 4), fewer_since=st.sampled_from((None, NOW - 2 * SETTLED, NOW - 9, NOW, NOW + 9))
+    ),
+)
+
+
+@given(peaks_before, counts, st.integers(0, 2), st.floats(0, SETTLED / 2))
+def test_the_same_again_is_remembered_the_same_until_it_says_so(
+    peaks: Peaks, able: list[int | None], serving: int, later: float
+) -> None:
+    once = after(peaks, LIST, able, serving, NOW)
+    if all(each is not None for each in able):
+        assert hold(once, NOW)
+        assert all(peak.count >= (able[LIST.index(name)] or 0) for name, peak in once.items())
+    if hold(once, NOW + later):
+        assert after(once, LIST, able, serving, NOW + later) == once
+    assert once.keys() <= set(LIST[: serving + 1][:2])
+
+
+@given(st.lists(st.tuples(st.floats(0, SETTLED / 20), st.integers(0, 9)), max_size=10), st.integers(0, 1))
+def test_within_its_time_the_most_is_remembered(changes: list[tuple[float, int]], serving: int) -> None:
+    peaks, now, most = after({}, LIST, [5, 5, 5], 0, NOW), NOW, 5
+    for seconds, able in changes:
+        now, most = now + seconds, max(most, able)
+        peaks = after(peaks, LIST, [able, 0, 5], serving, now)
+    assert peaks[""].count == most
+
+
+def test_a_smaller_one_is_what_there_is_after_a_while_but_none_is_nothing_at_any_time() -> None:
+    peaks = after({}, LIST, [20, 5, 5], 0, NOW)
+    peaks = after(peaks, LIST, [0, 5, 5], 1, NOW + 10)
+    peaks = after(peaks, LIST, [0, 5, 5], 1, NOW + 1e6)
+    peaks = after(peaks, LIST, [1, 5, 5], 1, NOW + 1e6)
+    assert peaks[""] == Peak(count=20, fewer_since=NOW + 1e6)
+    assert after(peaks, LIST, [9, 5, 5], 1, NOW + 1e6 + SETTLED - 1)[""] == peaks[""]
+    assert after(peaks, LIST, [3, 5, 5], 1, NOW + 1e6 + SETTLED)[""] == Peak(count=3)
+    set_back = after(peaks, LIST, [1, 5, 5], 1, NOW)
+    assert not hold(peaks, NOW)
+    assert set_back[""] == Peak(count=20, fewer_since=NOW)
+
+
 # --- in whole cycles ------------------------------------------------------------------------------------------------
 
 
@@ -198,7 +254,7 @@ def test_it_arrives_rests_and_owes_nothing_to_the_decision_before(world: Cycles)
         world.once()
     assert world.kernel.writes == []
     assert (world.kernel.observe().table, world.ledger) == (table, ledger)
-    again = attrs.evolve(world, ledger=dict(ledger), now=world.now + 1e6, last=None)
+    again = attrs.evolve(world, ledger=dict(ledger), now=world.now + SETTLED / 2, last=None)
     again.once()
     assert world.kernel.writes == []
     assert again.ledger == ledger
@@ -351,6 +407,58 @@ def test_a_restart_changes_nothing() -> None:
     )
     assert world.once().steps == []
     assert world.ledger[KEY].failed_over == "dc2"
+
+
+def test_those_that_deregistered_and_come_back_one_by_one_are_waited_for() -> None:
+    world = world_of(asked(own=ALL_GOOD, dc2=THERE))
+    world.until_quiet()
+    for left in range(3, -1, -1):  # as fast as a person stops them
+        world.answers = asked(own=ALL_GOOD[:left], dc2=THERE)
+        world.until_quiet()
+    away = table_of(entry(real(11), real(12)))
+    assert table(world) == away
+
+    world.now += 86400.0  # a day without any: as if it were a minute
+    world.answers = asked(own=ALL_GOOD[:1], dc2=THERE)
+    world.until_quiet()
+    assert table(world) == away
+    counted = "(1 now; that 4 served before counts for 10 minutes)"
+    assert row(world).note == (
+        f"failed over to datacenter 'dc2' until 2 instances in the agent's own datacenter may serve {counted}"
+    )
+    assert [each.why for each in row(world).real_servers if each.instance == "reco-1"] == [
+        f"may serve, but datacenter 'dc2' does until 2 here may {counted}"
+    ]
+    restarted = attrs.evolve(world, last=None)
+    restarted.until_quiet()
+    assert table(restarted) == away
+
+    world.answers = asked(own=ALL_GOOD[:2], dc2=THERE)
+    world.until_quiet()
+    assert table(world) == table_of(entry(real(1), real(2)))
+
+
+def test_a_datacenter_that_became_smaller_is_waited_for_ten_minutes_and_no_longer() -> None:
+    world = world_of(asked(own=ALL_GOOD, dc2=THERE))
+    world.until_quiet()
+    world.answers = asked(own=[], dc2=THERE)
+    world.until_quiet()
+    world.answers = asked(own=ALL_GOOD[:1], dc2=THERE)
+    world.until_quiet()
+    began = world.now
+    while table(world) != table_of(entry(real(1))):
+        world.now += 10.0  # an audit
+        world.until_quiet()
+        assert world.now <= began + SETTLED + 30
+    assert world.now >= began + SETTLED - 30
+    assert world.ledger[KEY].failed_over == ""
+
+
+def test_a_list_without_a_second_one_leaves_no_number() -> None:
+    config = config_of()
+    world = world_of(asked(config, own=ALL_GOOD), config=config)
+    world.until_quiet()
+    assert not world.ledger[KEY].peaks
 
 
 def test_where_the_table_is_lost_the_ledger_knows() -> None:

@@ -27,7 +27,7 @@ from tests.lab.waiting import eventually
 pytestmark = pytest.mark.kernel
 
 RESUMED: Final = 5.0  # seconds from a registration to the table
-NOTICED: Final = 25 * 17 / 16 + 10  # seconds in which an answer that does not come is missed, see consul/client.py
+NOTICED: Final = 25 * 17 / 16 + 10  # seconds in which an answer that does not come is missed, see consul/transport.py
 RECO: Final = f'[virtual_server.reco]\naddress = "{VIP4}:{HTTP}"\nscheduler = "rr"\ndrain_timeout = "2m"\n'
 OWN, FIRST, SECOND, NEW = (f"10.2.0.{number}:{HTTP}" for number in (11, 12, 13, 14))
 THREE: Final = {OWN: 1, FIRST: 1, SECOND: 1}

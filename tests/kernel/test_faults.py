@@ -27,7 +27,7 @@ from tests.lab.waiting import eventually
 pytestmark = pytest.mark.kernel
 
 RESUMED: Final = 5.0  # seconds from Consul's return to the table
-NOTICED: Final = 25 * 17 / 16 + 10  # seconds in which an answer that does not come is missed, see consul/client.py
+NOTICED: Final = 25 * 17 / 16 + 10  # seconds in which an answer that does not come is missed, see consul/transport.py
 UNKNOWN: Final = 15.0  # seconds; a Consul that streams tries an unknown token for up to 9 s before it says 403
 RECO: Final = f'[virtual_server.reco]\naddress = "{VIP4}:{HTTP}"\nscheduler = "rr"\ndrain_timeout = "1s"\n'
 THREE: Final = {"10.2.0.11:80": 1, "10.2.0.12:80": 1, "10.2.0.13:80": 1}

@@ -1,0 +1,76 @@
+"""Asking the agent what it can take, and choosing by that how news are waited for (`choice`)."""
+
+import asyncio
+import resource
+import sys
+from typing import Final
+
+import attrs
+import structlog
+
+from lvsctl.consul.choice import Choice, choose, most_connections
+from lvsctl.consul.client import Capacity, Client
+from lvsctl.unexpected import in_words
+
+LONGEST_QUESTION: Final = 2.0  # seconds that the agent may take to tell its limits
+
+log = structlog.get_logger()
+
+
+class Chooser:
+    """How news are waited for, with one Consul agent at a time."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._capacity: Capacity | None = None  # what the agent last told
+        self.choice: Choice | None = None
+        self.sure = False  # the agent was asked since it last could not be
+
+    def use(self, client: Client) -> None:
+        """Ask `client` from now on."""
+        self._client, self._capacity = client, None
+
+    async def choose(self, queries: int) -> bool:
+        """Choose for `queries` blocking queries, by what the agent says now; return whether it is another way."""
+        capacity = None
+        try:
+            async with asyncio.timeout(LONGEST_QUESTION):
+                capacity = await self._client.capacity()
+        except TimeoutError:
+            pass
+        except Exception as error:  # noqa: BLE001  # without it the daemon would end
+            in_words(error, "choose")
+        self.sure = capacity is not None
+        # What it told once holds while it cannot be asked, and its limit while it refuses to tell it (a revoked token).
+        known = self._capacity
+        if capacity is not None and known is not None:
+            limit = known.limit if capacity.limit is None else capacity.limit
+            capacity = attrs.evolve(capacity, limit=limit, streams=capacity.streams or known.streams)
+        self._capacity = capacity or known
+        told = self._capacity or Capacity(http2=False, limit=None)
+        chosen = choose(
+            queries=queries,
+            http2=told.http2,
+            limit=told.limit,
+            files=open_files(),
+            http2_needs=told.http2_needs,
+            streams=told.streams,
+        )
+        self._client.allow(most_connections(limit=told.limit, files=open_files())[0])
+        if self._capacity is None:  # what to advise is known when the agent has answered
+            chosen = attrs.evolve(chosen, why=f"the agent has not answered yet; {chosen.why}", remedy="")
+        before, self.choice = self.choice, chosen
+        another = before is None or before.way is not chosen.way
+        if before is not None and not another and (before.remedy or not chosen.remedy):
+            return False
+        if chosen.remedy:
+            log.warning("consul_transport", way=chosen.way.value, why=chosen.why, remedy=chosen.remedy)
+        else:
+            log.info("consul_transport", way=chosen.way.value, why=chosen.why)
+        return another
+
+
+def open_files() -> int:
+    """Return how many files, sockets among them, this process may have open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft

@@ -1,0 +1,271 @@
+"""HTTP requests to Consul: python-consul2's transport, over our own pool of connections.
+
+Its asyncio transport opens a session for every request, drops client certificates and hides response headers. This one
+puts the token into the X-Consul-Token header only, has TLS with client certificates, Unix sockets, a deadline and a
+size cap for every answer, follows no redirect and takes no compression.
+Where the listener offers HTTP/2 that is `pool` and `http2`, else an aiohttp session: a Consul agent has 200 connections
+for each address, and one of HTTP/1.1 is one blocking query. Every error leaves here as ConsulError.
+"""
+
+import contextlib
+import enum
+import functools
+import importlib.util
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+from urllib.parse import quote, urlencode, urlsplit
+
+import aiohttp
+import attrs
+from consul import base
+
+from lvsctl.config import ConsulConfig
+from lvsctl.consul import pool
+from lvsctl.consul.budget import Budget, Share, TooMuch
+from lvsctl.consul.pool import Connection, NotOffered, Pool, Request, RequestFailed, Response, TooLarge
+from lvsctl.consul.tls import Tls, reason, tls_context
+from lvsctl.consul.token import HEADER, Token, body_without, without
+from lvsctl.errors import ConsulError, ConsulUnreadable
+
+CONNECT_TIMEOUT: Final = 5.0
+ANSWER_TIMEOUT: Final = 10.0  # for an answer that does not block, and on top of `wait` for one that does
+MAX_BODY: Final = 32 * 1024 * 1024  # bytes; 10,000 instances take about 15 MB
+
+
+class Protocol(enum.Enum):
+    """What requests are sent over, and why."""
+
+    UNDECIDED = ("none yet", "")
+    HTTP2 = ("HTTP/2", "")
+    PLAIN = ("HTTP/1.1", "")
+    NOT_OFFERED = ("HTTP/1.1", "an https consul.address whose listener offers it, as Consul's own does")
+    NOT_INSTALLED = ("HTTP/1.1", "install the extra lvsctl[http2] (package h2) and start again")
+
+    def __init__(self, version: str, needs: str) -> None:
+        self.version = version
+        self.needs = needs  # what HTTP/2 takes where little is missing
+
+
+class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is untyped
+    """HTTP requests over pooled connections."""
+
+    def __init__(self, config: ConsulConfig) -> None:
+        self._config = config
+        self._token = Token(config)
+        self._base, self._socket = _base_url(config.address)
+        self._tls = Tls(config) if config.address.startswith("https") else None
+        self.budget = Budget()
+        self._session: aiohttp.ClientSession | None = None
+        self._pool: Pool | None = None
+        self._most_connections = pool.MOST
+        self._protocol = _protocol_without_asking(config.address)
+
+    @property
+    def protocol(self) -> Protocol:
+        """Return what requests go over; the first request, and the first after lost connections, finds out."""
+        return self._protocol
+
+    @property
+    def streams(self) -> int | None:
+        """Return how many requests a connection of HTTP/2 takes; None where that is not known."""
+        return self._pool.streams if self._pool else None
+
+    def allow(self, connections: int) -> None:
+        """Have no more than so many connections of HTTP/2."""
+        self._most_connections = connections
+        if self._pool:
+            self._pool.most = connections
+
+    async def get(
+        self,
+        callback: Callable[[Response], Any],
+        path: str,
+        params: Any = None,
+        headers: Any = None,
+        *,
+        timeout: float = ANSWER_TIMEOUT,
+        share: Share | None = None,
+        most_bytes: int | None = None,
+    ) -> Any:
+        """Return `callback(response)`; `timeout` is for the whole answer, in seconds, `most_bytes` its body.
+
+        The body is counted in `share` until whoever made that ends it, else until here.
+        """
+        with contextlib.ExitStack() as stack:
+            if share is None:
+                share = stack.enter_context(self.budget.share())
+            return callback(
+                await self._request(
+                    "GET", path, params, headers, data=None, timeout=timeout, share=share, most_bytes=most_bytes
+                )
+            )
+
+    async def put(
+        self, callback: Callable[[Response], Any], path: str, params: Any = None, data: Any = "", headers: Any = None
+    ) -> Any:
+        """Return `callback(response)`."""
+        return callback(await self._request("PUT", path, params, headers, data=data, timeout=ANSWER_TIMEOUT))
+
+    async def delete(
+        self, callback: Callable[[Response], Any], path: str, params: Any = None, data: Any = "", headers: Any = None
+    ) -> Any:
+        """Return `callback(response)`."""
+        return callback(await self._request("DELETE", path, params, headers, data=data, timeout=ANSWER_TIMEOUT))
+
+    async def post(
+        self, callback: Callable[[Response], Any], path: str, params: Any = None, data: Any = "", headers: Any = None
+    ) -> Any:
+        """Return `callback(response)`."""
+        return callback(await self._request("POST", path, params, headers, data=data, timeout=ANSWER_TIMEOUT))
+
+    async def close(self) -> None:
+        """Close the pooled connections; what is being asked fails."""
+        session, self._session = self._session, None
+        opened, self._pool = self._pool, None
+        if session is not None:
+            await session.close()
+        if opened is not None:
+            await opened.close()
+
+    def check(self) -> None:
+        """Raise ConsulError for a token or certificate file that cannot be used."""
+        self._token.header()
+        if self._config.address.startswith("https"):
+            tls_context(self._config)
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        params: Any,
+        headers: Any,
+        *,
+        data: Any,
+        timeout: float,
+        share: Share | None = None,
+        most_bytes: int | None = None,
+    ) -> Response:
+        header = self._token.header()
+        token = header.get(HEADER, "")
+        request = Request(
+            method=method,
+            target=quote(path, safe="/:") + (f"?{urlencode(params)}" if params else ""),
+            headers={"Accept-Encoding": "identity", **(headers or {}), **header},
+            body=data.encode() if isinstance(data, str) else data or b"",
+            most_bytes=MAX_BODY if most_bytes is None else most_bytes,
+            share=share or Budget().share(),
+        )
+        try:
+            if self._protocol in (Protocol.UNDECIDED, Protocol.HTTP2):
+                try:
+                    return _discreet(await self._over_http2(request, timeout), token)
+                except NotOffered:
+                    pass  # `_connect` has taken note
+            return _discreet(await self._over_http1(request, timeout), token)
+        except TimeoutError as error:
+            raise ConsulError(f"no answer from {self._config.address} within {timeout:g} s") from error
+        except TooLarge as error:
+            raise ConsulUnreadable(f"answer is larger than {request.most_bytes >> 20} MiB") from error
+        except (aiohttp.ClientError, OSError, ValueError, RequestFailed) as error:
+            if self._protocol is Protocol.NOT_OFFERED:
+                self._protocol = Protocol.UNDECIDED  # who answers next may be another
+            raise ConsulError(f"cannot reach {self._config.address}: {without(reason(error), token)}") from None
+
+    async def _over_http1(self, request: Request, timeout: float) -> Response:
+        limits = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT)
+        async with self._open().request(
+            request.method,
+            self._base + request.target,
+            data=request.body or None,
+            headers=request.headers,
+            timeout=limits,
+            allow_redirects=False,  # whoever it leads to would get the token
+            ssl=self._tls.context() if self._tls else True,  # another context is never given an older connection
+            server_hostname=self._config.server_name,
+        ) as response:
+            return Response(status=response.status, headers=response.headers, body=await _body(response, request))
+
+    async def _over_http2(self, request: Request, timeout: float) -> Response:
+        if self._pool is None:
+            from lvsctl.consul import http2
+
+            parts = urlsplit(self._base)
+            tls = Tls(self._config, "h2", "http/1.1")
+            listener = http2.Listener(
+                host=parts.hostname or "",
+                port=parts.port or 8501,
+                authority=parts.netloc,
+                server_name=self._config.server_name,
+                tls=tls.context(),
+                connect_timeout=CONNECT_TIMEOUT,
+            )
+
+            def connect() -> Awaitable[Connection]:
+                return http2.connect(attrs.evolve(listener, tls=tls.context()))
+
+            self._pool = Pool(functools.partial(self._connect, connect), most=self._most_connections)
+        return await self._pool.request(request, timeout=timeout)
+
+    async def _connect(self, connect: Callable[[], Awaitable[Connection]]) -> Connection:
+        """Return a connection for the pool, and take note of what the listener offers."""
+        try:
+            connection = await connect()
+        except NotOffered:
+            self._protocol = Protocol.NOT_OFFERED
+            raise
+        except TimeoutError as error:
+            raise RequestFailed(f"no connection within {CONNECT_TIMEOUT:g} s") from error
+        except OSError as error:
+            raise RequestFailed(reason(error)) from error
+        self._protocol = Protocol.HTTP2
+        return connection
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector: aiohttp.BaseConnector
+            if self._socket:
+                connector = aiohttp.UnixConnector(path=self._socket, limit=0)
+            else:
+                connector = aiohttp.TCPConnector(limit=0)
+            self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False, trust_env=False)
+        return self._session
+
+
+def _discreet(response: Response, token: str) -> Response:
+    """Return the response without the token where its body may be shown: some repeat in a refusal what was asked."""
+    if response.status == 200 and response.body[:1] == b"[":
+        return response
+    return attrs.evolve(response, body=body_without(response.body, token))
+
+
+async def _body(response: aiohttp.ClientResponse, request: Request) -> bytes:
+    share = request.share
+    if (response.content_length or 0) > request.most_bytes:
+        raise TooLarge
+    async for chunk in response.content.iter_any():
+        try:
+            share.add(chunk)
+        except TooMuch as error:
+            raise RequestFailed(str(error)) from error
+        if len(share) > request.most_bytes:
+            raise TooLarge
+    try:
+        return share.take()
+    except TooMuch as error:
+        raise RequestFailed(str(error)) from error
+
+
+def _base_url(address: str) -> tuple[str, str]:
+    """Return the URL that paths are added to, and the path of a Unix socket or an empty string."""
+    parts = urlsplit(address)
+    if parts.scheme == "unix":
+        return "http://localhost", parts.path
+    default_port = 8501 if parts.scheme == "https" else 8500
+    netloc = parts.netloc if parts.port else f"{parts.netloc}:{default_port}"
+    return f"{parts.scheme}://{netloc}", ""
+
+
+def _protocol_without_asking(address: str) -> Protocol:
+    if not address.startswith("https"):
+        return Protocol.PLAIN
+    return Protocol.UNDECIDED if importlib.util.find_spec("h2") else Protocol.NOT_INSTALLED
