@@ -43,6 +43,8 @@ def command(name: str | None, path: Path, output: str, *, watch: bool) -> None:
     try:
         _show(name, path, output, watch=watch)
     except KeyboardInterrupt:
+        if not watch:
+            raise  # it is no answer
         click.echo()  # the way to leave --watch
 
 
