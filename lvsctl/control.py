@@ -68,6 +68,9 @@ def ask(path: Path) -> Status:
         connection.request("GET", "/v1/status")
         response = connection.getresponse()
         body = response.read()
+    except TimeoutError as error:
+        said = f"the daemon on {path} did not answer within {ANSWER_TIMEOUT:g} s; it is stopped, stuck or very busy"
+        raise DaemonError(said) from error
     except PermissionError as error:
         raise DaemonError(f"the daemon on {path} may not be asked: permission denied; {_who_may(path)}") from error
     except (OSError, http.client.HTTPException) as error:

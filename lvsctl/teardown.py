@@ -48,8 +48,9 @@ def known(store: Store, kernel: Client) -> Ledger:
     try:
         return store.load_whole()
     except StateError as error:
+        number = len(kernel.observe().table)
         raise StateError(
-            f"{error}; nothing was removed, the kernel has {len(kernel.observe().table)} virtual servers. "
+            f"{error}; nothing was removed, the kernel has {number} virtual server{'' if number == 1 else 's'}. "
             "`lvsctl run --once` takes as ours what stands as the file wants it, then tear down again; "
             "what else is ours is for you to delete (ipvsadm -D)"
         ) from error

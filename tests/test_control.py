@@ -112,6 +112,15 @@ def test_who_may_not_ask_is_told_who_may(group: int, mode: int, said: str) -> No
     assert isinstance(shown.exception, DaemonError), "the kernel is not asked for it"
 
 
+def test_a_daemon_that_is_there_and_silent_is_not_told_as_none(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        with pytest.raises(DaemonError, match=r"the daemon on .* did not answer within 5 s; it is stopped, stuck"):
+            ask(path)
+
+
 def test_no_daemon(tmp_path: Path) -> None:
     with pytest.raises(DaemonError, match=r"no daemon answers on .*: no such file or directory") as caught:
         ask(tmp_path / "none.sock")
