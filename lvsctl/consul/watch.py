@@ -32,6 +32,7 @@ from lvsctl.consul.choice import Choice, choose, most_connections
 from lvsctl.consul.client import Capacity, Client
 from lvsctl.consul.contact import Contact
 from lvsctl.consul.doubt import Belief, Doubt, believe, identities, moved, not_confirmed, recalled
+from lvsctl.consul.known import Known
 from lvsctl.consul.pace import IDLE_POLL, WAIT, back_off, next_index, rest, until_sweep, wait_after
 from lvsctl.consul.signals import Signals
 from lvsctl.consul.turns import TROUBLED, round_of, take_turns
@@ -218,7 +219,8 @@ class Watches:
                 self._listen(group)
                 for query in sorted(self._wanted - self._tasks.keys()):
                     self._contacts.setdefault(query, Contact())
-                    self._stirred[query] = asyncio.Event()
+                    if query.datacenter in self._signals:
+                        self._stirred[query] = asyncio.Event()
                     self._tasks[query] = group.create_task(self._watch(query), name=f"watch {query.service}")
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(CHOOSE_AGAIN):
@@ -318,6 +320,7 @@ class Watches:
         index, failures, quiet, refused = 0, 0, 0, False
         wait: float = WAIT
         sweep = time.monotonic() + until_sweep()
+        known = Known()
         while True:
             if query.datacenter in self._signals:
                 index = 0
@@ -327,13 +330,14 @@ class Watches:
             if asked >= sweep:
                 index, sweep = 0, asked + until_sweep()
             try:
-                answer = await self._client.instances(query, index=index, wait=wait)
+                answer = await self._client.instances(query, index=index, wait=wait, known=known)
                 served = self._served.get(query, 0)
                 belief = believe(self._beliefs.get(query), answer, time.monotonic(), refused=refused, served=served)
                 missing = None
                 if belief.doubt is Doubt.UNCONFIRMED:
                     belief, missing = await self._confirmed(query, belief)
                 news = self._believed(query, belief)
+                known.keep(self._beliefs[query].answer)
             except Exception as error:  # noqa: BLE001  # one query never ends the others
                 index, failures = 0, failures + 1
                 refused = refused or _refuses(error)
