@@ -55,7 +55,7 @@ FIRST_ANSWERS: Final = 10.0  # seconds to wait for an answer to every query befo
 WITH_SNAPSHOT: Final = 3.0  # the same where a snapshot can restore what is empty; less once every query has failed
 KEEP: Final = 1.0  # seconds between snapshots at least
 KEEP_SHARE: Final = (
-    30.0  # times as long as writing the last one took: a large one takes a processor's tenths of a second
+    100.0  # times as long as writing the last one took: a large one takes a processor's tenth of a second
 )
 RENEW: Final = 300.0  # seconds after which a snapshot without news is written again: its age is what it is trusted by
 FEW: Final = 100  # steps whose lines in the log take no time to speak of
@@ -399,7 +399,7 @@ class Daemon:
             self._watch()  # the ledger may remember more declarations now, or fewer
         self._record.cycle(cycle.look.config, cycle, seconds=time.monotonic() - began, only=cycle.only)
         self._informed = self._informed or bool(answers) or _has_real_servers(cycle.look)
-        if len(cycle.look.decision.steps) > FEW:  # beside the loop: thousands of lines take seconds, and answers wait
+        if cycle.only is None or len(cycle.done) > FEW:  # beside the loop: it takes a while, and answers wait
             await asyncio.to_thread(self._announcer.cycle, cycle, planned=self._dry_run)
         else:
             self._announcer.cycle(cycle, planned=self._dry_run)
