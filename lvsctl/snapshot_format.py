@@ -35,10 +35,7 @@ def encode(address: str, answers: Answers, known: Texts | None = None, *, machin
     `machine` is what the machine is known by, empty where it is not (machine-id(5)).
     """
     texts = dict(_texts(answers, known or {}))
-    kept = ",".join(
-        f'{{"query":{json.dumps(attrs.astuple(query))},"said":{json.dumps(answers[query].snapshot)},"answer":{text}}}'
-        for query, (_, text) in texts.items()
-    )
+    kept = ",".join(f'{{"said":{json.dumps(answers[query].snapshot)},{text}}}' for query, (_, text) in texts.items())
     body = f'{{"consul":{json.dumps(address)},"machine":{json.dumps(machine)},"answers":[{kept}]}}\n'.encode()
     return b"%s %d %s\n%s" % (MAGIC, VERSION, _checksum(body), body), texts
 
@@ -95,13 +92,15 @@ def same_content(one: Answer, other: Answer) -> bool:
 
 
 def _texts(answers: Answers, known: Texts) -> Iterator[tuple[Query, tuple[Answer, str]]]:
-    for query, answer in sorted(answers.items()):
+    for query, answer in sorted(answers.items(), key=lambda pair: attrs.astuple(pair[0])):
         before = known.get(query)
         if before is not None and same_content(before[0], answer):
             yield query, before
         else:
             plain = attrs.evolve(shortened(answer), doubt="", snapshot=None)
-            yield query, (answer, json.dumps(_converter.unstructure(plain), separators=(",", ":")))
+            asked = json.dumps([query.service, query.datacenter, query.near])
+            said = json.dumps(_converter.unstructure(plain), separators=(",", ":"))
+            yield query, (answer, f'"query":{asked},"answer":{said}')
 
 
 def _query(names: Any) -> dict[str, str]:
