@@ -323,8 +323,9 @@ class Client:
                 share=share,
             )
             if len(response.body) < LARGE:
-                return _answer(response, self._max_instances)
-            return await asyncio.get_running_loop().run_in_executor(self._large, _answer, response, self._max_instances)
+                return _answer(response, self._max_instances, query)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._large, _answer, response, self._max_instances, query)
 
     def share(self) -> Share:
         """Return a part of the budget of all bodies, for `listing`; a context, until the body is decoded."""
@@ -444,12 +445,12 @@ def _discreet(response: Response, token: str) -> Response:
     return attrs.evolve(response, body=body_without(response.body, token))
 
 
-def _answer(response: Response, max_instances: int) -> Answer:
+def _answer(response: Response, max_instances: int, query: Query) -> Answer:
     header = response.headers.get
     # A blocking query of health is answered from the agent's own copy from 1.10 on, and says that it knows no leader.
     streamed = header("X-Consul-Query-Backend", "") == "streaming"
     return attrs.evolve(
-        decode_answer(response.body, index=_index(response), max_instances=max_instances),
+        decode_answer(response.body, index=_index(response), max_instances=max_instances, query=query),
         filtered=header("X-Consul-Results-Filtered-By-ACLs", "").lower() == "true",
         leader=streamed or header("X-Consul-KnownLeader", "").lower() != "false",
         last_contact=_number(header("X-Consul-LastContact", "")) / 1000,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lvsctl.consul.decode import MAX_TEXT, decode_answer
 from lvsctl.consul.entries import MAX_DEPTH, MAX_ENTRY, Unread, entries
-from lvsctl.core.instance import Answer, Check, Health, Instance, Malformed
+from lvsctl.core.instance import Answer, Check, Health, Instance, Malformed, Query
 from lvsctl.errors import ConsulError
 
 FOLDER = Path(__file__).with_name("recorded")
@@ -416,6 +416,29 @@ def test_of_two_with_the_same_identity_the_first_counts() -> None:
     assert answer.malformed == (
         Malformed(node="app1", instance_id="reco-1", reason="Node and ID are those of an entry before it"),
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"Service__Service": "shop\x1b"}, "it is of Consul service 'shop\\x1b'"),
+        ({"Node__Datacenter": "dc2"}, "it is of datacenter 'dc2'"),
+    ],
+)
+def test_an_answer_to_another_question_is_none_and_an_entry_of_it_is_left_out(
+    changes: dict[str, str], why: str
+) -> None:
+    query = Query(service="Reco", datacenter="DC1")
+    strange = changed(**changes, Service__ID="strange-1")
+    mixed = decode_answer(json.dumps([RECORDED, strange]).encode(), index=7, query=query)
+    assert [each.instance_id for each in mixed.instances] == ["reco-1"]
+    assert [(each.instance_id, each.reason) for each in mixed.malformed] == [("strange-1", why)]
+    with pytest.raises(ConsulError) as caught:
+        decode_answer(json.dumps([strange, strange]).encode(), index=7, query=query)
+    assert str(caught.value).startswith(f"answer is none to this question: {why}")
+    assert decode_answer(b"[]", index=7, query=query) == Answer(index=7)
+    silent = changed(Service__Service=..., Node__Datacenter=...)
+    assert decode_answer(json.dumps([silent]).encode(), index=7, query=query).instances
 
 
 def test_an_answer_with_more_than_allowed_is_not_complete() -> None:
