@@ -92,7 +92,7 @@ def _instance(entry: Any) -> Instance:
         node=intern(_identifying(node, "Node")),
         instance_id=_identifying(service, "ID"),
         address=intern(_text(service, "Address", default="") or _text(node, "Address")),
-        port=_number(service, "Port", 65535, default=0),
+        port=_port(service),
         weight=_number(weights, "Passing", 65535),
         warning_weight=_number(weights, "Warning", 65535),
         tags=tuple(intern(_label(tag, "Tags")) for tag in _list(service, "Tags")),
@@ -101,8 +101,17 @@ def _instance(entry: Any) -> Instance:
     )
 
 
+def _port(service: dict[str, Any]) -> int:
+    """Return the port; of one that has several, by name (from Consul 1.22 on), the one that is its default."""
+    port = _number(service, "Port", 65535, default=0)
+    if port or not isinstance(several := service.get("Ports"), list):
+        return port
+    defaults = [each for each in several[:MAX_LIST] if isinstance(each, dict) and each.get("Default") is True]
+    return _number(defaults[0], "Port", 65535) if len(defaults) == 1 else 0
+
+
 def _check(check: Any) -> Check:
-    check_id, status = _text(check, "CheckID"), _of(str, check, "Status")
+    check_id, status = _text(check, "CheckID", default=""), _of(str, check, "Status", default="critical")
     maintenance = check_id.split(":", 1)[0] in MAINTENANCE_CHECKS and status == "critical"
     return Check(
         check_id=check_id,
