@@ -119,9 +119,9 @@ class Client:
                 share=share,
             )
             if len(response.body) < LARGE:
-                return _answer(response, self._max_instances, known)
+                return _answer(response, self._max_instances, query, known)
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._large, _answer, response, self._max_instances, known)
+            return await loop.run_in_executor(self._large, _answer, response, self._max_instances, query, known)
 
     def share(self) -> Share:
         """Return a part of the budget of all bodies, for `listing`; a context, until the body is decoded."""
@@ -234,12 +234,12 @@ def _text(response: Response) -> str:
     return response.body[:MAX_REFUSAL].decode("utf-8", "replace").strip() or "no text"
 
 
-def _answer(response: Response, max_instances: int, known: Known | None) -> Answer:
+def _answer(response: Response, max_instances: int, query: Query, known: Known | None) -> Answer:
     header, known = response.headers.get, known or Known()
     digest = digest_of(response.body)
     said = known.answer(digest)
     if said is None:
-        said = decode_answer(response.body, index=0, max_instances=max_instances)
+        said = decode_answer(response.body, index=0, max_instances=max_instances, query=query)
         known.learn(digest, said)
     # A blocking query of health is answered from the agent's own copy from 1.10 on, and says that it knows no leader.
     streamed = header("X-Consul-Query-Backend", "") == "streaming"
