@@ -70,7 +70,8 @@ def lines(transport: str, size: int, figures: dict[str, Any]) -> Iterator[Result
             ratio=mine / theirs,
             target=target,
             spread=spread(ours),
-            note=f"{quantile(later, at):.0f} ms later than the bare query of the same flip; {figures['flip_cpu_ms']:.0f} ms of a processor for each flip",
+            note=f"{quantile(later, at):.0f} ms later than the bare query of the same flip; "
+            f"{figures['flip_cpu_ms']:.0f} ms of a processor for each flip",
         )
     peak, most = figures["peak"], MEMORY.get(size)
     yield Result(
