@@ -8,6 +8,7 @@ print pages, and only the first words are kept. One value that could not have co
 import hashlib
 import json
 import math
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -21,8 +22,8 @@ VERSION: Final = 1
 MAX_OUTPUT: Final = 200  # characters kept of a check's output
 LARGEST: Final = 65535  # port or weight
 
-Texts = Mapping[Query, tuple[Answer, str]]
-"""What was encoded before: an answer of the same instances has the same text."""
+Texts = Mapping[Query, tuple[Answer, bytes]]
+"""What was encoded before: an answer of the same instances has the same text. It is kept compressed."""
 
 
 class Unusable(Exception):
@@ -35,7 +36,10 @@ def encode(address: str, answers: Answers, known: Texts | None = None, *, machin
     `machine` is what the machine is known by, empty where it is not (machine-id(5)).
     """
     texts = dict(_texts(answers, known or {}))
-    kept = ",".join(f'{{"said":{json.dumps(answers[query].snapshot)},{text}}}' for query, (_, text) in texts.items())
+    kept = ",".join(
+        f'{{"said":{json.dumps(answers[query].snapshot)},{zlib.decompress(text).decode()}}}'
+        for query, (_, text) in texts.items()
+    )
     body = f'{{"consul":{json.dumps(address)},"machine":{json.dumps(machine)},"answers":[{kept}]}}\n'.encode()
     return b"%s %d %s\n%s" % (MAGIC, VERSION, _checksum(body), body), texts
 
@@ -91,7 +95,7 @@ def same_content(one: Answer, other: Answer) -> bool:
     )
 
 
-def _texts(answers: Answers, known: Texts) -> Iterator[tuple[Query, tuple[Answer, str]]]:
+def _texts(answers: Answers, known: Texts) -> Iterator[tuple[Query, tuple[Answer, bytes]]]:
     for query, answer in sorted(answers.items(), key=lambda pair: attrs.astuple(pair[0])):
         before = known.get(query)
         if before is not None and same_content(before[0], answer):
@@ -100,7 +104,7 @@ def _texts(answers: Answers, known: Texts) -> Iterator[tuple[Query, tuple[Answer
             plain = attrs.evolve(shortened(answer), doubt="", snapshot=None)
             asked = json.dumps([query.service, query.datacenter, query.near])
             said = json.dumps(_converter.unstructure(plain), separators=(",", ":"))
-            yield query, (answer, f'"query":{asked},"answer":{said}')
+            yield query, (answer, zlib.compress(f'"query":{asked},"answer":{said}'.encode(), 1))
 
 
 def _query(names: Any) -> dict[str, str]:

@@ -34,7 +34,7 @@ IDLE: Final = 20.0  # seconds for which its load is measured
 TAIL: Final = 1 << 16  # bytes of the log, more than a flip adds
 LONGEST: Final = 60.0  # seconds that a flip may take
 START: Final = 180.0
-PAUSE: Final = (0.2, 2.0)  # seconds between flips
+PAUSE: Final = (0.1, 1.0)  # seconds between flips
 
 
 @attrs.define
@@ -51,9 +51,9 @@ class Daemon:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def memory(self, which: str) -> int:
-        """Return VmRSS or VmHWM in MiB."""
+        """Return VmRSS or VmHWM in MB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text("ascii")
-        return int(status.split(f"{which}:")[1].split()[0]) // 1024
+        return int(status.split(f"{which}:")[1].split()[0]) * 1024 // 1_000_000
 
     def connections(self) -> int:
         """Return how many established connections to Consul there are."""
