@@ -110,11 +110,17 @@ def _endpoint(word: str, example: str, *, port: int, no_port: str) -> Endpoint:
     try:
         address = _plain_address(host)
     except ValueError:
-        raise Wrong(f"{shown(word)} is not an IP address and a port", f"write them like {example}") from None
+        meant = f'write "{_with_port(word)}"' if _with_port(word) else f"write them like {example}"
+        raise Wrong(f"{shown(word)} is not an IP address and a port", meant) from None
     if bool(bracketed) != (address.version == 6):
+        remedy = f'write "{endpoint(address, _port_or(written, port))}"'
+        if other := "" if bracketed else _with_port(word):
+            remedy = (
+                f'write "{other}" if its end is the port, or "{endpoint(address, port)}" if all of it is the address'
+            )
         raise Wrong(
             f"{shown(word)} has brackets where none belong" if bracketed else f"{shown(word)} lacks its brackets",
-            f'write "{endpoint(address, _port_or(written, port))}"',
+            remedy,
         )
     number = _port_or(written, -1)
     if number == 0:
@@ -131,6 +137,16 @@ def _split(word: str) -> tuple[str, str | None]:
         host, port = word.split(":")
         return host, port
     return word, None
+
+
+def _with_port(word: str) -> str:
+    """Return `word` as it is meant where it is an IPv6 address without brackets and a port; empty where it is not."""
+    host, _, port = word.rpartition(":")
+    try:
+        address = _plain_address(host)
+    except ValueError:
+        return ""
+    return endpoint(address, int(port)) if address.version == 6 and _port_or(port, 0) else ""
 
 
 def _port_or(port: str | None, otherwise: int) -> int:

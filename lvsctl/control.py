@@ -68,6 +68,8 @@ def ask(path: Path) -> Status:
         connection.request("GET", "/v1/status")
         response = connection.getresponse()
         body = response.read()
+    except PermissionError as error:
+        raise DaemonError(f"the daemon on {path} may not be asked: permission denied; {_who_may(path)}") from error
     except (OSError, http.client.HTTPException) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or "no answer"
         raise DaemonError(f"no daemon answers on {path}: {reason.lower()}") from error
@@ -93,6 +95,21 @@ def as_json(status: Status) -> dict[str, Any]:
     """Return `status` as what json.dumps takes."""
     plain: dict[str, Any] = converter.unstructure(status)
     return plain
+
+
+def _who_may(path: Path) -> str:
+    """Return who may ask the daemon that listens on `path`, and how to become one of them."""
+    try:
+        number = path.stat().st_gid
+    except OSError as error:
+        return f"{error.filename or path} is closed to you: ask as root"
+    try:
+        group = grp.getgrgid(number).gr_name
+    except KeyError:
+        group = str(number)
+    if number == 0:
+        return f"only root may; to open it to others, create the group '{GROUP}' and restart the daemon"
+    return f"root may, and who is in the group '{group}': usermod -aG {group} USER, and log in again"
 
 
 def _give_to_group(path: Path) -> None:

@@ -29,7 +29,8 @@ from lvsctl.core.instance import Query
 from lvsctl.core.measures import Seen
 from lvsctl.core.part import concerned
 from lvsctl.core.restoration import stands_alone
-from lvsctl.core.status import Status, refused_declarations, virtual_servers
+from lvsctl.core.status import Status
+from lvsctl.core.virtual_server_status import refused_declarations, virtual_servers
 from lvsctl.errors import ConfigError, StateError
 from lvsctl.health import Health
 from lvsctl.keeping import Keeping

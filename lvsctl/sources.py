@@ -18,8 +18,9 @@ from lvsctl.core.candidates import Questions
 from lvsctl.core.instance import Query
 from lvsctl.core.measures import Consul
 from lvsctl.core.override import Overrides
+from lvsctl.core.override_status import overrides_status
 from lvsctl.core.restoration import snapshot_age
-from lvsctl.core.status import ConsulStatus, OverridesStatus, overrides_status
+from lvsctl.core.status import ConsulStatus, OverridesStatus
 from lvsctl.override_file import OverrideFile
 
 NAMES: Final = ("watches", "overrides", "catalogue")

@@ -98,24 +98,41 @@ class Store:
         A damaged one counts as empty, with a warning; the writer also sets it aside (`set_aside_damage`).
         """
         try:
-            content, journal = self._read()
-        except FileNotFoundError:
-            return {}
-        except OSError as error:
-            raise StateError(f"{self._path}: {why(error)}; lvsctl must be able to read its own ledger") from error
-        try:
-            ledger, checksum = decode(content)
-            ledger, whole = replay(ledger, checksum, journal)
+            ledger, whole = self._decoded()
         except UNREADABLE as error:
             aside = self._path.with_suffix(".damaged")
             if set_aside_damage:
                 self._path.replace(aside)
-            log.warning("ledger_damaged", path=str(self._path), set_aside=str(aside), error=type(error).__name__)
+            follows = {"set_aside": str(aside)} if set_aside_damage else {"follows": "it counts as empty here"}
+            log.warning("ledger_damaged", path=str(self._path), error=type(error).__name__, **follows)
             return {}
         if not whole:
             lost = "what was written after that is forgotten"
             log.warning("ledger_damaged", path=str(self._journal), error="a line is wrong", lost=lost)
         return ledger
+
+    def load_whole(self) -> Ledger:
+        """Return the ledger, empty when there is none; raises StateError where damage hides what is ours."""
+        try:
+            ledger, whole = self._decoded()
+        except UNREADABLE as error:
+            raise StateError(
+                f"{self._path}: it is damaged ({type(error).__name__}), so it is not known what is ours"
+            ) from error
+        if not whole:
+            raise StateError(f"{self._journal}: a line is wrong, so it is not known what else is ours")
+        return ledger
+
+    def _decoded(self) -> tuple[Ledger, bool]:
+        """Return the ledger, and whether all of its journal could be read; raises StateError, or one of UNREADABLE."""
+        try:
+            content, journal = self._read()
+        except FileNotFoundError:
+            return {}, True
+        except OSError as error:
+            raise StateError(f"{self._path}: {why(error)}; lvsctl must be able to read its own ledger") from error
+        ledger, checksum = decode(content)
+        return replay(ledger, checksum, journal)
 
     def _read(self) -> tuple[bytes, bytes]:
         """Return the file and its journal, which may be of another file; a reader's may be replaced between the two."""

@@ -3,6 +3,7 @@
 import attrs
 
 from lvsctl.core.ownership import Ledger, is_still_ours
+from lvsctl.errors import StateError
 from lvsctl.store import Store
 from lvsctl.virtual_addresses import OWNER
 from netlink.addresses import Addresses
@@ -40,6 +41,18 @@ class Leftovers:
     def empty(self) -> bool:
         """Tell whether there is nothing to remove."""
         return not self.virtual_servers and not self.interfaces
+
+
+def known(store: Store, kernel: Client) -> Ledger:
+    """Return what is ours by the ledger; raises StateError, with what can be done, where that is damaged."""
+    try:
+        return store.load_whole()
+    except StateError as error:
+        raise StateError(
+            f"{error}; nothing was removed, the kernel has {len(kernel.observe().table)} virtual servers. "
+            "`lvsctl run --once` takes as ours what stands as the file wants it, then tear down again; "
+            "what else is ours is for you to delete (ipvsadm -D)"
+        ) from error
 
 
 def find(kernel: Client, addresses: Addresses, ledger: Ledger) -> Leftovers:

@@ -1,14 +1,6 @@
 """A whole status as a daemon sends it, for the screen and for the socket."""
 
-from lvsctl.core.status import (
-    ConsulStatus,
-    KernelStatus,
-    Place,
-    RealServerStatus,
-    State,
-    Status,
-    VirtualServerStatus,
-)
+from lvsctl.core.status import ConsulStatus, KernelStatus, Place, RealServerStatus, State, Status, VirtualServerStatus
 
 TIME = 1_700_000_000.0
 

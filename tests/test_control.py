@@ -2,14 +2,19 @@
 
 import asyncio
 import json
+import os
 import socket
 import stat
+import tempfile
 import threading
 from pathlib import Path
 
 import attrs
 import pytest
+from click.testing import CliRunner
 
+from lvsctl.cli.status import command
+from lvsctl.configfile import load
 from lvsctl.control import as_json, ask, decode_status, serving
 from lvsctl.core.status import SCHEMA, State, Status
 from lvsctl.errors import DaemonError, StateError
@@ -65,6 +70,46 @@ async def test_a_daemon_in_trouble_is_an_error_that_points_to_its_log(
         with pytest.raises(DaemonError, match="answered 500; its log says why"):
             await asyncio.to_thread(ask, path)
     assert caplog.records
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can be somebody else for a moment")
+@pytest.mark.parametrize(
+    ("group", "mode", "said"),
+    [
+        (65534, 0o755, "root may, and who is in the group 'nogroup': usermod -aG nogroup USER, and log in again"),
+        (54321, 0o755, "root may, and who is in the group '54321'"),
+        (0, 0o755, "only root may; to open it to others, create the group 'lvsctl' and restart the daemon"),
+        (0, 0o700, "is closed to you: ask as root"),
+    ],
+)
+def test_who_may_not_ask_is_told_who_may(group: int, mode: int, said: str) -> None:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        tempfile.TemporaryDirectory() as elsewhere,
+        socket.socket(socket.AF_UNIX) as listening,
+    ):
+        path = Path(directory) / "control.sock"
+        listening.bind(str(path))
+        listening.listen()
+        file = Path(elsewhere) / "lvsctl.toml"
+        file.write_text(f'[daemon]\ncontrol_socket = "{path}"\n[virtual_server.reco]\naddress = "10.9.0.100:80"\n')
+        Path(elsewhere).chmod(0o755)
+        load(file)
+        os.chown(path, 0, group)
+        path.chmod(0o660)
+        Path(directory).chmod(mode)
+        os.setegid(12345)
+        os.seteuid(12345)
+        try:
+            with pytest.raises(DaemonError) as caught:
+                ask(path)
+            shown = CliRunner().invoke(command, ["-c", str(file)])
+        finally:
+            os.seteuid(0)
+            os.setegid(0)
+    assert str(caught.value).startswith(f"the daemon on {path} may not be asked: permission denied; ")
+    assert said in str(caught.value)
+    assert isinstance(shown.exception, DaemonError), "the kernel is not asked for it"
 
 
 def test_no_daemon(tmp_path: Path) -> None:

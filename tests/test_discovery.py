@@ -14,7 +14,8 @@ from lvsctl.config import Config, DefaultsTable, DiscoveryConfig, VipConfig
 from lvsctl.core.candidates import remembered
 from lvsctl.core.difference import difference
 from lvsctl.core.instance import Answer, Instance, Query
-from lvsctl.core.status import State, refused_declarations, virtual_servers
+from lvsctl.core.status import State
+from lvsctl.core.virtual_server_status import refused_declarations, virtual_servers
 from lvsctl.reconcile import Cycle, Reconciler
 from lvsctl.store import Store
 from netlink.fake import FakeIPVS

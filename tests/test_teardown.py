@@ -8,8 +8,9 @@ from typing import cast
 import pytest
 
 from lvsctl.core.ownership import LedgerEntry
+from lvsctl.errors import StateError
 from lvsctl.store import Store
-from lvsctl.teardown import Interface, Leftover, find, remove
+from lvsctl.teardown import Interface, Leftover, find, known, remove
 from netlink.addresses import Addresses
 from netlink.errors import NetlinkError, Refused
 from netlink.requests import AddVirtualServer, DeleteVirtualServer
@@ -38,6 +39,32 @@ def test_what_is_there_of_ours() -> None:
     )
     assert not leftovers.empty
     assert find(kernel_with(TABLE), ADDRESSES, {}).empty
+
+
+def test_with_a_damaged_ledger_nobody_says_that_nothing_is_ours(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.save(OURS, durable=False)
+    assert known(store, kernel_with(TABLE)) == OURS
+    assert known(Store(tmp_path / "none"), kernel_with(TABLE)) == {}
+    ledger = tmp_path / "ledger.json"
+    ledger.write_bytes(ledger.read_bytes()[:-9])
+    with pytest.raises(
+        StateError, match=r"is damaged .*nothing was removed, the kernel has 3 virtual servers"
+    ) as caught:
+        known(store, kernel_with(TABLE))
+    assert caught.value.exit_code == 7
+    assert ledger.exists(), "it stays for whoever looks into it"
+
+
+def test_a_journal_with_a_wrong_line_may_hide_what_is_ours(tmp_path: Path) -> None:
+    store = Store(tmp_path, large=1)
+    store.save(OURS, durable=False)
+    store.save({**OURS, KEY: LedgerEntry(name="new", drain_timeout=30.0)}, durable=False)
+    journal = tmp_path / "ledger.journal"
+    head, change = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(head + change.replace(b"new", b"old"))
+    with pytest.raises(StateError, match=r"ledger\.journal: a line is wrong, so it is not known what else is ours"):
+        known(store, kernel_with(TABLE))
 
 
 def test_only_ours_goes_and_is_forgotten(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import click
 
 from lvsctl.cli.columns import columns, count
 from lvsctl.cli.options import config_file
+from lvsctl.text import visible
 
 if TYPE_CHECKING:
     from lvsctl.core.difference import Line
@@ -22,7 +23,8 @@ Signs:
   +  missing in the kernel          ~  different
   -  in the kernel and leaving      !  needs a person, or explains an absence
 \b
-Exit codes: 0 equal, 1 differs, 3 configuration, 4 Consul, 5 kernel.
+Exit codes: 0 equal, 1 differs, 3 configuration, 4 Consul did not answer, or not for
+everything: the rest is shown, 5 kernel.
 \b
 Examples:
   lvsctl diff
@@ -37,24 +39,37 @@ Examples:
 def command(path: Path, output: str) -> None:
     """Show what in the kernel is not as Consul and the configuration want it, and why."""
     from lvsctl import logs
-    from lvsctl.cli.live import ask, ask_overrides, demand, reconciler
+    from lvsctl.cli.live import ask, ask_overrides, last_overrides, reconciler
     from lvsctl.configfile import load
-    from lvsctl.core.difference import difference
+    from lvsctl.core.difference import difference, unknown_line
+    from lvsctl.errors import ConsulError
 
     logs.configure(level="warning")
     config = load(path)
-    asked, overrides = ask(config), ask_overrides(config)
+    asked = ask(config)
+    missing = []
+    try:
+        overrides = ask_overrides(config)
+    except ConsulError as error:
+        overrides = last_overrides(config)
+        missing = [f"the overrides cannot be read, the last known ones count here: {error}"]
     with reconciler(config) as kernel:
-        look = demand(kernel.look(config, asked.answers, overrides=overrides, candidates=asked.candidates))
-    lines = difference(look.decision, look.moves, look.refusals)
-    equal = not any(line.differs for line in lines)
+        look = kernel.look(config, asked.answers, overrides=overrides, candidates=asked.candidates)
+    waiting = [look.config.virtual_servers[name] for name in sorted(look.decision.waiting)]
+    unknown = [unknown_line(each, asked.why_unknown(each)) for each in waiting]
+    lines = [*difference(look.decision, look.moves, look.refusals), *unknown]
+    if waiting:
+        missing.append(f"Consul gave no answer for {', '.join(each.name for each in waiting)}; the rest is shown")
+    equal = not missing and not any(line.differs for line in lines)
     if output == "json":
-        click.echo(json.dumps(_as_json(lines, equal=equal), indent=2))
+        click.echo(json.dumps(_as_json(lines, equal=equal, complete=not missing), indent=2))
     else:
         for text in render(lines):
             click.echo(text)
-        click.echo(summary(lines, look))
-    sys.exit(0 if equal else 1)
+        click.echo(summary(lines, look, complete=not missing))
+    for text in missing:
+        click.echo(f"lvsctl: {visible(text)}", err=True)
+    sys.exit(ConsulError.exit_code if missing else 0 if equal else 1)
 
 
 def render(lines: Sequence["Line"]) -> list[str]:
@@ -72,22 +87,23 @@ def render(lines: Sequence["Line"]) -> list[str]:
     return shown
 
 
-def summary(lines: Sequence["Line"], look: "Look") -> str:
-    """Return the last line of a diff."""
+def summary(lines: Sequence["Line"], look: "Look", *, complete: bool = True) -> str:
+    """Return the last line of a diff; where it is not `complete` nobody can say that all is in sync."""
     differing = sum(line.differs for line in lines)
     notes = len(lines) - differing
     ours = [each.intended for each in look.decision.virtual_servers.values() if each.intended]
     real_servers = sum(len(entry.real_servers) for entry in ours)
     size = f"{count(len(ours), 'virtual server')}, {count(real_servers, 'real server')}"
-    result = f"{count(differing, 'difference')}" if differing else "in sync"
+    result = f"{count(differing, 'difference')}" if differing else "in sync" if complete else "no difference known"
     tail = f", {count(notes, 'note')}" if notes else ""
     return f"\n{result}{tail}: {size}" if lines else f"{result}: {size}"
 
 
-def _as_json(lines: Sequence["Line"], *, equal: bool) -> dict[str, Any]:
+def _as_json(lines: Sequence["Line"], *, equal: bool, complete: bool = True) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "equal": equal,
+        "complete": complete,
         "lines": [
             {
                 "sign": line.sign.name.lower(),

@@ -6,6 +6,7 @@ What an override will do is computed by the code that the daemons run, from what
 import asyncio
 import contextlib
 import os
+import pwd
 import shlex
 import socket
 import time
@@ -37,7 +38,12 @@ NOTHING: Final = "-"
 def author() -> str:
     """Return who asks, as far as the environment says: the user behind sudo before the user."""
     user = next((os.environ[name] for name in ("SUDO_USER", "USER", "LOGNAME") if os.environ.get(name)), None)
-    return visible(f"{user or f'uid {os.getuid()}'}@{socket.gethostname()}", MAX_WORDS)
+    if user is None:
+        try:
+            user = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            user = f"uid {os.getuid()}"
+    return visible(f"{user}@{socket.gethostname()}", MAX_WORDS)
 
 
 def with_declared(config: Config) -> Config:
@@ -154,7 +160,12 @@ def write(config: Config, prefix: str, override: Override, *, ahead: bool) -> li
 
     wanted, over = asyncio.run(ask())
     cleared = [visible(f"{name}: {each.selector} {each.share} was over, and is cleared") for each in over]
-    return [visible(_done(override, wanted, time.time())), *cleared]
+    others = [
+        visible(f"{name}: {each.override.selector} {each.override.share} does not get what it says: {each.why_not}")
+        for each in (wanted.weighed.effects if wanted else ())
+        if each.why_not and each.override.selector != override.selector
+    ]
+    return [visible(_done(override, wanted, time.time())), *others, *cleared]
 
 
 def clear(config: Config, prefix: str, name: str, selector: str) -> list[str]:

@@ -99,7 +99,7 @@ def _plan(config: "Config", kernel: "Reconciler") -> None:
     from lvsctl.cli.live import ask, ask_overrides, demand
     from lvsctl.core.difference import difference
 
-    asked = ask(config)
+    asked = ask(config).whole()
     look = demand(kernel.look(config, asked.answers, overrides=ask_overrides(config), candidates=asked.candidates))
     lines = [line for line in difference(look.decision, look.moves) if line.differs]
     click.echo("\n".join(render(lines) or ["in sync: nothing would be changed"]))
@@ -112,7 +112,7 @@ def _once(config: "Config", kernel: "Reconciler") -> int:
     from lvsctl.core.difference import difference, line_of
     from lvsctl.errors import KernelError, StateError
 
-    asked, overrides = ask(config), ask_overrides(config)
+    asked, overrides = ask(config).whole(), ask_overrides(config)
     changes = 0
     while True:
         cycle = kernel.cycle(config, asked.answers, overrides=overrides, candidates=asked.candidates)

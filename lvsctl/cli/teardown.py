@@ -16,6 +16,9 @@ Examples:
   lvsctl teardown --dry-run   show what would be removed
   lvsctl teardown             show it, ask, remove it
   lvsctl teardown --yes       for scripts
+\b
+Exit codes: 0 done, or nothing is ours; 1 declined; 3 configuration; 5 kernel;
+6 a daemon runs; 7 the ledger cannot be read or is damaged: nothing was removed.
 """
 
 
@@ -30,7 +33,7 @@ def command(path: Path, *, yes: bool, dry_run: bool) -> None:
     from lvsctl import logs
     from lvsctl.configfile import load
     from lvsctl.store import Store, locked
-    from lvsctl.teardown import find, remove
+    from lvsctl.teardown import find, known, remove
     from netlink import IPVS
     from netlink.addresses import Addresses
 
@@ -39,9 +42,11 @@ def command(path: Path, *, yes: bool, dry_run: bool) -> None:
     store = Store(config.daemon.state_directory)
     writer = contextlib.nullcontext() if dry_run else locked(config.daemon.state_directory)
     with writer, IPVS() as kernel:
-        leftovers = find(kernel, Addresses(), store.load(set_aside_damage=False))
+        leftovers = find(kernel, Addresses(), known(store, kernel))
         if leftovers.empty:
-            click.echo("nothing of lvsctl's is in the kernel")
+            others = count(len(kernel.observe().table), "virtual server")
+            unknown = f"; the ledger in {config.daemon.state_directory} does not know the {others} there"
+            click.echo(f"nothing of lvsctl's is in the kernel{'' if others.startswith('0 ') else unknown}")
             return
         rows = [
             [f"  {each.name}", str(each.key), count(each.real_servers, "real server")]

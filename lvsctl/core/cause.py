@@ -36,6 +36,7 @@ class Kind(enum.Enum):
     DRAIN = "drain"
     HELD = "held"
     OVERRIDE = "override"
+    UNKNOWN = "unknown"
 
 
 @attrs.frozen(kw_only=True)

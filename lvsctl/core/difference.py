@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
 
+from lvsctl.config import VirtualServerConfig
 from lvsctl.core.addresses import AddressMoves
 from lvsctl.core.admission import Rejected
 from lvsctl.core.candidates import Refusal
@@ -73,6 +74,19 @@ def _refusal_line(refusal: Refusal) -> Line:
         real_server=None,
         what="declaration refused",
         cause=Cause(kind=Kind.REJECTED, text=f"Consul service {refusal.service!r}: {refusal.text}{kept}"),
+        differs=False,
+    )
+
+
+def unknown_line(config: VirtualServerConfig, why: str) -> Line:
+    """Return the line for a virtual server for which Consul does not answer."""
+    return Line(
+        sign=Sign.NOTE,
+        name=config.name,
+        virtual_server=str(config.key),
+        real_server=None,
+        what="unknown",
+        cause=Cause(kind=Kind.UNKNOWN, text=why),
         differs=False,
     )
 

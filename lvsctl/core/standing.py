@@ -13,12 +13,13 @@ import attrs
 
 from lvsctl.config import Config
 from lvsctl.core.admission import Reason, Rejected
+from lvsctl.core.condition import state_of
 from lvsctl.core.decision import Decision, VirtualServerDecision
 from lvsctl.core.desired import Wanted
 from lvsctl.core.fingerprint import fingerprint
 from lvsctl.core.guard import serves
 from lvsctl.core.ownership import Owner
-from lvsctl.core.status import State, state_of
+from lvsctl.core.status import State
 from lvsctl.text import visible
 from netlink.types import Observed, TableEntry, VirtualServerKey
 

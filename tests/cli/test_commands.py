@@ -183,3 +183,20 @@ def test_ctrl_c_is_no_answer(tmp_path: Path) -> None:
                 running.send_signal(signal.SIGINT)
                 out, err = running.communicate(timeout=30)
     assert (running.returncode, out, err) == (130, "", "")
+
+
+@pytest.mark.parametrize(("options", "code"), [([], 130), (["--watch"], 0)])
+def test_ctrl_c_is_the_way_out_of_watch_and_no_answer_otherwise(tmp_path: Path, options: list[str], code: int) -> None:
+    """A daemon accepts and says nothing."""
+    file, path = tmp_path / "lvsctl.toml", tmp_path / "control.sock"
+    file.write_text(f'[daemon]\ncontrol_socket = "{path}"\n[virtual_server.reco]\naddress = "10.9.0.100:80"\n')
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        command = [sys.executable, "-m", "lvsctl", "status", "-c", str(file), *options]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+            accepted, _ = listener.accept()
+            with accepted:
+                running.send_signal(signal.SIGINT)
+                out, err = running.communicate(timeout=30)
+    assert (running.returncode, out.strip(), err) == (code, "", "")

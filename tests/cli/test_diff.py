@@ -4,7 +4,7 @@ import json
 import re
 
 from lvsctl.cli import diff
-from lvsctl.core.difference import difference
+from lvsctl.core.difference import difference, unknown_line
 from lvsctl.core.instance import Instance
 from lvsctl.core.ownership import LedgerEntry
 from lvsctl.reconcile import Look
@@ -78,12 +78,24 @@ def test_notes_alone_are_in_sync() -> None:
     assert diff.summary(lines, look) == "\nin sync, 2 notes: 2 virtual servers, 4 real servers"
 
 
+def test_what_is_not_known_is_neither_equal_nor_different() -> None:
+    mark = entry(real(1), real(2), key=VirtualServerKey.by_mark(7))
+    look = look_at(TWO, mark, instances=(instance(1), instance(2)))
+    lines = [unknown_line(CONFIG.virtual_servers["shop"], "Consul service 'reco': Consul answered 500: a\x1b")]
+    assert diff.render(lines) == [
+        "shop  mark 7",
+        r"  ! virtual server  unknown  Consul service 'reco': Consul answered 500: a\x1b",
+    ]
+    said = diff.summary(lines, look, complete=False)
+    assert said == "\nno difference known, 1 note: 2 virtual servers, 4 real servers"
+
+
 def test_the_json() -> None:
     lines = difference(look_at(TWO, instances=(instance(1), HOSTILE)).decision)
     text = json.dumps(diff._as_json(lines, equal=False))  # noqa: SLF001  what the command prints
     assert text.isprintable()
     document = json.loads(text)
-    assert document.keys() == {"schema", "equal", "lines"}
+    assert document.keys() == {"schema", "equal", "complete", "lines"}
     assert (document["schema"], document["equal"]) == ("lvsctl.diff/1", False)
     assert document["lines"][0] == {
         "sign": "remove",

@@ -13,7 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lvsctl.cli import status as status_module
-from lvsctl.cli.status import command, exit_code, render
+from lvsctl.cli.status import command, exit_code
+from lvsctl.cli.status_screen import render
 from lvsctl.control import serving
 from lvsctl.core.status import KernelStatus, RefusedDeclaration, State, Status
 from tests.statuses import CONSUL, FULL, RECO, SHOP, TIME

@@ -4,7 +4,8 @@ import re
 
 import attrs
 
-from lvsctl.cli.status import exit_code, render
+from lvsctl.cli.status import exit_code
+from lvsctl.cli.status_screen import render
 from lvsctl.control import as_json, converter, decode_status
 from lvsctl.core.status import OverridesStatus, OverrideStatus, Status
 from tests.statuses import FULL, RECO, SHOP, TIME

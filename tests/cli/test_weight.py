@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import json
+import os
+import pwd
 import re
 import shlex
 import sys
@@ -268,6 +270,14 @@ def test_more_than_all_is_refused(operator: Operator) -> None:
     assert operator.weight("reco", "v2", "50%").code == 0, "its own share does not count twice"
 
 
+def test_what_a_new_one_makes_of_the_others_is_told(operator: Operator) -> None:
+    assert operator.weight("reco", "v2", "5%").code == 0
+    assert operator.weight("reco", "v1", "0").out == [
+        "reco: v1 gets 0 until it is cleared; 3 of 4 instances, weight 0, the others 1",
+        "reco: v2 5% does not get what it says: nobody else may serve, so they have it all",
+    ]
+
+
 def test_a_scheduler_without_weights_can_still_quiesce(operator: Operator) -> None:
     done = operator.weight("plain", "v2", "0%")
     assert done.out == ["plain: v2 gets 0% until it is cleared; 1 of 4 instances, weight 0, the others 1"]
@@ -394,6 +404,9 @@ def test_who_asks_is_the_user_behind_sudo(monkeypatch: pytest.MonkeyPatch) -> No
     assert author().startswith("root@")
     monkeypatch.setenv("USER", "\x1b[31m")
     assert author().startswith(r"\x1b[31m@")
+    for name in ("USER", "LOGNAME"):
+        monkeypatch.delenv(name, raising=False)
+    assert author().startswith(f"{pwd.getpwuid(os.getuid()).pw_name}@"), "a service or a container may have no such"
 
 
 def test_a_clock_has_a_date_when_it_is_far() -> None:

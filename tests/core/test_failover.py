@@ -17,7 +17,8 @@ from lvsctl.core.failover import Standing, choose
 from lvsctl.core.instance import Answer, Answers, Instance, Query
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner
 from lvsctl.core.peak import SETTLED, Peak, Peaks, after, hold
-from lvsctl.core.status import Place, State, VirtualServerStatus, virtual_servers
+from lvsctl.core.status import Place, State, VirtualServerStatus
+from lvsctl.core.virtual_server_status import virtual_servers
 from netlink.types import Observed, Table
 from tests import strategies
 from tests.values import (

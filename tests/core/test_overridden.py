@@ -12,8 +12,10 @@ from lvsctl.core.difference import difference
 from lvsctl.core.guard import serves
 from lvsctl.core.instance import Answer, Instance
 from lvsctl.core.override import NO_OVERRIDES, Fixed, Override, Overrides, Percent
+from lvsctl.core.override_status import overrides_status
 from lvsctl.core.ownership import Ledger, LedgerEntry
-from lvsctl.core.status import Place, overrides_status, virtual_servers
+from lvsctl.core.status import Place
+from lvsctl.core.virtual_server_status import virtual_servers
 from netlink.types import Observed, Table, TableEntry
 from tests.strategies import answers_for, configs, ledgers, some_overrides, tables
 from tests.values import KEY, NOW, OWN, config_of, configured, entry, instance, kernel_with, observed_of, real, real_key

@@ -9,7 +9,8 @@ from lvsctl.core.decision import decide
 from lvsctl.core.fingerprint import fingerprint
 from lvsctl.core.ownership import LedgerEntry
 from lvsctl.core.standing import standings
-from lvsctl.core.status import Place, State, virtual_servers
+from lvsctl.core.status import Place, State
+from lvsctl.core.virtual_server_status import virtual_servers
 from netlink.types import Observed
 from tests.strategies import answers_for, configs, ledgers, tables
 from tests.values import KEY, NOW, OWN, config_of, configured, decided, entry, instance, observed_of, real

@@ -9,14 +9,8 @@ from lvsctl.config import Config, SafetyConfig
 from lvsctl.core.decision import decide
 from lvsctl.core.instance import Answers, Health, Instance
 from lvsctl.core.ownership import Ledger, LedgerEntry
-from lvsctl.core.status import (
-    Place,
-    RealServerStatus,
-    State,
-    VirtualServerStatus,
-    bare_virtual_servers,
-    virtual_servers,
-)
+from lvsctl.core.status import Place, RealServerStatus, State, VirtualServerStatus
+from lvsctl.core.virtual_server_status import bare_virtual_servers, virtual_servers
 from lvsctl.core.words import virtual_server_words
 from netlink.types import Observed, RealServerUsage, SchedulerFlag, TableEntry, Traffic, VirtualServer, VirtualServerKey
 from tests.values import (

@@ -85,6 +85,7 @@ def test_edits_by_hand_show_up_in_diff_and_are_repaired_within_an_audit(serving:
     assert json.loads(diff.stdout) == {
         "schema": "lvsctl.diff/1",
         "equal": False,
+        "complete": True,
         "lines": [
             {
                 "sign": sign,
@@ -138,6 +139,18 @@ def test_once_makes_it_so_and_says_what_it_did_and_diff_agrees(alone: Director) 
     assert (again.returncode, again.stdout) == (0, "in sync, 0 changes made\n")
 
     text = alone.file.read_text(encoding="utf-8")
+    away = f'\n[virtual_server.away]\naddress = "{VIP4}:81"\nconsul_service = "reco"\ndatacenter = "nowhere"\n'
+    alone.file.write_text(text + away, encoding="utf-8")
+    partly = alone.lvsctl("diff")
+    assert partly.returncode == 4
+    assert partly.stderr == "lvsctl: Consul gave no answer for away; the rest is shown\n"
+    heading, line, _, last = partly.stdout.splitlines()
+    assert heading == f"away  tcp {VIP4}:81"
+    assert line.split()[:5] == ["!", "virtual", "server", "unknown", "Consul"]
+    assert "in datacenter 'nowhere'" in line
+    assert last == "no difference known, 1 note: 1 virtual server, 4 real servers"
+    assert alone.lvsctl("run", "--once").returncode == 4, "what writes wants all of it"
+
     alone.file.write_text(text.replace(":8500", ":8599"), encoding="utf-8")
     for command in (["diff"], ["run", "--once"]):
         unreachable = alone.lvsctl(*command)

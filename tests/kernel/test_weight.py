@@ -56,7 +56,10 @@ def test_a_canary_gets_its_share_of_connections_and_no_request_fails(
         assert "OVERRIDE" in shown
         assert director.lvsctl("weight", "reco", "v2", "--clear").returncode == 0
         director.wait_for_weights(virtual_server, {R1: 1, R2: 1, R3: 1, R4: 1})
-        director.wait_for_event("override_over", selector="v2")
+        assert director.wait_for_event("override_over", selector="v2")["why"] == "cleared"
+        changed = director.wait_for_event("real_server_changed", real_server=R4, what="weight 3 -> 1")
+        assert changed["cause"] == "override"
+        assert "was cleared" in changed["why"]
         report = traffic.stop()
     with capsys.disabled():
         print(f"\ncanary of 5 %: {100 * share:.2f} % of {60 * CYCLES} connections; {report}")

@@ -1,0 +1,79 @@
+"""How a virtual server stands, in a word and a sentence.
+
+Pure. `virtual_server_status` shows both, `standing` counts the words.
+"""
+
+from collections.abc import Set as AbstractSet
+
+from lvsctl.core.admission import Rejected
+from lvsctl.core.cause import UNDECLARED
+from lvsctl.core.decision import VirtualServerDecision
+from lvsctl.core.desired import Wanted
+from lvsctl.core.failover import named, why_failed_over
+from lvsctl.core.guard import why_held
+from lvsctl.core.status import State
+from netlink.types import Address
+
+
+def state_of(each: VirtualServerDecision, *, serving: int, wanted: int, refused: bool) -> State:
+    """Return the state of a virtual server that is not foreign."""
+    if refused:
+        return State.REFUSED
+    if each.wanted is None:
+        return State.LEAVING
+    if each.held:
+        return State.HELD
+    if serving == 0:
+        return State.EMPTY
+    return State.OK if serving >= wanted and not each.wanted.failed_over else State.DEGRADED
+
+
+def note_on(each: VirtualServerDecision, state: State, local: AbstractSet[Address]) -> str:
+    """Return what is to be said of a virtual server in `state`, which is not foreign; empty where all is well."""
+    notes = []
+    if each.wanted and each.wanted.failed_over:
+        notes.append(_failed_over(each.wanted))
+    if state is State.HELD:
+        notes.append(_why_held(each))
+    if state is State.LEAVING:
+        notes.append(UNDECLARED if each.declaration else "no longer in the configuration")
+    if state is State.EMPTY:
+        notes.append(_nobody(each) + _unheard(each))
+    if each.key.address is not None and each.key.address not in local:
+        notes.append(f"{each.key.address} is on no interface of this machine")
+    return "; ".join(notes)
+
+
+def _failed_over(wanted: Wanted) -> str:
+    return why_failed_over(wanted.standings, [query.datacenter for query in wanted.queries], wanted.datacenter)
+
+
+def _unheard(each: VirtualServerDecision) -> str:
+    """Return which datacenters cannot take over because they do not answer, in words; empty where there is none."""
+    if each.wanted is None:
+        return ""
+    asked = zip(each.wanted.queries, each.wanted.standings, strict=True)
+    unheard = [named(query.datacenter) for query, standing in asked if standing is None or standing.silent]
+    return f", {' and '.join(unheard)} {'does' if len(unheard) == 1 else 'do'} not answer" if unheard else ""
+
+
+def _why_held(each: VirtualServerDecision) -> str:
+    if each.wanted and each.wanted.doubt:
+        return f"{len(each.held)} kept, for {why_held(each.wanted)}"
+    return f"{_nobody(each)}{_unheard(each)}; the last serving real servers stay"
+
+
+def _nobody(each: VirtualServerDecision) -> str:
+    """Return why nothing that Consul has may serve."""
+    members = each.wanted.members if each.wanted else ()
+    meant = [member for member in members if not member.is_filtered]
+    rejections = [member.verdict.text for member in meant if isinstance(member.verdict, Rejected)]
+    if not members:
+        return "Consul has no instance of it"
+    if not meant:
+        return f"none of Consul's {len(members)} instances has the tags and meta asked for"
+    if len(rejections) < len(meant):
+        return f"no instance passes, {len(rejections)} rejected" if rejections else "no instance passes"
+    return (
+        f"all {len(meant)} instances are rejected" if len(meant) > 1 else f"its instance is rejected: {rejections[0]}"
+    )

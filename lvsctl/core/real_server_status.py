@@ -1,0 +1,90 @@
+"""The rows of `lvsctl status NAME`: the real servers of a virtual server, and the instances that are none.
+
+Pure.
+"""
+
+from lvsctl.core.admission import Admitted, Rejected
+from lvsctl.core.cause import cause_of_disappearance
+from lvsctl.core.decision import NO_USAGE, VirtualServerDecision
+from lvsctl.core.desired import Member
+from lvsctl.core.guard import why_held
+from lvsctl.core.instance import Health, Instance
+from lvsctl.core.status import Place, RealServerStatus
+from lvsctl.core.weighing import why_weighed
+from netlink.types import Observed, RealServerKey, VirtualServerKey
+
+
+def real_servers(each: VirtualServerDecision, observed: Observed) -> tuple[RealServerStatus, ...]:
+    """Return a row for each real server in the kernel, then for each instance that is none, in Consul's order."""
+    there = each.observed.real_servers if each.observed else {}
+    by_key = each.wanted.by_key if each.wanted else {}
+    rows = []
+    for key in sorted(there):
+        place, why = _place(each, key, by_key.get(key))
+        rows.append(row_of(by_key.get(key), observed, each.key, key, place, why))
+    shown = {id(by_key[key]) for key in there if key in by_key}
+    for member in each.wanted.members if each.wanted else ():
+        if id(member) in shown or member.is_filtered:
+            continue
+        place, why = _absent(member)
+        rows.append(row_of(member, observed, each.key, None if member.key in there else member.key, place, why))
+    return tuple(rows)
+
+
+def _place(each: VirtualServerDecision, key: RealServerKey, member: Member | None) -> tuple[Place, str]:
+    if key in each.held:
+        why = _absent(member)[1] if member else cause_of_disappearance(each.why_unasked(key)).text
+        return Place.HELD, f"kept, for {why_held(each.wanted)}: {why}" if each.wanted else why
+    if key in each.leaving:
+        why = each.leaving_causes[key].text if member is None else _absent(member)[1]
+        return Place.DRAINING, why
+    weight = each.observed.real_servers[key].weight if each.observed else 0
+    return (Place.SERVING if weight > 0 else Place.QUIESCED), _why_this_weight(each, key, member)
+
+
+def _why_this_weight(each: VirtualServerDecision, key: RealServerKey, member: Member | None) -> str:
+    """Return why the weight of a real server is not its instance's own; empty when it is."""
+    if each.wanted is None or member is None or not isinstance(member.verdict, Admitted):
+        return ""
+    weighed = each.wanted.weighed
+    touched = key in weighed.by or weighed.weights.get(key) != member.verdict.weight
+    why = why_weighed(weighed, key) if touched else "" if member.verdict.weight else "its own weight is 0"
+    return "; ".join(filter(None, (why, member.verdict.note)))
+
+
+def _absent(member: Member) -> tuple[Place, str]:
+    match member.verdict:
+        case Admitted():
+            return Place.PENDING, "passing, not in the kernel yet"
+        case Rejected():
+            return Place.REJECTED, member.verdict.text
+        case _:
+            return Place.OUT, member.verdict.text
+
+
+def row_of(  # noqa: PLR0917  # a row has its columns
+    member: Member | None,
+    observed: Observed,
+    virtual_server: VirtualServerKey,
+    key: RealServerKey | None,
+    place: Place,
+    why: str = "",
+) -> RealServerStatus:
+    """Return the row of real server `key`; None for an instance that is none."""
+    usage = observed.usage.get(virtual_server, {}).get(key, NO_USAGE) if key else NO_USAGE
+    source = member.source if member else None
+    check = source.health.word if isinstance(source, Instance) else ("" if source is None else Health.CRITICAL.word)
+    entry = observed.table.get(virtual_server)
+    return RealServerStatus(
+        real_server=str(key or ""),
+        node=source.node if source else "",
+        instance=source.instance_id if source else "",
+        check=check,
+        place=place,
+        weight=entry.real_servers[key].weight if entry and key and key in entry.real_servers else None,
+        active=usage.active,
+        inactive=usage.inactive,
+        rate=usage.traffic.connection_rate,
+        why=why,
+        datacenter=member.datacenter if member else "",
+    )
