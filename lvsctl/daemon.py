@@ -264,7 +264,7 @@ class Daemon:
             self._watch()  # the ledger may remember more declarations now, or fewer
         self._record.cycle(cycle.look.config, cycle, seconds=time.monotonic() - began, only=cycle.only)
         self._health.inform(informed=bool(answers) or _has_real_servers(cycle.look))
-        if len(cycle.look.decision.steps) > FEW:  # beside the loop: thousands of lines take seconds, and answers wait
+        if cycle.only is None or len(cycle.done) > FEW:  # beside the loop: it takes a while, and answers wait
             await asyncio.to_thread(self._announcer.cycle, cycle, planned=self._dry_run)
         else:
             self._announcer.cycle(cycle, planned=self._dry_run)

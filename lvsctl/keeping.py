@@ -10,7 +10,7 @@ from lvsctl.sources import Sources
 from lvsctl.unexpected import in_words
 
 PAUSE: Final = 1.0  # seconds between snapshots at least
-SHARE: Final = 30.0  # times as long as writing the last one took: a large one takes a processor's tenths of a second
+SHARE: Final = 100.0  # times as long as writing the last one took: a large one takes a processor's tenth of a second
 RENEW: Final = 300.0  # seconds after which a snapshot without news is written again: its age is what it is trusted by
 
 

@@ -8,6 +8,7 @@ print pages, and only the first words are kept. One value that could not have co
 import hashlib
 import json
 import math
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -21,8 +22,8 @@ VERSION: Final = 1
 MAX_OUTPUT: Final = 200  # characters kept of a check's output
 LARGEST: Final = 65535  # port or weight
 
-Texts = Mapping[Query, tuple[Answer, str]]
-"""What was encoded before: an answer of the same instances has the same text."""
+Texts = Mapping[Query, tuple[Answer, bytes]]
+"""What was encoded before: an answer of the same instances has the same text. It is kept compressed."""
 
 
 class Unusable(Exception):
@@ -36,7 +37,7 @@ def encode(address: str, answers: Answers, known: Texts | None = None, *, machin
     """
     texts = dict(_texts(answers, known or {}))
     kept = ",".join(
-        f'{{"query":{json.dumps(attrs.astuple(query))},"said":{json.dumps(answers[query].snapshot)},"answer":{text}}}'
+        f'{{"said":{json.dumps(answers[query].snapshot)},{zlib.decompress(text).decode()}}}'
         for query, (_, text) in texts.items()
     )
     body = f'{{"consul":{json.dumps(address)},"machine":{json.dumps(machine)},"answers":[{kept}]}}\n'.encode()
@@ -94,14 +95,16 @@ def same_content(one: Answer, other: Answer) -> bool:
     )
 
 
-def _texts(answers: Answers, known: Texts) -> Iterator[tuple[Query, tuple[Answer, str]]]:
-    for query, answer in sorted(answers.items()):
+def _texts(answers: Answers, known: Texts) -> Iterator[tuple[Query, tuple[Answer, bytes]]]:
+    for query, answer in sorted(answers.items(), key=lambda pair: attrs.astuple(pair[0])):
         before = known.get(query)
         if before is not None and same_content(before[0], answer):
             yield query, before
         else:
             plain = attrs.evolve(shortened(answer), doubt="", snapshot=None)
-            yield query, (answer, json.dumps(_converter.unstructure(plain), separators=(",", ":")))
+            asked = json.dumps([query.service, query.datacenter, query.near])
+            said = json.dumps(_converter.unstructure(plain), separators=(",", ":"))
+            yield query, (answer, zlib.compress(f'"query":{asked},"answer":{said}'.encode(), 1))
 
 
 def _query(names: Any) -> dict[str, str]:

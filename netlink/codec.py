@@ -192,6 +192,8 @@ def _parent(key: VirtualServerKey) -> _Parent:
     return key, packed, _pack_mark_whole, _MARK_LENGTH
 
 
+_SILENT: Final = Traffic()  # many have no traffic: one value does for all of them
+_IDLE: Final = RealServerUsage()
 _new: Final = tuple.__new__  # a named tuple's own way takes thrice the time, for it has names to look at
 
 
@@ -287,12 +289,12 @@ def daemon_decoder() -> Decoder:
 
 def traffic(pieces: Iterable[Piece]) -> list[Traffic]:
     """Return the counters of virtual servers."""
-    return [_new(Traffic, counters) for _, counters in pieces]
+    return [_SILENT if counters == _SILENT else _new(Traffic, counters) for _, counters in pieces]
 
 
 def usage(pieces: Iterable[Piece]) -> list[RealServerUsage]:
     """Return the counters of real servers."""
-    return [_new(RealServerUsage, counters) for _, counters in pieces]
+    return [_IDLE if counters == _IDLE else _new(RealServerUsage, counters) for _, counters in pieces]
 
 
 _information: Final = Decoder(INFORMATION, 0)

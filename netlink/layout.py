@@ -10,6 +10,7 @@ The kernel says *service* and *destination*; those words stay here and in `codec
 Source: include/uapi/linux/ip_vs.h and net/netfilter/ipvs/ip_vs_ctl.c.
 """
 
+import functools
 import struct
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
@@ -130,7 +131,13 @@ class Layout:
 
 
 def _address(family: Family, octets: bytes) -> Address:
-    return IPv4Address(octets[:4]) if family is Family.IPV4 else IPv6Address(octets)
+    return _ipv4(octets[:4]) if family is Family.IPV4 else IPv6Address(octets)
+
+
+@functools.lru_cache(maxsize=4096)
+def _ipv4(octets: bytes) -> IPv4Address:
+    """Return the address; one that many real servers have, on as many ports, is one object."""
+    return IPv4Address(octets)
 
 
 def _family(kind: str, number: int) -> Family:

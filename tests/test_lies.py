@@ -10,9 +10,11 @@ import contextlib
 import gzip
 import json
 import os
+import random
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -183,8 +185,10 @@ def said(body: bytes, *, status: int = 200, **headers: str) -> Answering:
     return answering
 
 
-def by_hand(head: bytes, pieces: Callable[[], Iterator[bytes]], *, stay: bool = False) -> Answering:
-    """Return what sends these bytes, and then hangs up, unless it is to stay."""
+def by_hand(
+    head: bytes, pieces: Callable[[], Iterator[bytes]], *, stay: bool = False, reset: bool = False
+) -> Answering:
+    """Return what sends these bytes, and then hangs up, or resets the connection, unless it is to stay."""
 
     async def answering(request: web.Request) -> web.StreamResponse:
         transport = request.transport
@@ -196,6 +200,8 @@ def by_hand(head: bytes, pieces: Callable[[], Iterator[bytes]], *, stay: bool = 
                 await asyncio.sleep(0.001)
         if stay:
             await asyncio.sleep(3600)
+        if reset:
+            transport.abort()
         transport.close()
         return web.Response()
 
@@ -205,6 +211,12 @@ def by_hand(head: bytes, pieces: Callable[[], Iterator[bytes]], *, stay: bool = 
 def bomb() -> bytes:
     """Return 64 MiB, more than a body may have, in 300 KiB."""
     return gzip.compress(b"[" + b" " * (1 << 26) + b"]", 1)
+
+
+def another() -> bytes:
+    """Return what Consul would have answered about another Consul service: a proxy mixed up two answers."""
+    entries = [entry_of(instance(number)) for number in (31, 32)]
+    return json.dumps([each | {"Service": {**each["Service"], "Service": "shop"}} for each in entries]).encode()  # type: ignore[dict-item]
 
 
 WHOLE: Final = to_json(*MANY)
@@ -236,6 +248,12 @@ NO_ANSWERS: Final[Mapping[str, Callable[[], Answering]]] = {
     "a chunk cut short": lambda: by_hand(CHUNKED, lambda: iter((b"2\r\n[]\r\nff\r\n[",))),
     "a chunk of a size that is none": lambda: by_hand(CHUNKED, lambda: iter((b"zz\r\n[]\r\n0\r\n\r\n",))),
     "two lengths": lambda: by_hand(OK + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n", lambda: iter((b"[] ",))),
+    "the answer to another question": lambda: said(another()),
+    "a reset at once": lambda: by_hand(b"", lambda: iter(()), reset=True),
+    "a reset among the headers": lambda: by_hand(OK, lambda: iter(()), reset=True),
+    "a reset in the list": lambda: by_hand(
+        CHUNKED, lambda: iter((b"%x\r\n%b" % (len(WHOLE), WHOLE[:200]),)), reset=True
+    ),
     "no HTTP": lambda: by_hand(b"\0\x01\x02\r\n\r\n", lambda: iter(())),
     "headers without end": lambda: by_hand(OK, lambda: iter([b"X-A: " + b"a" * 4096 + b"\r\n"] * 1000)),
 }
@@ -364,6 +382,49 @@ async def test_what_is_in_doubt_adds_and_takes_nothing_away(tmp_path: Path, name
         daemon.consul.end()
         await daemon.consul.reco.change(*MANY, instance(11), index=60)
         await daemon.until_serving(RECO_PORT, TEN | addresses(11), RESUMED)
+
+
+def doubtful(case: Doubtful) -> Answering:
+    async def lie(_request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0)
+        return web.json_response([entry_of(each) for each in case.instances], headers=case.headers)
+
+    return lie
+
+
+LIES: Final[Mapping[str, Callable[[], Answering]]] = {
+    **NO_ANSWERS,
+    **{name: partial(doubtful, case) for name, case in DOUBTFUL.items()},
+}
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_whatever_lies_follow_each_other_around_reloads_and_new_tokens_nothing_leaves(
+    tmp_path: Path, seed: int
+) -> None:
+    draw = random.Random(seed)
+    async with lied_to(tmp_path) as daemon:
+        for step in range(4):
+            what = draw.choice(("lie", "lie", "lie", "lie", "reload", "token", "truth"))
+            if what == "lie":
+                daemon.consul.begin(LIES[draw.choice(list(LIES))]())
+            elif what == "truth":
+                daemon.consul.end()
+            elif what == "token":
+                (tmp_path / "token").write_text(f"{CANARY}-{step}")
+            else:
+                file = tmp_path / "lvsctl.toml"
+                more = f'[virtual_server.more-{step}]\naddress = "10.9.0.100:{90 + step}"\nconsul_service = "shop"\n'
+                file.write_text(file.read_text() + more)
+                os.kill(os.getpid(), signal.SIGHUP)
+                await daemon.until_serving(90 + step, addresses(21), OTHERS)
+            ends = time.monotonic() + draw.choice((0.05, 0.3, 1.2))
+            while time.monotonic() < ends:
+                assert daemon.serving(RECO_PORT) >= TEN
+                await asyncio.sleep(0.02)
+        daemon.consul.end()
+        await daemon.consul.reco.change(*MANY, instance(11), index=1000)
+        await daemon.until_serving(RECO_PORT, TEN | addresses(11), RESUMED + OTHERS)
 
 
 async def test_what_is_still_registered_and_fails_is_no_lie(tmp_path: Path) -> None:

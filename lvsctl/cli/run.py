@@ -64,6 +64,7 @@ def command(path: Path, *, dry_run: bool, once: bool, log_level: str | None, log
         as_json=None if log_format == "auto" else log_format == "json",
     )
     memory.give_back()
+    memory.seldom()
     config = load(path)
     try:
         Client(config.consul).check()

@@ -18,6 +18,7 @@ from consul import base
 from lvsctl.config import ConsulConfig
 from lvsctl.consul.budget import Share
 from lvsctl.consul.decode import MAX_INSTANCES, decode_answer
+from lvsctl.consul.known import Known, digest_of
 from lvsctl.consul.pace import LARGEST_INDEX, WAIT
 from lvsctl.consul.pool import Response
 from lvsctl.consul.transport import ANSWER_TIMEOUT, Protocol, Transport
@@ -92,12 +93,20 @@ class Client:
         """Raise ConsulError now for a token or certificate file that cannot be used."""
         self._transport.check()
 
-    async def instances(self, query: Query, *, index: int = 0, wait: float = WAIT, consistent: bool = False) -> Answer:
+    async def instances(
+        self,
+        query: Query,
+        *,
+        index: int = 0,
+        wait: float = WAIT,
+        consistent: bool = False,
+        known: Known | None = None,
+    ) -> Answer:
         """Return the instances of a Consul service, failing ones included.
 
         With `index` above 0 Consul holds the answer back until something newer is there, at most `wait` seconds and
         a sixteenth. The answer's index is 0 when Consul sent none that could be used. With `consistent` the leader asks
-        its followers first whether it still is the leader.
+        its followers first whether it still is the leader. What is `known` is not decoded again.
         Raises ConsulRefused for every status but 200, ConsulError when there is no complete answer.
         """
         params = [("dc", query.datacenter), ("near", query.near)]
@@ -110,8 +119,9 @@ class Client:
                 share=share,
             )
             if len(response.body) < LARGE:
-                return _answer(response, self._max_instances)
-            return await asyncio.get_running_loop().run_in_executor(self._large, _answer, response, self._max_instances)
+                return _answer(response, self._max_instances, query, known)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._large, _answer, response, self._max_instances, query, known)
 
     def share(self) -> Share:
         """Return a part of the budget of all bodies, for `listing`; a context, until the body is decoded."""
@@ -224,12 +234,19 @@ def _text(response: Response) -> str:
     return response.body[:MAX_REFUSAL].decode("utf-8", "replace").strip() or "no text"
 
 
-def _answer(response: Response, max_instances: int) -> Answer:
-    header = response.headers.get
+def _answer(response: Response, max_instances: int, query: Query, known: Known | None) -> Answer:
+    header, known = response.headers.get, known or Known()
+    digest = digest_of(response.body)
+    said = known.answer(digest)
+    if said is None:
+        said = decode_answer(response.body, index=0, max_instances=max_instances, query=query)
+        known.learn(digest, said)
     # A blocking query of health is answered from the agent's own copy from 1.10 on, and says that it knows no leader.
     streamed = header("X-Consul-Query-Backend", "") == "streaming"
-    return attrs.evolve(
-        decode_answer(response.body, index=_index(response), max_instances=max_instances),
+    return Answer(
+        instances=said.instances,
+        malformed=said.malformed,
+        index=_index(response),
         filtered=header("X-Consul-Results-Filtered-By-ACLs", "").lower() == "true",
         leader=streamed or header("X-Consul-KnownLeader", "").lower() != "false",
         last_contact=_number(header("X-Consul-LastContact", "")) / 1000,

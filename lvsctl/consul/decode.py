@@ -2,8 +2,9 @@
 
 Pure. Nothing in an answer is trusted. An entry that cannot be read is left out alone, with a reason that names the
 field; a body that is not a list of entries is no answer at all, and neither is one with more of them than allowed: it
-would not be complete. Bounds are far from what Consul sends. Control characters are no fault: they are made visible
-where text is shown. Source: Consul HTTP API, Health; Consul's `structs.CheckServiceNode`.
+would not be complete. Nor is one of which all entries are another Consul service's: a proxy mixed up two answers.
+Bounds are far from what Consul sends. Control characters are no fault: they are made visible where text is shown.
+Source: Consul HTTP API, Health; Consul's `structs.CheckServiceNode`.
 """
 
 import re
@@ -12,7 +13,7 @@ from sys import intern  # the same few names are in every answer: each is kept o
 from typing import Any, Final, NoReturn
 
 from lvsctl.consul.entries import Unread, entries
-from lvsctl.core.instance import MAINTENANCE_CHECKS, Answer, Check, Health, Instance, Malformed
+from lvsctl.core.instance import MAINTENANCE_CHECKS, Answer, Check, Health, Instance, Malformed, Query
 from lvsctl.errors import ConsulError
 
 MAX_INSTANCES: Final = 10_000  # where no configuration says otherwise
@@ -30,13 +31,14 @@ class _Unreadable(Exception):
     """One entry is not what the API describes; the text says where."""
 
 
-def decode_answer(body: bytes, *, index: int, max_instances: int = MAX_INSTANCES) -> Answer:
-    """Return the instances in `body`, a JSON list, read at X-Consul-Index `index`.
+def decode_answer(body: bytes, *, index: int, max_instances: int = MAX_INSTANCES, query: Query | None = None) -> Answer:
+    """Return the instances in `body`, a JSON list, read at X-Consul-Index `index`; `query` is what was asked.
 
     Raises ConsulError when the body as a whole is not a complete answer, or has more than `max_instances` entries.
     """
     instances: dict[tuple[str, str], Instance] = {}
     malformed: list[Malformed] = []
+    strange = 0
     try:
         for number, entry in enumerate(entries(body), 1):
             if number > max_instances:
@@ -44,7 +46,9 @@ def decode_answer(body: bytes, *, index: int, max_instances: int = MAX_INSTANCES
                     f"answer lists more than the {max_instances} instances of safety.max_instances; "
                     "the last complete one stays"
                 )
-            decoded = _decode(entry, number)
+            other = _other(entry, query) if query else ""
+            decoded = _malformed(entry, other) if other else _decode(entry, number)
+            strange += bool(other)
             if isinstance(decoded, Instance) and decoded.identity in instances:
                 decoded = _malformed(entry, "Node and ID are those of an entry before it")
             if isinstance(decoded, Instance):
@@ -53,7 +57,19 @@ def decode_answer(body: bytes, *, index: int, max_instances: int = MAX_INSTANCES
                 malformed.append(decoded)
     except (ValueError, RecursionError) as error:
         raise ConsulError(f"answer is not a JSON list: {error}") from error
+    if strange and strange == len(malformed) and not instances:
+        raise ConsulError(f"answer is none to this question: {malformed[0].reason}; is there a proxy in between?")
     return Answer(instances=tuple(instances.values()), malformed=tuple(malformed), index=index)
+
+
+def _other(entry: Any, query: Query) -> str:
+    """Return whose an entry is that is not of what `query` asks, in words; to Consul `Reco` and `reco` are the same."""
+    service, datacenter = _name(entry, "Service", "Service"), _name(entry, "Node", "Datacenter")
+    if service and service.lower() != query.service.lower():
+        return f"it is of Consul service {_shown(service)}"
+    if datacenter and query.datacenter and datacenter.lower() != query.datacenter.lower():
+        return f"it is of datacenter {_shown(datacenter)}"
+    return ""
 
 
 def _decode(entry: Any, number: int) -> Instance | Malformed:
@@ -76,7 +92,7 @@ def _instance(entry: Any) -> Instance:
         node=intern(_identifying(node, "Node")),
         instance_id=_identifying(service, "ID"),
         address=intern(_text(service, "Address", default="") or _text(node, "Address")),
-        port=_number(service, "Port", 65535, default=0),
+        port=_port(service),
         weight=_number(weights, "Passing", 65535),
         warning_weight=_number(weights, "Warning", 65535),
         tags=tuple(intern(_label(tag, "Tags")) for tag in _list(service, "Tags")),
@@ -85,8 +101,17 @@ def _instance(entry: Any) -> Instance:
     )
 
 
+def _port(service: dict[str, Any]) -> int:
+    """Return the port; of one that has several, by name (from Consul 1.22 on), the one that is its default."""
+    port = _number(service, "Port", 65535, default=0)
+    if port or not isinstance(several := service.get("Ports"), list):
+        return port
+    defaults = [each for each in several[:MAX_LIST] if isinstance(each, dict) and each.get("Default") is True]
+    return _number(defaults[0], "Port", 65535) if len(defaults) == 1 else 0
+
+
 def _check(check: Any) -> Check:
-    check_id, status = _text(check, "CheckID"), _of(str, check, "Status")
+    check_id, status = _text(check, "CheckID", default=""), _of(str, check, "Status", default="critical")
     maintenance = check_id.split(":", 1)[0] in MAINTENANCE_CHECKS and status == "critical"
     return Check(
         check_id=check_id,

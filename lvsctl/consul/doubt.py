@@ -93,7 +93,8 @@ def believe(
     held = {doubt: now - since for doubt, since in begun.items()}
     doubt, text = _doubt(before, answer, held, contradiction=contradiction, consistent=consistent, served=served)
     if doubt is None:
-        return Belief(answer=answer, known=found, index=answer.index, filtered=answer.filtered)
+        known = before.known if before and before.known == found else found  # the same is kept once
+        return Belief(answer=answer, known=known, index=answer.index, filtered=answer.filtered)
     begun.setdefault(doubt, now)
     # What an answer in doubt adds is not known: when the truth comes without it, that is no loss.
     return Belief(

@@ -158,8 +158,8 @@ class Heard:
         """Return how many real servers `query` had in place before the start, as long as it was not answered."""
         return self._served.get(query, 0)
 
-    def believe(self, query: Query, belief: Belief) -> bool:
-        """Keep `belief`; return whether it says anything new."""
+    def believe(self, query: Query, belief: Belief) -> tuple[bool, Answer]:
+        """Keep `belief`; return whether it says anything new, and its answer as it is kept."""
         before = self._beliefs.get(query)
         failing_since = self._contacts[query].failing_since
         if failing_since is not None and self._is_told("consul_back", ""):
@@ -180,7 +180,7 @@ class Heard:
         if news or (query in self._contested and (failing_since is not None or query in self._silent)):
             self._news.add(query)
             self._wake()
-        return news
+        return news, answer
 
     def _is_told(self, event: str, text: str) -> bool:
         """Tell whether `event` is to be logged of this query; where it is not, it is summed up with others' later."""

@@ -111,7 +111,14 @@ class Connection:
         self._unused_since = asyncio.get_running_loop().time()  # as long as there are no streams
         self._window = self._unused_since  # when the idle frames were begun to be counted
         self._idle = 0
-        self._h2 = H2Connection(H2Configuration(client_side=True, header_encoding=None))
+        self._h2 = H2Connection(
+            H2Configuration(
+                client_side=True,
+                header_encoding=None,
+                validate_outbound_headers=False,  # `fields_of` makes them as they shall be
+                normalize_outbound_headers=False,
+            )
+        )
         self._h2.local_settings = Settings(
             client=True, initial_values={SettingCodes.ENABLE_PUSH: 0, SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW}
         )
@@ -154,6 +161,7 @@ class Connection:
         self._streams[number] = stream
         try:
             self._h2.send_headers(number, fields, end_stream=not request.body)
+            fields.clear()  # thousands of requests wait
             self._flush()
             stream.sent = not request.body
             await self._send(number, stream, request.body)

@@ -8,7 +8,6 @@ that cannot be used is ignored alone, with the reason. One that says something u
 
 import binascii
 import json
-import math
 import re
 from base64 import b64decode, b64encode
 from typing import Any, Final
@@ -194,6 +193,6 @@ def _time(document: dict[str, Any], name: str) -> float | None:
     time = document.get(name)
     if time is None:
         return None
-    if isinstance(time, bool) or not isinstance(time, int | float) or not (math.isfinite(time) and 0 < time < MAX_TIME):
+    if isinstance(time, bool) or not isinstance(time, int | float) or not 0 < time < MAX_TIME:
         raise _Unusable(f"{name} is no time in Unix seconds")
     return float(time)

@@ -91,12 +91,10 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
 
         The body is counted in `share` until whoever made that ends it, else until here.
         """
-        with contextlib.ExitStack() as stack:
-            if share is None:
-                share = stack.enter_context(self.budget.share())
+        with contextlib.nullcontext(share) if share is not None else self.budget.share() as counted:
             return callback(
                 await self._request(
-                    "GET", path, params, headers, data=None, timeout=timeout, share=share, most_bytes=most_bytes
+                    "GET", path, params, headers, data=None, timeout=timeout, share=counted, most_bytes=most_bytes
                 )
             )
 

@@ -29,6 +29,7 @@ from lvsctl.consul.chooser import Chooser
 from lvsctl.consul.client import Client
 from lvsctl.consul.doubt import Belief, Doubt, believe, identities, not_confirmed
 from lvsctl.consul.heard import Heard
+from lvsctl.consul.known import Known
 from lvsctl.consul.pace import IDLE_POLL, WAIT, back_off, next_index, rest, until_sweep, wait_after
 from lvsctl.consul.signals import Signals
 from lvsctl.consul.turns import TROUBLED, round_of, take_turns
@@ -113,7 +114,8 @@ class Watches:
                 self._listen(group)
                 for query in sorted(self._wanted - self._tasks.keys()):
                     self.heard.begin(query)
-                    self._stirred[query] = asyncio.Event()
+                    if query.datacenter in self._signals:
+                        self._stirred[query] = asyncio.Event()
                     self._tasks[query] = group.create_task(self._watch(query), name=f"watch {query.service}")
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(CHOOSE_AGAIN):
@@ -174,6 +176,7 @@ class Watches:
         index, seen, failures, quiet, refused = 0, 0, 0, 0, False
         wait: float = WAIT
         sweep = time.monotonic() + until_sweep()
+        known = Known()
         while True:
             if query.datacenter in self._signals:
                 index = 0
@@ -183,13 +186,14 @@ class Watches:
             if asked >= sweep:
                 index, sweep = 0, asked + until_sweep()
             try:
-                answer = await self._client.instances(query, index=index, wait=wait)
+                answer = await self._client.instances(query, index=index, wait=wait, known=known)
                 before, served = self.heard.belief(query), self.heard.served(query)
                 belief = believe(before, answer, time.monotonic(), refused=refused, served=served)
                 missing = None
                 if belief.doubt is Doubt.UNCONFIRMED:
                     belief, missing = await self._confirmed(query, belief)
-                news = self.heard.believe(query, belief)
+                news, kept = self.heard.believe(query, belief)
+                known.keep(kept)
             except Exception as error:  # noqa: BLE001  # one query never ends the others
                 index, failures = 0, failures + 1
                 refused = refused or _refuses(error)

@@ -8,6 +8,7 @@ Names are never resolved: a registrant who controls a DNS name would control the
 """
 
 import enum
+import functools
 import re
 from collections.abc import Set as AbstractSet
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -118,7 +119,7 @@ def admit(instance: Instance, virtual_server: VirtualServerConfig, limits: Limit
 def parse_address(text: str) -> Address | None:
     """Return the address that `text` spells, IPv4 for an IPv4-mapped one; None when it is none, or has a scope."""
     try:
-        address = ip_address(text)
+        address = _parsed(text)
     except ValueError:
         return None
     if isinstance(address, IPv6Address):
@@ -197,6 +198,12 @@ def _is_broadcast(address: Address, networks: tuple[Network, ...]) -> bool:
         for network in networks
         if network.version == 4 and network.prefixlen < 31
     )
+
+
+@functools.lru_cache(maxsize=4096)
+def _parsed(text: str) -> Address:
+    """Return the address; a node has many instances, and theirs is kept once."""
+    return ip_address(text)
 
 
 def _by_health(

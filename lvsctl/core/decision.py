@@ -219,7 +219,7 @@ def _decide_configured(
             drain_timeout=wanted.config.drain_timeout,
             undrained=frozenset() if templates_expire else _undrainable(wanted),
         ),
-        attrs.evolve(wanted.entry, real_servers={**wanted.entry.real_servers, **held}),
+        attrs.evolve(wanted.entry, real_servers={**wanted.entry.real_servers, **held}) if held else wanted.entry,
         observed,
         entry,
         now=now,
@@ -296,11 +296,13 @@ def _decide_leaving(
     quiesced = {
         key: attrs.evolve(there[key], weight=0) for key, state in leaving.items() if isinstance(state, Draining)
     }
+    if quiesced:
+        intended = attrs.evolve(intended, real_servers={**staying, **quiesced})
     decision = attrs.evolve(
         decision,
         leaving=leaving,
         leaving_causes={key: _cause_of_leaving(key, decision, entry) for key in leaving},
-        intended=attrs.evolve(intended, real_servers={**staying, **quiesced}),
+        intended=decision.observed if decision.observed == intended else intended,  # the same is kept once
     )
     return attrs.evolve(decision, steps=tuple(_steps(decision, entry, now=now)))
 

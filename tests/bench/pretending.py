@@ -59,6 +59,7 @@ def main() -> None:
     path = Path(sys.argv[2])
     logs.configure(as_json=True)
     memory.give_back()
+    memory.seldom()
     config = load(path)
     reconciler = Reconciler(Remembering(), FakeAddresses(), Store(config.daemon.state_directory), time.time)
     asyncio.run(Daemon(path, config, reconciler, dry_run=False).run())

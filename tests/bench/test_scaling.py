@@ -38,7 +38,7 @@ def test_memory_and_load_are_told() -> None:
     *_, start = lines("http1", 1_000, FIGURES)
     assert start.work == "start to first sync, signals"
     assert start.note == (
-        "2.0 s of a processor; RSS 85 MiB, at most 89 (promised: 100); 6 connections; idle 0.3% of a processor"
+        "2.0 s of a processor; RSS 85 MB, at most 89 (promised: 100); 6 connections; idle 0.3% of a processor"
     )
 
 
@@ -46,7 +46,7 @@ def test_how_it_grows_is_told() -> None:
     found = {size: {**FIGURES, "rss": 50 + size // 100, "start_cpu_s": size / 1000} for size in (100, 1_000, 5_000)}
     line = grown("http2", found)
     assert line.ratio == pytest.approx(1.0)
-    assert "RSS 50 MiB + 10.2 KiB for each Consul service" in line.note
+    assert "RSS 50 MB + 10.0 kB for each Consul service" in line.note
 
 
 def test_a_quantile() -> None:

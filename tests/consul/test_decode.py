@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lvsctl.consul.decode import MAX_TEXT, decode_answer
 from lvsctl.consul.entries import MAX_DEPTH, MAX_ENTRY, Unread, entries
-from lvsctl.core.instance import Answer, Check, Health, Instance, Malformed
+from lvsctl.core.instance import Answer, Check, Health, Instance, Malformed, Query
 from lvsctl.errors import ConsulError
 
 FOLDER = Path(__file__).with_name("recorded")
@@ -161,15 +161,41 @@ def test_what_consul_1_8_7_sent() -> None:
 
 
 def test_what_newer_consuls_add() -> None:
-    """Written by hand, from memory of what 1.2x sends: localities, peers, partitions, several ports, a socket."""
-    answer = decode_answer((FOLDER / "1.2x-health-service.by-hand.json").read_bytes(), index=18)
-    assert not answer.malformed
-    assert [(each.address, each.port, each.weight, each.health) for each in answer.instances] == [
-        ("10.0.0.1", 8080, 1, Health.WARNING),
-        ("fd00::2", 8080, 1, Health.PASSING),
-        ("10.0.0.3", 0, 5, Health.PASSING),
-        ("10.0.0.4", 0, 1, Health.PASSING),
+    """Written by hand, after Consul's pages: partitions, peers, localities, several ports, a socket."""
+    http, admin = {"Name": "http", "Port": 8081, "Default": True}, {"Name": "admin", "Port": 9102}
+    known = one(
+        Node__Partition="default",
+        Node__Locality={"Region": "eu", "Zone": "a"},
+        Service__Partition="default",
+        Service__Namespace="default",
+        Service__PeerName="",
+        Service__Ports=[admin],
+        Tomorrow=[{"is": {"another": "day"}}],
+    )
+    assert known == one()
+    assert one(Service__Port=0, Service__Ports=[admin, http]).port == 8081
+    assert one(Service__Port=..., Service__Ports=[http]).port == 8081
+    ports: object
+    for ports in ([admin], [http, http], [], {}, "8080", [None], [{**http, "Default": 1}]):
+        assert one(Service__Port=0, Service__Ports=ports, Service__SocketPath="/run/reco.sock").port == 0
+    assert (
+        reason(changed(Service__Port=0, Service__Ports=[{**http, "Port": 70000}]))
+        == "Port is 70000, expected 0 to 65535"
+    )
+
+
+def test_what_consul_1_20_6_sent() -> None:
+    """An answer of the real one: agents' own and registered in the catalogue, one in maintenance, one a proxy."""
+    answer = decode_answer((FOLDER / "1.20.6-health-service.json").read_bytes(), index=25, query=Query(service="reco"))
+    assert [(each.instance_id, each.address, each.port, each.health) for each in answer.instances] == [
+        ("reco-1", "10.1.0.1", 8080, Health.CRITICAL),
+        ("reco-2", "127.0.0.1", 8081, Health.PASSING),
+        ("reco-5", "127.0.0.1", 8085, Health.PASSING),
+        ("reco-3", "fd00::3", 8080, Health.MAINTENANCE),
+        ("reco-6", "10.0.0.3", 20000, Health.WARNING),
     ]
+    assert answer.instances[0].meta == {"zone": "a", "room": "größe"}
+    assert [each.reason for each in answer.malformed] == ["Port is 70000, expected 0 to 65535"]
 
 
 def test_an_empty_list_is_an_answer() -> None:
@@ -209,6 +235,11 @@ def test_a_check_of_the_node_counts() -> None:
     assert found.worst_check.check_id == "serfHealth"
 
 
+@pytest.mark.parametrize("check", [{"CheckID": "x"}, {"Status": "critical"}, {"CheckID": None, "Status": None}])
+def test_a_check_without_an_id_or_a_status_is_critical(check: dict[str, object]) -> None:
+    assert one(Checks=[check]).health is Health.CRITICAL
+
+
 def test_a_status_nobody_knows_is_critical() -> None:
     assert one(Checks=[{"CheckID": "x", "Status": "unknown"}]).health is Health.CRITICAL
 
@@ -241,7 +272,7 @@ def test_a_check_may_not_print_without_end() -> None:
         (changed(Service=...), "Service is absent, expected a dict"),
         (changed(Checks={}), "Checks is {}, expected a list"),
         (changed(Checks=[None]), "a JSON NoneType where an object with 'CheckID' was expected"),
-        (changed(Checks=[{"CheckID": "x"}]), "Status is absent, expected a str"),
+        (changed(Checks=[{"CheckID": "x", "Status": 1}]), "Status is 1, expected a str"),
         (None, "a JSON NoneType where an object with 'Node' was expected"),
         ([], "a JSON list where an object with 'Node' was expected"),
         ("reco", "a JSON str where an object with 'Node' was expected"),
@@ -416,6 +447,29 @@ def test_of_two_with_the_same_identity_the_first_counts() -> None:
     assert answer.malformed == (
         Malformed(node="app1", instance_id="reco-1", reason="Node and ID are those of an entry before it"),
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"Service__Service": "shop\x1b"}, "it is of Consul service 'shop\\x1b'"),
+        ({"Node__Datacenter": "dc2"}, "it is of datacenter 'dc2'"),
+    ],
+)
+def test_an_answer_to_another_question_is_none_and_an_entry_of_it_is_left_out(
+    changes: dict[str, str], why: str
+) -> None:
+    query = Query(service="Reco", datacenter="DC1")
+    strange = changed(**changes, Service__ID="strange-1")
+    mixed = decode_answer(json.dumps([RECORDED, strange]).encode(), index=7, query=query)
+    assert [each.instance_id for each in mixed.instances] == ["reco-1"]
+    assert [(each.instance_id, each.reason) for each in mixed.malformed] == [("strange-1", why)]
+    with pytest.raises(ConsulError) as caught:
+        decode_answer(json.dumps([strange, strange]).encode(), index=7, query=query)
+    assert str(caught.value).startswith(f"answer is none to this question: {why}")
+    assert decode_answer(b"[]", index=7, query=query) == Answer(index=7)
+    silent = changed(Service__Service=..., Node__Datacenter=...)
+    assert decode_answer(json.dumps([silent]).encode(), index=7, query=query).instances
 
 
 def test_an_answer_with_more_than_allowed_is_not_complete() -> None:

@@ -130,6 +130,8 @@ def test_the_folder_itself_is_nothing() -> None:
         ({"share": "5%", "until": True}, "until is no time in Unix seconds"),
         ({"share": "5%", "until": 1e11}, "until is no time in Unix seconds"),
         ('{"share": "5%", "until": 1e999}', "until is no time in Unix seconds"),
+        ({"share": "5%", "until": 10**400}, "until is no time in Unix seconds"),
+        ({"share": "5%", "written": -(10**400)}, "written is no time in Unix seconds"),
         ('{"share": "5%", "until": NaN}', "its value is not JSON"),
         ('{"share": "5%", "share": "100%"}', "its value is not JSON"),
         ({"share": "5%", "untill": 1}, "its value says 'untill', which is not known here"),

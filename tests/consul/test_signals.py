@@ -208,6 +208,10 @@ async def test_a_list_that_cannot_be_read_delays_news_and_hides_none(
     if b"Node" not in spoiled:
         assert "/v1/health/state/any" in watching.watches.choice.why
         assert watching.watches.choice.why.endswith(", so every Consul service is asked about each 0 s")
+        if len(spoiled) > 4096:  # the request that waited had the limit of before
+            await watching.until(lambda: "answer is larger than" in str(watching.watches.choice))
+        assert "http_max_conns_per_client = " in watching.watches.choice.remedy
+        assert "or use HTTP/2: an https consul.address" in watching.watches.choice.remedy
 
 
 async def test_turns_end_with_their_reason(watching: Watching, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from structlog.testing import capture_logs
 
 from lvsctl.config import ConsulConfig, Secret
 from lvsctl.consul.client import Capacity, Client
+from lvsctl.consul.known import Known
 from lvsctl.consul.once import ask_once
 from lvsctl.consul.pace import (
     FIRST_BACK_OFF,
@@ -514,14 +515,20 @@ async def test_an_error_that_nobody_expected_is_a_failure_of_its_own_query_and_t
         asked = 0
 
         async def instances(
-            self, query: Query, *, index: int = 0, wait: float = WAIT, consistent: bool = False
+            self,
+            query: Query,
+            *,
+            index: int = 0,
+            wait: float = WAIT,
+            consistent: bool = False,
+            known: Known | None = None,
         ) -> Answer:
             if query == SHOP:
                 self.asked += 1
                 if self.asked == 3:
                     again.set()
                 raise ZeroDivisionError("deep inside")
-            return await super().instances(query, index=index, wait=wait, consistent=consistent)
+            return await super().instances(query, index=index, wait=wait, consistent=consistent, known=known)
 
         async def capacity(self) -> Capacity | None:
             raise ZeroDivisionError("elsewhere")

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-NAMES = ("framing", "answers", "bulk", "layouts", "connections", "talk", "encoder", "consul", "consul-bytes")
+NAMES = ("framing", "answers", "bulk", "layouts", "connections", "talk", "encoder", "consul", "consul-bytes", "weights")
 STATE = Path("build/fuzz")
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-from tests.fuzz import decoding, reading, recorded, talking, writing
+from tests.fuzz import decoding, reading, recorded, talking, weighing, writing
 
 Target = Callable[[bytes], None]
 
@@ -73,6 +73,10 @@ def _body_seeds() -> list[bytes]:
     return [*decoding.BODIES, b"[]", b"[1]", b'[{"Node":{"Node":"a","Address":"10.0.0.1"},"Service":{"ID":"b"}}]']
 
 
+def _weight_seeds() -> list[bytes]:
+    return [bytes([number % 9, *(step * number % 251 for step in range(1, 160))]) for number in range(1, 60)]
+
+
 TARGETS: Final[Mapping[str, Fuzzed]] = MappingProxyType(
     {
         "framing": Fuzzed(reading.framing_target, tuple(_framing_seeds())),
@@ -83,6 +87,7 @@ TARGETS: Final[Mapping[str, Fuzzed]] = MappingProxyType(
         "talk": Fuzzed(talking.talk_target, tuple(_talk_seeds())),
         "consul": Fuzzed(decoding.decoding_target, tuple(_decoding_seeds())),
         "consul-bytes": Fuzzed(decoding.bytes_target, tuple(_body_seeds())),
+        "weights": Fuzzed(weighing.weights_target, tuple(_weight_seeds())),
         "encoder": Fuzzed(writing.encoder_target, tuple(_encoder_seeds())),
     }
 )
