@@ -46,12 +46,21 @@ def author() -> str:
     return visible(f"{user}@{socket.gethostname()}", MAX_WORDS)
 
 
-def with_declared(config: Config) -> Config:
-    """Return `config` with the virtual servers that Consul services declare now; raises ConsulError, StateError."""
+def with_declared(config: Config, *, needed: bool = True) -> Config:
+    """Return `config` with the virtual servers that Consul services declare now.
+
+    Raises ConsulError or StateError where they cannot be known; without them where they are not `needed`: what is in
+    Consul's KV can be cleared whatever else Consul says.
+    """
     if config.discovery is None:
         return config
-    asked = live.ask(config)
-    ledger = Store(config.daemon.state_directory).load(set_aside_damage=False)
+    try:
+        asked = live.ask(config)
+        ledger = Store(config.daemon.state_directory).load(set_aside_damage=False)
+    except (ConsulError, StateError):
+        if needed:
+            raise
+        return config
     return discover(config, asked.candidates, asked.answers, ledger, own_addresses=frozenset(), before=None).config
 
 

@@ -74,7 +74,7 @@ def command(  # noqa: PLR0917  # click passes them by name
 
     config, prefix = _configured(path)
     if name is None or name not in config.virtual_servers:
-        config = overriding.with_declared(config)
+        config = overriding.with_declared(config, needed=not clear)
     if share is not None and name is not None and name not in config.virtual_servers:
         raise overriding.unknown(name, config.virtual_servers)
     if name is None or selector is None:

@@ -354,6 +354,17 @@ def test_what_left_the_file_is_shown_and_can_be_cleared(operator: Operator) -> N
     assert "no virtual server 'gone'; there are: plain, reco" in unknown.err
 
 
+def test_what_is_in_kv_can_be_cleared_whatever_else_consul_says(operator: Operator) -> None:
+    operator.consul.ask("PUT", "/v1/kv/lvsctl/weights/gone/v2", {"share": "5%"})
+    head = operator.file.read_text().partition("[virtual_server")[0]
+    operator.file.write_text(
+        f'{head}[discovery]\naddresses = ["10.9.1.0/24"]\n'
+        '[virtual_server.reco]\naddress = "10.9.0.100:80"\ndatacenter = "nowhere"\n'
+    )
+    assert operator.weight().code == 4
+    assert operator.weight("gone", "v2", "--clear").code == 0
+
+
 def test_what_is_over_is_cleared_by_the_next_who_writes(operator: Operator) -> None:
     operator.consul.ask("PUT", "/v1/kv/lvsctl/weights/reco/v1", {"share": "5%", "until": 1})
     assert re.split(r"\s{2,}", operator.weight().out[1])[5] == "over"
