@@ -95,7 +95,7 @@ def check_weighed(pool: Mapping[RealServerKey, Instance], entries: tuple[Overrid
 def _check_words(pool: Mapping[RealServerKey, Instance], entries: tuple[Override, ...], weighed: Weighed) -> None:
     assert tuple(effect.override for effect in weighed.effects) == entries
     for effect in weighed.effects:
-        assert (effect.outcome is Outcome.EFFECTIVE) == (effect.why_not == "")
+        assert effect.why_not or effect.outcome is Outcome.EFFECTIVE
         assert 0 <= effect.smallest <= effect.largest <= LARGEST
     for key, override in weighed.by.items():
         assert matches(override.selector, pool[key])
