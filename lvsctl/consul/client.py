@@ -25,6 +25,7 @@ from lvsctl.consul.transport import ANSWER_TIMEOUT, Protocol, Transport
 from lvsctl.core.instance import Answer, Query
 from lvsctl.errors import ConsulError, ConsulRefused, ConsulUnreadable
 
+_NO_TURN: Final = contextlib.nullcontext()
 LARGE: Final = 256 * 1024  # bytes of a body from which on it is decoded beside the loop, which others wait for
 MAX_AGENT: Final = 1024 * 1024  # bytes of what the agent says of itself; it says about 20 KiB
 MAX_REFUSAL: Final = 300  # characters kept of the text of a refusal
@@ -109,11 +110,10 @@ class Client:
         its followers first whether it still is the leader. What is `known` is not decoded again.
         Raises ConsulRefused for every status but 200, ConsulError when there is no complete answer.
         """
-        params = [("dc", query.datacenter), ("near", query.near)]
         with self._transport.budget.share() as share:  # until it is decoded
             response = await self._ask(
                 f"/v1/health/service/{query.service}",  # quoted by the transport, as all paths of python-consul2
-                [(name, value) for name, value in params if value] + ([("consistent", "")] if consistent else []),
+                _parameters(query, consistent=consistent),
                 index=index,
                 wait=wait,
                 share=share,
@@ -186,14 +186,13 @@ class Client:
         most_bytes: int | None = None,
     ) -> Response:
         """Return a complete answer; what does not block waits its turn behind others that do not."""
-        blocking = [("index", str(index)), ("wait", f"{wait:g}s")] if index > 0 else []
-        timeout = ANSWER_TIMEOUT + (wait * 17 / 16 if blocking else 0.0)
-        async with contextlib.nullcontext() if blocking else self._turn(dict(params).get("dc", "")):
+        blocking = index > 0
+        async with _NO_TURN if blocking else self._turn(dict(params).get("dc", "")):
             response: Response = await self._api.http.get(
                 complete or _complete,
                 path,
-                params + blocking,
-                timeout=timeout,
+                params + _blocking(index, wait) if blocking else params,
+                timeout=ANSWER_TIMEOUT + (wait * 17 / 16 if blocking else 0.0),
                 share=share,
                 most_bytes=most_bytes,
             )
@@ -204,6 +203,15 @@ class Client:
         if datacenter not in self._reads:
             self._reads[datacenter] = asyncio.Semaphore(MOST_READS if len(self._reads) < 2 else READS_ELSEWHERE)
         return self._reads[datacenter]
+
+
+def _parameters(query: Query, *, consistent: bool) -> list[tuple[str, str]]:
+    named = [("dc", query.datacenter), ("near", query.near)]
+    return [(name, value) for name, value in named if value] + ([("consistent", "")] if consistent else [])
+
+
+def _blocking(index: int, wait: float) -> list[tuple[str, str]]:
+    return [("index", str(index)), ("wait", f"{wait:g}s")]
 
 
 def _complete(response: Response) -> Response:

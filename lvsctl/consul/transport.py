@@ -29,6 +29,7 @@ from lvsctl.errors import ConsulError, ConsulUnreadable
 
 CONNECT_TIMEOUT: Final = 5.0
 ANSWER_TIMEOUT: Final = 10.0  # for an answer that does not block, and on top of `wait` for one that does
+_NO_SHARE: Final = contextlib.nullcontext()
 MAX_BODY: Final = 32 * 1024 * 1024  # bytes; 10,000 instances take about 15 MB
 
 
@@ -76,7 +77,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         if self._pool:
             self._pool.most = connections
 
-    async def get(
+    def get(
         self,
         callback: Callable[[Response], Any],
         path: str,
@@ -86,35 +87,33 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         timeout: float = ANSWER_TIMEOUT,
         share: Share | None = None,
         most_bytes: int | None = None,
-    ) -> Any:
+    ) -> Awaitable[Any]:
         """Return `callback(response)`; `timeout` is for the whole answer, in seconds, `most_bytes` its body.
 
-        The body is counted in `share` until whoever made that ends it, else until here.
+        The body is counted in `share` until whoever made that ends it, else until here. Thousands of these wait at a
+        time, so what they were called with is not kept meanwhile.
         """
-        with contextlib.nullcontext(share) if share is not None else self.budget.share() as counted:
-            return callback(
-                await self._request(
-                    "GET", path, params, headers, data=None, timeout=timeout, share=counted, most_bytes=most_bytes
-                )
-            )
+        own = self.budget.share() if share is None else None
+        request = self._made("GET", path, params, headers, share=share or own, most_bytes=most_bytes)
+        return self._answered(callback, request, timeout, own=own)
 
     async def put(
         self, callback: Callable[[Response], Any], path: str, params: Any = None, data: Any = "", headers: Any = None
     ) -> Any:
         """Return `callback(response)`."""
-        return callback(await self._request("PUT", path, params, headers, data=data, timeout=ANSWER_TIMEOUT))
+        return await self._answered(callback, self._made("PUT", path, params, headers, data=data))
 
     async def delete(
         self, callback: Callable[[Response], Any], path: str, params: Any = None, data: Any = "", headers: Any = None
     ) -> Any:
         """Return `callback(response)`."""
-        return callback(await self._request("DELETE", path, params, headers, data=data, timeout=ANSWER_TIMEOUT))
+        return await self._answered(callback, self._made("DELETE", path, params, headers, data=data))
 
     async def post(
         self, callback: Callable[[Response], Any], path: str, params: Any = None, data: Any = "", headers: Any = None
     ) -> Any:
         """Return `callback(response)`."""
-        return callback(await self._request("POST", path, params, headers, data=data, timeout=ANSWER_TIMEOUT))
+        return await self._answered(callback, self._made("POST", path, params, headers, data=data))
 
     async def close(self) -> None:
         """Close the pooled connections; what is being asked fails."""
@@ -131,28 +130,40 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         if self._config.address.startswith("https"):
             tls_context(self._config)
 
-    async def _request(
+    def _made(
         self,
         method: str,
         path: str,
         params: Any,
         headers: Any,
         *,
-        data: Any,
-        timeout: float,
+        data: Any = None,
         share: Share | None = None,
         most_bytes: int | None = None,
-    ) -> Response:
-        header = self._token.header()
-        token = header.get(HEADER, "")
-        request = Request(
+    ) -> Request:
+        return Request(
             method=method,
             target=quote(path, safe="/:") + (f"?{urlencode(params)}" if params else ""),
-            headers={"Accept-Encoding": "identity", **(headers or {}), **header},
+            headers={"Accept-Encoding": "identity", **(headers or {}), **self._token.header()},
             body=data.encode() if isinstance(data, str) else data or b"",
             most_bytes=MAX_BODY if most_bytes is None else most_bytes,
-            share=share or Budget().share(),
+            share=Budget().share() if share is None else share,
         )
+
+    async def _answered(
+        self,
+        callback: Callable[[Response], Any],
+        request: Request,
+        timeout: float = ANSWER_TIMEOUT,
+        *,
+        own: Share | None = None,
+    ) -> Any:
+        """Return `callback(response)`, and end the share that is its own."""
+        with _NO_SHARE if own is None else own:
+            return callback(await self._sent(request, timeout))
+
+    async def _sent(self, request: Request, timeout: float) -> Response:
+        token = request.headers.get(HEADER, "")
         try:
             if self._protocol in (Protocol.UNDECIDED, Protocol.HTTP2):
                 try:
@@ -183,7 +194,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         ) as response:
             return Response(status=response.status, headers=response.headers, body=await _body(response, request))
 
-    async def _over_http2(self, request: Request, timeout: float) -> Response:
+    def _over_http2(self, request: Request, timeout: float) -> Awaitable[Response]:
         if self._pool is None:
             from lvsctl.consul import http2
 
@@ -202,7 +213,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
                 return http2.connect(attrs.evolve(listener, tls=tls.context()))
 
             self._pool = Pool(functools.partial(self._connect, connect), most=self._most_connections)
-        return await self._pool.request(request, timeout=timeout)
+        return self._pool.request(request, timeout=timeout)
 
     async def _connect(self, connect: Callable[[], Awaitable[Connection]]) -> Connection:
         """Return a connection for the pool, and take note of what the listener offers."""
