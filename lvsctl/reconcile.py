@@ -16,7 +16,8 @@ from lvsctl.config import Config
 from lvsctl.core import part
 from lvsctl.core.addresses import AddressMoves, address_moves
 from lvsctl.core.candidates import Questions, Refusal, queries_elsewhere, queries_to_ask, questions_of
-from lvsctl.core.decision import Decision, Step, decide
+from lvsctl.core.decide import decide
+from lvsctl.core.decision import Decision, Step
 from lvsctl.core.discovery import Discovered, discover
 from lvsctl.core.expectation import expected
 from lvsctl.core.instance import Answers, Query

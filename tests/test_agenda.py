@@ -7,7 +7,7 @@ import pytest
 
 from lvsctl.agenda import MOST, SOONEST, VERIFY, Agenda
 from lvsctl.apply import Refusal
-from lvsctl.core.decision import DRAIN_POLL
+from lvsctl.core.decide import DRAIN_POLL
 from lvsctl.reconcile import Cycle, Reconciler
 from lvsctl.store import Store
 from netlink.fake import FakeIPVS

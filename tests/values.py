@@ -9,7 +9,8 @@ import attrs
 
 from lvsctl.config import Config, VirtualServerConfig
 from lvsctl.core.admission import Limits
-from lvsctl.core.decision import Decision, decide
+from lvsctl.core.decide import decide
+from lvsctl.core.decision import Decision
 from lvsctl.core.desired import limits_of, query_of
 from lvsctl.core.instance import Answer, Answers, Check, Health, Instance
 from lvsctl.core.ownership import Ledger

@@ -5,9 +5,13 @@ connections are gone or the deadline has come. Deleting at once would drop live 
 returns meanwhile is raised in place, for its weight is all that changed.
 """
 
+from typing import Final
+
 import attrs
 
 from netlink.types import RealServer, RealServerUsage
+
+NO_USAGE: Final = RealServerUsage()  # of a real server that is not in the table
 
 
 @attrs.frozen(kw_only=True)

@@ -5,8 +5,9 @@ Pure.
 
 from lvsctl.core.admission import Admitted, Rejected
 from lvsctl.core.cause import cause_of_disappearance
-from lvsctl.core.decision import NO_USAGE, VirtualServerDecision
+from lvsctl.core.decision import VirtualServerDecision
 from lvsctl.core.desired import Member
+from lvsctl.core.drain import NO_USAGE
 from lvsctl.core.guard import why_held
 from lvsctl.core.instance import Health, Instance
 from lvsctl.core.status import Place, RealServerStatus

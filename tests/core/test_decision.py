@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from lvsctl.config import Config
 from lvsctl.core.admission import Rejected, admit
 from lvsctl.core.cause import Kind
-from lvsctl.core.decision import Decision, decide
+from lvsctl.core.decide import decide
+from lvsctl.core.decision import Decision
 from lvsctl.core.desired import limits_of, query_of
 from lvsctl.core.instance import Answer, Answers, Health, Instance
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, is_still_ours

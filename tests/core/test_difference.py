@@ -2,7 +2,8 @@
 
 import pytest
 
-from lvsctl.core.decision import Decision, decide
+from lvsctl.core.decide import decide
+from lvsctl.core.decision import Decision
 from lvsctl.core.difference import Line, Sign, difference
 from lvsctl.core.instance import Answer, Malformed, Query
 from lvsctl.core.ownership import LedgerEntry

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from lvsctl.config import Config
 from lvsctl.core.cause import Kind
-from lvsctl.core.decision import Decision, decide
+from lvsctl.core.decide import decide
+from lvsctl.core.decision import Decision
 from lvsctl.core.desired import query_of
 from lvsctl.core.difference import difference
 from lvsctl.core.guard import serves

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from lvsctl.config import Config
 from lvsctl.core.cause import Kind
-from lvsctl.core.decision import Decision, decide
+from lvsctl.core.decide import decide
+from lvsctl.core.decision import Decision
 from lvsctl.core.difference import difference
 from lvsctl.core.instance import Answer, Answers, Instance, Query
 from lvsctl.core.override import NO_OVERRIDES, Override, Overrides, parse_share

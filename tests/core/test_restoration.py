@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lvsctl.config import Config
-from lvsctl.core.decision import decide
+from lvsctl.core.decide import decide
 from lvsctl.core.desired import desired, limits_of
 from lvsctl.core.instance import Answers, Instance, Query
 from lvsctl.core.ownership import LedgerEntry

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lvsctl.core.admission import Reason
-from lvsctl.core.decision import decide
+from lvsctl.core.decide import decide
 from lvsctl.core.fingerprint import fingerprint
 from lvsctl.core.ownership import LedgerEntry
 from lvsctl.core.standing import standings

@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from lvsctl.config import Config, SafetyConfig
-from lvsctl.core.decision import decide
+from lvsctl.core.decide import decide
 from lvsctl.core.instance import Answers, Health, Instance
 from lvsctl.core.ownership import Ledger, LedgerEntry
 from lvsctl.core.status import Place, RealServerStatus, State, VirtualServerStatus

@@ -1,0 +1,243 @@
+"""What to do about every virtual server: a function of configuration, answers, ledger, clock and live table.
+
+Pure. `reconcile` reads the inputs. Each virtual server is decided on its own, so that nothing about one can hurt
+another.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import Final
+
+import attrs
+
+from lvsctl.config import Config
+from lvsctl.core import guard
+from lvsctl.core.admission import Excluded, Limits, Reason
+from lvsctl.core.cause import cause_of_virtual_server
+from lvsctl.core.decision import Decision, Step, VirtualServerDecision
+from lvsctl.core.desired import Wanted, desired, limits_of
+from lvsctl.core.drain import NO_USAGE, Draining, drain
+from lvsctl.core.instance import Answers
+from lvsctl.core.override import NO_OVERRIDES, Overrides, next_end, standing
+from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, foreign, is_still_ours, owner_of
+from lvsctl.core.plan import plan_virtual_server
+from lvsctl.core.restoration import stands_alone
+from lvsctl.core.share import in_proportion
+from lvsctl.core.steps import steps_of, why_leaving
+from netlink.types import (
+    Address,
+    Observed,
+    RealServerKey,
+    TableEntry,
+    VirtualServerKey,
+)
+
+DRAIN_POLL: Final = 1.0  # seconds between looks at the connections of what drains
+
+
+def decide(
+    config: Config,
+    answers: Answers,
+    observed: Observed,
+    ledger: Ledger,
+    *,
+    own_addresses: AbstractSet[Address],
+    templates_expire: bool,
+    now: float,
+    before: Decision | None = None,
+    limits: Limits | None = None,
+    overrides: Overrides = NO_OVERRIDES,
+) -> Decision:
+    """Return what to do about every virtual server.
+
+    `own_addresses` are the director's, `now` is Unix seconds. `templates_expire` is the kernel's setting
+    `expire_quiescent_template`: whether clients with persistence leave a quiesced real server. `before` is an earlier
+    decision: it spares work where nothing has changed since, and changes nothing.
+    """
+    limits = limits or limits_of(config, own_addresses)
+    if before is not None and (before.limits, before.templates_expire) != (limits, templates_expire):
+        before = None
+    known = before.virtual_servers if before else {}
+    limits = before.limits if before else limits
+    wanted = desired(
+        config,
+        answers,
+        limits,
+        {key: each.wanted for key, each in known.items() if each.wanted},
+        standing(overrides, now),
+        table=observed.table,
+        failed_over={key: entry.failed_over for key, entry in ledger.items() if entry.failed_over},
+        peaks={key: entry.peaks for key, entry in ledger.items() if entry.peaks},
+        now=now,
+    )
+    decisions = {}
+    for each in wanted.values():
+        key = each.config.key
+        same = _same_as_before(known.get(key), each, observed.table.get(key), ledger.get(key))
+        decisions[key] = same or _decide_configured(each, observed, ledger, templates_expire=templates_expire, now=now)
+    waiting = frozenset(config.virtual_servers.keys() - wanted.keys())
+    configured = {virtual_server.key for virtual_server in config.virtual_servers.values()}
+    left = {key: ledger[key] for key in ledger.keys() & observed.table.keys() - configured}
+    disowned = frozenset(key for key, entry in left.items() if not is_still_ours(observed.table[key], entry))
+    staying = {key for key, entry in left.items() if entry.name in waiting or stands_alone(answers)}
+    for key, entry in left.items():
+        if key not in disowned and key not in staying:
+            decisions[key] = _decide_removed(key, entry, observed, now=now)
+    adopted = {key for key, each in decisions.items() if each.owner is Owner.ADOPTED}
+    return Decision(
+        virtual_servers=decisions,
+        waiting=waiting,
+        foreign=foreign(observed.table, (ledger.keys() - disowned) | adopted),
+        disowned=disowned,
+        addresses=_addresses(decisions, observed, (_left_alone(config, waiting, ledger) | staying) - disowned),
+        look_again=now + DRAIN_POLL if any(each.draining for each in decisions.values()) else None,
+        override_ends=next_end(overrides, now),
+        limits=limits,
+        templates_expire=templates_expire,
+    )
+
+
+def _same_as_before(
+    before: VirtualServerDecision | None, wanted: Wanted, observed: TableEntry | None, entry: LedgerEntry | None
+) -> VirtualServerDecision | None:
+    """Return `before` where it was made of the same; what leaves is decided by the clock and by connections too."""
+    if before is None or before.leaving or before.wanted is not wanted or before.remembered is not entry:
+        return None
+    return before if before.observed == observed else None
+
+
+def _decide_configured(
+    wanted: Wanted, observed: Observed, ledger: Ledger, *, templates_expire: bool, now: float
+) -> VirtualServerDecision:
+    key = wanted.config.key
+    current = observed.table.get(key)
+    owner = owner_of(wanted.entry, current, ledger)
+    if owner is Owner.FOREIGN:
+        return VirtualServerDecision(
+            name=wanted.config.name,
+            key=key,
+            wanted=wanted,
+            owner=owner,
+            intended=current,
+            observed=current,
+            remembered=ledger.get(key),
+        )
+    there = current.real_servers if current else {}
+    entry = ledger.get(key)
+    written = entry.written.real_servers if entry and entry.written else {}
+    held = in_proportion(guard.held(wanted, there, written), wanted.entry.real_servers, written)
+    return _decide_leaving(
+        VirtualServerDecision(
+            name=wanted.config.name,
+            key=key,
+            wanted=wanted,
+            owner=owner,
+            observed=current,
+            held=held,
+            remembered=entry,
+            drain_timeout=wanted.config.drain_timeout,
+            undrained=frozenset() if templates_expire else _undrainable(wanted),
+        ),
+        attrs.evolve(wanted.entry, real_servers={**wanted.entry.real_servers, **held}) if held else wanted.entry,
+        observed,
+        entry,
+        now=now,
+    )
+
+
+def _undrainable(wanted: Wanted) -> frozenset[RealServerKey]:
+    """Return the real servers that would go on getting clients however long they are quiesced, and are failing.
+
+    A persistent virtual server keeps its clients where they are. One that leaves on purpose still answers them until
+    it is deleted; one whose check is critical may not, so it is not worth waiting for.
+    """
+    if wanted.config.persistence is None:
+        return frozenset()
+    return frozenset(
+        key
+        for key, member in wanted.by_key.items()
+        if isinstance(member.verdict, Excluded) and member.verdict.reason is Reason.CRITICAL
+    )
+
+
+def _decide_removed(
+    key: VirtualServerKey, entry: LedgerEntry, observed: Observed, *, now: float
+) -> VirtualServerDecision:
+    """Return the way out of a virtual server of ours that is no longer configured: drain all, then delete."""
+    current = observed.table[key]
+    decision = _decide_leaving(
+        VirtualServerDecision(
+            name=entry.name,
+            key=key,
+            wanted=None,
+            owner=Owner.OURS,
+            observed=current,
+            drain_timeout=entry.drain_timeout,
+            remembered=entry,
+        ),
+        attrs.evolve(current, real_servers={}),
+        observed,
+        entry,
+        now=now,
+    )
+    if decision.draining:
+        return decision
+    cause = cause_of_virtual_server(None, current.virtual_server, entry.written, declaration=entry.declaration)
+    requests = plan_virtual_server(None, current)
+    steps = tuple(Step(name=entry.name, key=key, request=request, cause=cause) for request in requests)
+    return attrs.evolve(decision, intended=None, steps=steps)
+
+
+def _decide_leaving(
+    decision: VirtualServerDecision,
+    intended: TableEntry,
+    observed: Observed,
+    entry: LedgerEntry | None,
+    *,
+    now: float,
+) -> VirtualServerDecision:
+    """Return `decision` with what `intended` lacks drained step by step, and with the steps that follow from it."""
+    there = decision.observed.real_servers if decision.observed else {}
+    staying = intended.real_servers
+    since = entry.draining if entry else {}
+    usage = observed.usage.get(decision.key, {})
+    leaving = {
+        key: drain(
+            real_server,
+            usage.get(key, NO_USAGE),
+            since=since.get(key),
+            timeout=0.0 if key in decision.undrained else decision.drain_timeout,
+            now=now,
+        )
+        for key, real_server in there.items()
+        if key not in staying
+    }
+    quiesced = {
+        key: attrs.evolve(there[key], weight=0) for key, state in leaving.items() if isinstance(state, Draining)
+    }
+    if quiesced:
+        intended = attrs.evolve(intended, real_servers={**staying, **quiesced})
+    decision = attrs.evolve(
+        decision,
+        leaving=leaving,
+        leaving_causes={key: why_leaving(key, decision, entry) for key in leaving},
+        intended=decision.observed if decision.observed == intended else intended,  # the same is kept once
+    )
+    return attrs.evolve(decision, steps=tuple(steps_of(decision, entry, now=now)))
+
+
+def _left_alone(config: Config, waiting: AbstractSet[str], ledger: Ledger) -> AbstractSet[VirtualServerKey]:
+    """Return the virtual servers of ours that wait for Consul, under their present key or a former one."""
+    present = {config.virtual_servers[name].key for name in waiting}
+    return {key for key, entry in ledger.items() if key in present or entry.name in waiting}
+
+
+def _addresses(
+    decisions: Mapping[VirtualServerKey, VirtualServerDecision],
+    observed: Observed,
+    left_alone: AbstractSet[VirtualServerKey],
+) -> frozenset[Address]:
+    """Return the addresses of the virtual servers of ours that the kernel has or is about to have."""
+    keys = {key for key, each in decisions.items() if each.intended is not None and each.owner is not Owner.FOREIGN}
+    keys |= left_alone & observed.table.keys()
+    return frozenset(key.address for key in keys if key.address is not None)

@@ -1,0 +1,119 @@
+"""The steps of one virtual server, each with why it is made.
+
+Pure. `plan` says which requests there are and in what order; the cause is found in what was wanted, in what the ledger
+has of before, and in what stands in the kernel.
+"""
+
+from collections.abc import Sequence
+
+from lvsctl.core.cause import (
+    Cause,
+    cause_of_addition,
+    cause_of_change,
+    cause_of_deletion,
+    cause_of_leaving,
+    cause_of_virtual_server,
+)
+from lvsctl.core.decision import Step, VirtualServerDecision
+from lvsctl.core.desired import Member
+from lvsctl.core.drain import Drained
+from lvsctl.core.instance import Instance
+from lvsctl.core.ownership import LedgerEntry
+from lvsctl.core.plan import plan_virtual_server
+from lvsctl.core.provenance import why_unweighed
+from lvsctl.core.weighing import why_weighed
+from netlink.requests import AddRealServer, DeleteRealServer, SetRealServer, TableRequest
+from netlink.types import RealServer, RealServerKey
+
+
+def steps_of(decision: VirtualServerDecision, entry: LedgerEntry | None, *, now: float) -> Sequence[Step]:
+    """Return what makes of the observed virtual server the intended one; `entry` is what the ledger has of it."""
+    return [
+        Step(
+            name=decision.name,
+            key=decision.key,
+            request=request,
+            cause=_cause(request, decision, entry, now=now),
+        )
+        for request in plan_virtual_server(decision.intended, decision.observed)
+    ]
+
+
+def _cause(request: TableRequest, decision: VirtualServerDecision, entry: LedgerEntry | None, *, now: float) -> Cause:
+    match request:
+        case AddRealServer(real_server=real_server):
+            return cause_of_addition(
+                _member(decision, real_server.key),
+                _written(entry, real_server.key),
+                table_lost=decision.observed is None,
+                weight=real_server.weight,
+                override=_why_weighed(decision, real_server.key),
+            )
+        case SetRealServer(real_server=real_server) if real_server.key in decision.leaving:
+            return decision.leaving_causes[real_server.key]
+        case SetRealServer(real_server=real_server):
+            return _cause_of_change(real_server, decision, entry, now=now)
+        case DeleteRealServer(key=key):
+            state = decision.leaving[key]
+            assert isinstance(state, Drained)  # noqa: S101  # what drains still is never deleted
+            leaving = decision.leaving_causes[key]
+            if key in decision.undrained:
+                return Cause(kind=leaving.kind, text=f"not drained, persistence would keep its clients; {leaving.text}")
+            return cause_of_deletion(state, leaving, timeout=decision.drain_timeout, now=now)
+        case _:
+            intended, observed = decision.intended, decision.observed
+            return cause_of_virtual_server(
+                intended.virtual_server if intended else None,
+                observed.virtual_server if observed else None,
+                entry.written if entry else None,
+                declaration=decision.declaration,
+            )
+
+
+def _cause_of_change(
+    intended: RealServer, decision: VirtualServerDecision, entry: LedgerEntry | None, *, now: float
+) -> Cause:
+    observed = decision.observed.real_servers[intended.key] if decision.observed else intended
+    return cause_of_change(
+        intended,
+        observed,
+        _written(entry, intended.key),
+        member=_member(decision, intended.key),
+        override=_why_weighed(decision, intended.key),
+        unweighed=_why_unweighed(decision, intended.key, entry, now=now),
+        returning=bool(entry and intended.key in entry.draining),
+    )
+
+
+def _why_weighed(decision: VirtualServerDecision, key: RealServerKey) -> str:
+    return why_weighed(decision.wanted.weighed, key) if decision.wanted else ""
+
+
+def _why_unweighed(
+    decision: VirtualServerDecision, key: RealServerKey, entry: LedgerEntry | None, *, now: float
+) -> str:
+    member = _member(decision, key)
+    if decision.wanted is None or entry is None or member is None or not isinstance(member.source, Instance):
+        return ""
+    return why_unweighed(entry.provenance, decision.wanted.weighed.effects, member.source, now)
+
+
+def _member(decision: VirtualServerDecision, key: RealServerKey) -> Member | None:
+    return decision.wanted.by_key.get(key) if decision.wanted else None
+
+
+def _written(entry: LedgerEntry | None, key: RealServerKey) -> RealServer | None:
+    return entry.written.real_servers.get(key) if entry and entry.written else None
+
+
+def why_leaving(key: RealServerKey, decision: VirtualServerDecision, entry: LedgerEntry | None) -> Cause:
+    """Return why real server `key` has to go."""
+    member = decision.wanted.by_key.get(key) if decision.wanted else None
+    configured = decision.wanted is not None
+    return cause_of_leaving(
+        member,
+        _written(entry, key),
+        configured=configured,
+        declaration=decision.declaration,
+        unasked=decision.why_unasked(key),
+    )
