@@ -1,9 +1,10 @@
 """What is to be looked at next, and when: some virtual servers, or everything.
 
-Does no I/O; the times it is given and gives are of one clock that never goes back. Everything is looked at as often as
-an audit is due, and when nobody knows better. In between a look is at those virtual servers that there is a reason to
-look at: news of Consul, a write that is to be seen again, a drain, a refusal that is over. What is decided of them is
-what a look at everything would decide, so a reason that is forgotten costs no more than waiting for the audit.
+Does no I/O; the times it is given and gives are of one clock that never goes back. Everything is looked at when nobody
+knows better, and now and then. In between a look is at those virtual servers that there is a reason to look at: news of
+Consul, a write that is to be seen again, a drain, a refusal that is over; and at every audit those that a glance at the
+table shows to be others than they were. What is decided of them is what a look at everything would decide, so a reason
+that is forgotten costs no more than waiting for that.
 """
 
 from collections.abc import Set as AbstractSet
@@ -11,14 +12,28 @@ from typing import Final
 
 import attrs
 
+from lvsctl.core.decision import Decision
+from lvsctl.core.part import MOST
 from lvsctl.reconcile import Cycle
 from netlink.types import VirtualServerKey
 
 VERIFY: Final = 1.0  # seconds after a write until what was written is looked at again
-MOST: Final = 500  # virtual servers; to look at more of them costs as much as to look at everything
 SOONEST: Final = 0.05  # seconds between two looks that nobody woke us for
+EVERYTHING: Final = 30  # audits until everything is looked at, whatever a glance shows
 
 Keys = frozenset[VirtualServerKey]
+
+
+@attrs.frozen
+class Due:
+    """What to look at now."""
+
+    keys: Keys | None = frozenset()  # None: everything
+    audit: bool = False  # with those that are not as they were
+
+    def __bool__(self) -> bool:
+        """Tell whether there is anything to look at."""
+        return self.keys is None or bool(self.keys) or self.audit
 
 
 @attrs.define
@@ -26,45 +41,50 @@ class Agenda:
     """When each look is due."""
 
     _everything: float = 0.0
+    _audit: float = 0.0
     _some: dict[VirtualServerKey, float] = attrs.field(factory=dict)
 
     def everything(self) -> None:
         """Have the next look be at everything."""
         self._everything = 0.0
 
-    def due(self, news: AbstractSet[VirtualServerKey], now: float) -> Keys | None:
-        """Return the virtual servers to look at now, which may be none; None for everything."""
+    def due(self, news: AbstractSet[VirtualServerKey], now: float) -> Due:
+        """Return what to look at now; nothing of it is forgotten before `note`, but the `news`."""
         if now >= self._everything:
-            return None
+            return Due(None)
         keys = frozenset(key for key, at in self._some.items() if at <= now) | news
-        return None if len(keys) > MOST else keys
+        return Due(None) if len(keys) > MOST else Due(keys, audit=now >= self._audit)
 
     def note(self, cycle: Cycle, *, now: float, clock: float, audit_interval: float, dry_run: bool) -> None:
         """Take note of `cycle`, which has just ended; `clock` are the Unix seconds of `now`."""
         if cycle.only is None:
             self._some.clear()
-            self._everything = now + audit_interval
+            self._everything = now + EVERYTHING * audit_interval
         else:
             for key in cycle.only:
                 self._some.pop(key, None)
+        if cycle.audit or cycle.only is None:
+            self._audit = now + audit_interval
         decision = cycle.look.decision
-        again = decision.look_again
-        if again is not None and not dry_run:
-            for key, each in decision.virtual_servers.items():
-                if each.leaving and each.draining:
-                    self._by(key, now + again - clock)
-        if decision.override_ends is not None:
-            self._everything = min(self._everything, now + decision.override_ends - clock)
+        if not dry_run:
+            self._note_drains(decision, now - clock)
+        if decision.next_end is not None:
+            self._everything = min(self._everything, now + decision.next_end - clock)
         for done in cycle.done:
             self._by(done.step.key, now + VERIFY)
         for (key, _), refusal in cycle.refusals.items():
             if refusal.retry_at > clock:  # else it was tried now, or waits for another one that has a time
                 self._by(key, now + refusal.retry_at - clock)
 
+    def _note_drains(self, decision: Decision, offset: float) -> None:
+        if decision.look_again is not None:
+            for key, each in decision.virtual_servers.items():
+                if each.leaving and each.draining:
+                    self._by(key, decision.look_again + offset)
+
     def pause(self, now: float) -> float:
         """Return seconds until the next look is due."""
-        soonest = min(self._some.values(), default=self._everything)
-        return max(SOONEST, min(soonest, self._everything) - now)
+        return max(SOONEST, min((*self._some.values(), self._everything, self._audit)) - now)
 
     def _by(self, key: VirtualServerKey, at: float) -> None:
         self._some[key] = min(at, self._some.get(key, at))

@@ -230,7 +230,7 @@ class DaemonConfig:
         default=Path("/run/lvsctl/control.sock"),
     )
     audit_interval: float = _key(
-        "How often the live table is read and compared when nothing else happens.",
+        "How often the live table is compared with what it should be when nothing else happens.",
         '"10s"',
         duration(1, 3600, "10s"),
         default=10.0,

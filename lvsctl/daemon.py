@@ -20,7 +20,7 @@ import attrs
 import structlog
 
 from lvsctl import __version__, control, memory, systemd
-from lvsctl.agenda import Agenda, Keys
+from lvsctl.agenda import Agenda, Due, Keys
 from lvsctl.announce import Announcer
 from lvsctl.config import Config
 from lvsctl.configfile import load
@@ -148,7 +148,7 @@ class Daemon:
                 look.decision,
                 look.observed,
                 refused=refused,
-                local=look.local,
+                local=look.surroundings.local,
                 ages=self._sources.ages(),
             ),
             refused_declarations=refused_declarations(look.refusals),
@@ -196,19 +196,19 @@ class Daemon:
         self._wake.set()
 
     async def _reconcile(self) -> None:
-        """Reconcile on every news, of what they concern, and everything at every audit, until a signal ends it."""
+        """Reconcile on every news, of what they concern, and at every audit of what differs, until a signal ends it."""
         await self._first_answers()
         failures = 0
         while not self._stopping:
             self._wake.clear()
-            keys = None
+            due = Due(None)
             try:
                 news = self._sources.heard.take_news()
                 if news and self._config.discovery is not None:
                     self._agenda.everything()  # what one declares concerns others
-                keys = self._agenda.due(self._concerned(news), time.monotonic())
-                if keys is None or keys:
-                    await self._one_cycle(keys)
+                due = self._agenda.due(self._concerned(news), time.monotonic())
+                if due:
+                    await self._one_cycle(due)
                 pause = self._agenda.pause(time.monotonic())
                 failures = 0
                 if self._health.succeed():  # the table is as wanted, or seen and left as it is while Consul is away
@@ -220,7 +220,7 @@ class Daemon:
                 self._health.fail(in_words(error, "cycle"))
                 self._record.failure()
                 log.warning("cycle_failed", error=self._health.error, retry_in=f"{pause:g}s")
-            if keys is None:
+            if due.keys is None or due.audit:
                 systemd.notify(f"STATUS={self._in_words()}")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
@@ -241,7 +241,7 @@ class Daemon:
             rest = "what serves of those is left as it is" if recalls else "those are left as they are"
             log.warning("consul_incomplete", why=f"not every Consul service was answered for; {rest}")
 
-    async def _one_cycle(self, only: Keys | None) -> None:
+    async def _one_cycle(self, due: Due) -> None:
         sources, config, act = self._sources, self._config, self._reconciler
         answers, overrides, candidates = sources.heard.answers, sources.overrides, sources.candidates
         answered = bool(answers) or sources.listed
@@ -251,7 +251,13 @@ class Daemon:
             async with self._kernel:
                 if write:
                     cycle = await asyncio.to_thread(
-                        act.cycle, config, answers, only, overrides=overrides, candidates=candidates
+                        act.cycle,
+                        config,
+                        answers,
+                        due.keys,
+                        audit=due.audit,
+                        overrides=overrides,
+                        candidates=candidates,
                     )
                 else:
                     look = await asyncio.to_thread(

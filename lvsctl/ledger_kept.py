@@ -24,6 +24,11 @@ class KeptLedger:
         """Tell whether it is in memory."""
         return self._ledger is not None
 
+    @property
+    def is_saved(self) -> bool:
+        """Tell whether the one on disk is no older."""
+        return not self._unsaved
+
     def own(self) -> Ledger:
         """Return the ledger as the writer has it; a damaged one is set aside.
 

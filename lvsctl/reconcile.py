@@ -29,8 +29,18 @@ from lvsctl.store import Store
 from lvsctl.virtual_addresses import Addresses, VirtualAddresses
 from netlink import settings
 from netlink.client import Client
+from netlink.glance import Glance
 from netlink.requests import AddVirtualServer
 from netlink.types import Address, Observed, VirtualServerKey
+
+
+@attrs.frozen(kw_only=True)
+class Surroundings:
+    """What else decides about everything, besides what is asked of Consul."""
+
+    local: frozenset[Address] = frozenset()  # every address of this machine
+    there: frozenset[Address] = frozenset()  # those on our interface
+    templates_expire: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -40,7 +50,7 @@ class Look:
     config: Config  # with what was discovered
     refusals: tuple[Refusal, ...] = ()  # declarations that do not count
     observed: Observed
-    local: frozenset[Address]
+    surroundings: Surroundings = Surroundings()
     decision: Decision
     moves: AddressMoves | None = None  # None: the addresses are not ours to keep
 
@@ -57,6 +67,7 @@ class Cycle:
     address_error: str = ""  # why the virtual addresses are not as wanted; empty when they are
     ledger_error: str = ""  # why the ledger on disk is not the one in memory; empty when it is
     only: frozenset[VirtualServerKey] | None = None  # those it was about; None: everything
+    audit: bool = False  # it was about all that are not as they were, too
 
     @property
     def undone(self) -> bool:
@@ -85,6 +96,8 @@ class Reconciler:
         self._decided_by: Config | None = None  # its configuration
         self._discovered: Discovered | None = None  # what became of that
         self._address_error = ""  # of the last cycle about everything
+        self._audited: tuple[Glance, Surroundings] | None = None  # how everything was just before the last audit
+        self._written: frozenset[VirtualServerKey] = frozenset()  # since then: who undoes that leaves what was
         self.refusals: Refusals = {}
 
     def questions(self, config: Config, candidates: AbstractSet[str]) -> Questions:
@@ -111,8 +124,8 @@ class Reconciler:
         """Return what would be done now, without doing it. Reads the ledger from disk where we are not the writer."""
         if ledger is None:
             ledger = self._ledger.known()
-        local = self._addresses.local()
-        there = self._addresses.there(config.vip.interface) if config.vip else frozenset()
+        around = self._surroundings(config)
+        local, there = around.local, around.there
         discovered = discover(
             config,
             candidates,
@@ -123,13 +136,15 @@ class Reconciler:
         )
         self._discovered, self._decided_by, config = discovered, config, discovered.config
         observed = self._observe(ledger)
+        if config.metrics is None:
+            self._kernel.forget()  # it is long until everything is read again
         decision = decide(
             config,
             answers,
             observed,
             ledger,
             own_addresses=local,
-            templates_expire=bool(self._setting("expire_quiescent_template")),
+            templates_expire=around.templates_expire,
             now=self._clock(),
             before=self._decision,
             overrides=overrides,
@@ -142,9 +157,16 @@ class Reconciler:
             config=config,
             refusals=discovered.refusals,
             observed=observed,
-            local=local,
+            surroundings=around,
             decision=decision,
             moves=moves,
+        )
+
+    def _surroundings(self, config: Config) -> Surroundings:
+        return Surroundings(
+            local=self._addresses.local(),
+            there=self._addresses.there(config.vip.interface) if config.vip else frozenset(),
+            templates_expire=bool(self._setting("expire_quiescent_template")),
         )
 
     @staticmethod
@@ -186,7 +208,7 @@ class Reconciler:
         if not part.stands_for_itself(decision, whole):
             return None
         self._decision = part.decision_joined(whole, decision, only)
-        return Look(config=config, observed=observed, local=frozenset(), decision=decision)
+        return Look(config=config, observed=observed, decision=decision)
 
     def cycle(
         self,
@@ -194,19 +216,56 @@ class Reconciler:
         answers: Answers,
         only: frozenset[VirtualServerKey] | None = None,
         *,
+        audit: bool = False,
         overrides: Overrides = NO_OVERRIDES,
         candidates: AbstractSet[str] = frozenset(),
     ) -> Cycle:
         """Make the kernel what `look` says it should be, and return what was done.
 
         With `only` the cycle is about those virtual servers, where it can be; see `Cycle.only` of what is returned.
+        With `audit` it is also about those that are not as they were at the last audit, or cycle about everything.
         Needs the lock (`store.locked`). Raises NetlinkError or StateError when nothing more can be done now; what was
         done until then is found again by the next cycle. A ledger that cannot be written stops what would be new in it
         and nothing else: a full disk must not keep a failing instance in the table.
         """
+        seen = None
+        if only is not None and audit:
+            seen, only = self._glance(config, only)
+        cycle = self._cycle(config, answers, only, overrides=overrides, candidates=candidates)
+        written = frozenset(each.step.key for each in cycle.done)
+        if cycle.only is not None and seen is None:
+            self._written |= written
+        else:
+            self._audited, self._written = seen or self._audited, written
+        return attrs.evolve(cycle, audit=audit)
+
+    def _glance(
+        self, config: Config, only: frozenset[VirtualServerKey]
+    ) -> tuple[tuple[Glance, Surroundings] | None, frozenset[VirtualServerKey] | None]:
+        """Return what everything looks like now, and `only` with those that are not as they were; None: everything."""
+        settled = self._decided_by is config and self._ledger.is_saved and not self._address_error
+        if self._audited is None or self._decision is None or not settled or config.metrics is not None:
+            return None, None  # metrics show counters, which a glance does not
+        before, around = self._audited
+        now = self._kernel.glance()
+        some = only | now.changed(before) | self._written
+        if len(some) > part.MOST or not some <= self._decision.virtual_servers.keys():
+            return None, None
+        return (None, None) if self._surroundings(config) != around else ((now, around), some)
+
+    def _cycle(
+        self,
+        config: Config,
+        answers: Answers,
+        only: frozenset[VirtualServerKey] | None,
+        *,
+        overrides: Overrides,
+        candidates: AbstractSet[str],
+    ) -> Cycle:
         before = self._ledger.own()
         look = None if only is None else self.look_at(config, answers, only, overrides=overrides)
         if look is None or only is None:
+            glance = self._kernel.glance()  # what changes after it is seen by the next one
             look, only = self.look(config, answers, overrides=overrides, candidates=candidates, ledger=before), None
         else:
             before = part.only(before, only)
@@ -237,6 +296,9 @@ class Reconciler:
                 cycle, added_addresses=moved.added, removed_addresses=moved.removed, address_error=moved.error
             )
         self._address_error = cycle.address_error
+        self._audited = glance, look.surroundings
+        if cycle.added_addresses or cycle.removed_addresses:
+            self._audited = None  # who undoes that leaves what was
         return cycle
 
     def _settle(

@@ -85,6 +85,10 @@ class AsyncIPVS:
         """Return what the table looks like, cheaply: see `IPVS.glance`."""
         return await self._in_thread(self._opened().glance)
 
+    async def forget(self) -> None:
+        """Give back memory: see `IPVS.forget`."""
+        await self._in_thread(self._opened().forget)
+
     async def connections(self) -> AsyncGenerator[Connection, None]:
         """Yield the connections that the kernel keeps: see `IPVS.connections`.
 

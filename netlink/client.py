@@ -26,9 +26,13 @@ class Client(Protocol):
     def glance(self) -> Glance:
         """Return what the table looks like, cheaply, to be compared with another glance: equal means unchanged.
 
-        Counters do not count, and the tunnel options of a real server that no tunnel leads to need not. Raises what
-        `observe` does.
+        Counters do not count, and the tunnel options of a real server that no tunnel leads to need not. Which virtual
+        servers are not as they were, `changed` says. Raises what `observe` does.
         """
+        ...
+
+    def forget(self) -> None:
+        """Give back the memory that makes the next `observe` of the whole table cheap; that one makes all anew."""
         ...
 
     def connections(self) -> Generator[Connection, None, None]:

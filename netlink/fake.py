@@ -167,7 +167,12 @@ class FakeIPVS:
             tuple(self._virtual_servers.values()),
             tuple(self._virtual_servers),
             [tuple(map(_without_idle_tunnel, self._real_servers[key].values())) for key in self._virtual_servers],
+            values=tuple(self._virtual_servers.values()),
+            key_of=_same,
         )
+
+    def forget(self) -> None:
+        """Do nothing: it remembers no reading."""
 
     def connections(self) -> Generator[Connection, None, None]:
         """Yield the connections that a test set."""
@@ -330,6 +335,10 @@ def _may_be_real_server(address: Address) -> bool:
     if address.version == 4:
         return not refused and int(address) != 2**32 - 1
     return not refused and not address.is_link_local and address.ipv4_mapped is None
+
+
+def _same(key: VirtualServerKey) -> VirtualServerKey:
+    return key
 
 
 def _without_idle_tunnel(real_server: RealServer) -> RealServer:

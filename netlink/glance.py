@@ -3,26 +3,35 @@
 Pure. It holds what the kernel sent, not what that means: see `reader` for how it is taken.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+from netlink.types import VirtualServer, VirtualServerKey
 
 
 class Glance:
     """What the table looked like. Equal glances: nothing was changed between them; counters do not count.
 
-    `virtual_servers` stand for their configuration, and `real_servers` for that of each one's, at its name in `names`.
-    The order of virtual servers does not count, for 7.2 orders its table anew when it grows or shrinks.
+    `virtual_servers` stand for the configuration of the `values`, and `real_servers` for that of each one's, at its
+    name in `names`, of which `key_of` makes a key. The order of virtual servers does not count, for 7.2 orders its
+    table anew when it grows or shrinks.
     """
 
-    __slots__ = ("_names", "_real_servers", "_virtual_servers")
+    __slots__ = ("_key_of", "_names", "_real_servers", "_values", "_virtual_servers")
 
     def __init__(
         self,
         virtual_servers: Sequence[Hashable],
         names: Sequence[Hashable],
         real_servers: Sequence[Sequence[Hashable]],
+        *,
+        values: Sequence[VirtualServer],
+        key_of: Callable[[Any], VirtualServerKey],
     ) -> None:
         self._virtual_servers = tuple(virtual_servers)
+        self._values = values
         self._names = tuple(names)
+        self._key_of = key_of
         self._real_servers = tuple(map(tuple, real_servers))
 
     @property
@@ -34,6 +43,15 @@ class Glance:
     def real_servers(self) -> int:
         """Return how many real servers they had."""
         return sum(map(len, self._real_servers))
+
+    def changed(self, before: "Glance") -> frozenset[VirtualServerKey]:
+        """Return the virtual servers that came, went or were changed since `before`, they or their real servers."""
+        if self._in_order() == before._in_order():  # noqa: SLF001  # of its own kind
+            return frozenset()
+        virtual_servers, names = _different(self._by_key(), before._by_key()), self._by_name()  # noqa: SLF001
+        lists = _different(names, before._by_name())  # noqa: SLF001
+        named = {(self if name in names else before)._key_of(name) for name in lists}  # noqa: SLF001
+        return frozenset(virtual_servers | named)
 
     def __eq__(self, other: object) -> bool:
         """Tell whether `other` is of the same table."""
@@ -52,5 +70,16 @@ class Glance:
     def _in_order(self) -> tuple[object, ...]:
         return self._virtual_servers, self._names, self._real_servers
 
+    def _by_key(self) -> dict[VirtualServerKey, Hashable]:
+        return {each.key: bare for each, bare in zip(self._values, self._virtual_servers, strict=True)}
+
+    def _by_name(self) -> dict[Hashable, Hashable]:
+        return dict(zip(self._names, self._real_servers, strict=True))
+
     def _in_any_order(self) -> tuple[frozenset[object], ...]:
         return frozenset(self._virtual_servers), frozenset(zip(self._names, self._real_servers, strict=True))
+
+
+def _different(one: Mapping[Any, Hashable], other: Mapping[Any, Hashable]) -> set[Any]:
+    """Return the keys at which the two are not the same."""
+    return {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}

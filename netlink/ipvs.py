@@ -101,9 +101,13 @@ class IPVS:
         """Return what the table looks like, to be compared with another glance: equal means unchanged but for counters.
 
         With IPv4 the tunnel options of a real server that no tunnel leads to do not count either. It costs a fraction
-        of `observe`: no value is made.
+        of `observe`: no value is made. Where two differ, `changed` names the virtual servers.
         """
         return self._reader.glance()
+
+    def forget(self) -> None:
+        """Give back the memory that makes the next `observe` of the whole table cheap; that one makes all anew."""
+        self._reader.forget()
 
     def connections(self) -> Generator[Connection, None, None]:
         """Yield the connections and templates of the kernel's connection table, as they are read.

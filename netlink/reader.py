@@ -31,7 +31,7 @@ from netlink.bulk import Decoder, Piece
 from netlink.channel import Channel, Disturbed, dump_request
 from netlink.errors import Interrupted, NetlinkError, Refused, Unavailable
 from netlink.glance import Glance
-from netlink.sockopt import Hidden, RealServers, Sockopt
+from netlink.sockopt import Hidden, RealServers, Sockopt, key_of
 from netlink.types import (
     Family,
     Observed,
@@ -105,6 +105,12 @@ class Reader:
         """Return what tells whether anything but counters has changed since another glance."""
         return self._retried(self._glance_at_all)
 
+    def forget(self) -> None:
+        """Forget what only makes the next `observe` cheaper."""
+        self._after = _Services([], [], [], [])
+        self._read = {}
+        self._whole = None
+
     def sync_daemons(self) -> tuple[SyncDaemon, ...]:
         """Return the synchronisation daemons that run."""
         return self._retried(self._dump_daemons, "the synchronisation daemons")
@@ -169,7 +175,13 @@ class Reader:
         self._hidden = dict(read)
         names = self._sockopt.names if self._sockopt is not None else ()
         lists = [read.pop(each.key).settings if isinstance(each, Hidden) else each for each in shown]
-        return Glance(services.settings, [*names, *read], [*lists, *(each.settings for each in read.values())])
+        return Glance(
+            services.settings,
+            [*names, *read],
+            [*lists, *(each.settings for each in read.values())],
+            values=services.virtual_servers,
+            key_of=_key_of,
+        )
 
     def _shown_real_servers(self) -> list[RealServers | Hidden]:
         """Return the real servers of IPv4 that `sockopt` shows, of each virtual server; none where there is no such."""
@@ -296,6 +308,10 @@ class Reader:
                 while offset < len(datagram):
                     offset = take(datagram, offset, b"")
         return datagrams, pieces
+
+
+def _key_of(name: VirtualServerKey | tuple[int, bytes, int, int, int]) -> VirtualServerKey:
+    return name if isinstance(name, VirtualServerKey) else key_of(name)
 
 
 def _observed(services: _Services, read: Mapping[VirtualServerKey, _Destinations]) -> Observed:

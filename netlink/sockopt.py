@@ -123,7 +123,7 @@ class Sockopt:
             if found == last:
                 lists.append(last)
             else:
-                lists.append(found if all(map(_shown, found)) else Hidden(_key(*virtual_server[:-1])))
+                lists.append(found if all(map(_shown, found)) else Hidden(key_of(virtual_server)))
         return lists
 
 
@@ -144,7 +144,9 @@ def _shown(real_server: bytes) -> bool:
     return bool(address != _NO_ADDRESS and flags & _FORWARDING_MASK != Forwarding.TUNNEL)
 
 
-def _key(protocol: int, address: bytes, port: int, mark: int) -> VirtualServerKey:
+def key_of(name: tuple[int, bytes, int, int, int]) -> VirtualServerKey:
+    """Return what one of `Sockopt.names` stands for."""
+    protocol, address, port, mark, _ = name
     if mark:
         return VirtualServerKey.by_mark(mark)
     return VirtualServerKey.by_address(Protocol(protocol), IPv4Address(address), socket.ntohs(port))

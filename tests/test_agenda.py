@@ -5,9 +5,10 @@ from pathlib import Path
 import attrs
 import pytest
 
-from lvsctl.agenda import MOST, SOONEST, VERIFY, Agenda
+from lvsctl.agenda import EVERYTHING, SOONEST, VERIFY, Agenda, Due
 from lvsctl.apply import Refusal
 from lvsctl.core.decide import DRAIN_POLL
+from lvsctl.core.part import MOST
 from lvsctl.reconcile import Cycle, Reconciler
 from lvsctl.store import Store
 from netlink.fake import FakeIPVS
@@ -41,29 +42,34 @@ def world(tmp_path: Path) -> World:
 
 def test_everything_comes_first_and_at_every_audit(world: World) -> None:
     config = config_of()
-    assert world.agenda.due(frozenset(), 0.0) is None
+    assert world.agenda.due(frozenset(), 0.0) == Due(None)
     world.reconciler.cycle(config, answers_of(config, instance(1)))
     world.note(world.reconciler.cycle(config, answers_of(config, instance(1))))
-    assert world.agenda.due(frozenset(), 9.9) == frozenset()
+    assert world.agenda.due(frozenset(), 9.9) == Due()
     assert world.agenda.pause(4.0) == pytest.approx(6.0)
-    assert world.agenda.due(frozenset({KEY}), 9.9) == frozenset({KEY})
-    assert world.agenda.due(frozenset({KEY}), 10.0) is None
+    assert world.agenda.due(frozenset({KEY}), 9.9) == Due(frozenset({KEY}))
+    assert world.agenda.due(frozenset({KEY}), 10.0) == Due(frozenset({KEY}), audit=True)
     assert world.agenda.pause(11.0) == SOONEST
+    world.now = 10.0
+    world.note(world.reconciler.cycle(config, answers_of(config, instance(1)), frozenset(), audit=True))
+    assert world.agenda.due(frozenset(), 19.9) == Due()
+    assert world.agenda.due(frozenset(), 20.0) == Due(audit=True)
+    assert world.agenda.due(frozenset(), EVERYTHING * AUDIT) == Due(None)
     world.agenda.everything()
-    assert world.agenda.due(frozenset(), 1.0) is None
+    assert world.agenda.due(frozenset(), 1.0) == Due(None)
 
 
 def test_what_was_written_is_looked_at_again_once(world: World) -> None:
     config, answers = config_of(), answers_of(config_of(), instance(1))
     world.note(world.reconciler.cycle(config, answers))
-    assert world.agenda.due(frozenset(), 0.9) == frozenset()
+    assert world.agenda.due(frozenset(), 0.9) == Due()
     assert world.agenda.pause(0.0) == pytest.approx(VERIFY)
     world.now = 1.0
-    keys = world.agenda.due(frozenset(), world.now)
-    assert keys == frozenset({KEY})
-    world.note(world.reconciler.cycle(config, answers, keys))
-    assert world.agenda.due(frozenset(), 9.9) == frozenset()
-    assert world.agenda.due(frozenset(), 10.0) is None  # a look at some is no audit
+    due = world.agenda.due(frozenset(), world.now)
+    assert due == Due(frozenset({KEY}))
+    world.note(world.reconciler.cycle(config, answers, due.keys))
+    assert world.agenda.due(frozenset(), 9.9) == Due()
+    assert world.agenda.due(frozenset(), 10.0).audit  # a look at some is no audit
 
 
 def test_what_drains_is_looked_at_every_second(world: World) -> None:
@@ -73,8 +79,8 @@ def test_what_drains_is_looked_at_every_second(world: World) -> None:
     world.note(world.reconciler.cycle(config, answers_of(config, instance(1), failing(2))))
     world.now = 1.0
     for _ in range(3):
-        assert world.agenda.due(frozenset(), world.now + 0.9 * DRAIN_POLL - 1.0) == frozenset()
-        assert world.agenda.due(frozenset(), world.now) == frozenset({KEY})
+        assert world.agenda.due(frozenset(), world.now + 0.9 * DRAIN_POLL - 1.0) == Due()
+        assert world.agenda.due(frozenset(), world.now).keys == frozenset({KEY})
         cycle = world.reconciler.cycle(config, answers_of(config, instance(1), failing(2)), frozenset({KEY}))
         world.agenda.note(cycle, now=world.now, clock=NOW, audit_interval=AUDIT, dry_run=False)
         world.now += DRAIN_POLL
@@ -86,17 +92,17 @@ def test_what_was_refused_is_looked_at_when_it_may_be_tried(world: World) -> Non
     cycle = world.reconciler.cycle(config, answers_of(config, instance(1)))
     refusal = Refusal(error="no", attempts=3, retry_at=NOW + 4.0)
     world.note(attrs.evolve(cycle, refusals={(OTHER, None): refusal}))
-    assert world.agenda.due(frozenset(), 3.9) == frozenset()
+    assert world.agenda.due(frozenset(), 3.9) == Due()
     assert world.agenda.pause(0.0) == pytest.approx(4.0)
-    assert world.agenda.due(frozenset(), 4.0) == frozenset({OTHER})
+    assert world.agenda.due(frozenset(), 4.0) == Due(frozenset({OTHER}))
 
 
 def test_news_of_very_many_are_news_of_everything(world: World) -> None:
     config = config_of()
     world.note(world.reconciler.cycle(config, answers_of(config, instance(1))))
     keys = [VirtualServerKey.by_mark(mark) for mark in range(1, MOST + 2)]
-    assert world.agenda.due(frozenset(keys[:MOST]), 0.5) == frozenset(keys[:MOST])
-    assert world.agenda.due(frozenset(keys), 0.5) is None
+    assert world.agenda.due(frozenset(keys[:MOST]), 0.5) == Due(frozenset(keys[:MOST]))
+    assert world.agenda.due(frozenset(keys), 0.5) == Due(None)
 
 
 def test_a_refusal_whose_time_is_past_is_no_reason_to_hurry(world: World) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 
 from lvsctl.config import Config
-from lvsctl.core import guard
+from lvsctl.core import guard, peak
 from lvsctl.core.admission import Excluded, Limits, Reason
 from lvsctl.core.cause import cause_of_virtual_server
 from lvsctl.core.decision import Decision, Step, VirtualServerDecision
@@ -91,10 +91,18 @@ def decide(
         disowned=disowned,
         addresses=_addresses(decisions, observed, (_left_alone(config, waiting, ledger) | staying) - disowned),
         look_again=now + DRAIN_POLL if any(each.draining for each in decisions.values()) else None,
-        override_ends=next_end(overrides, now),
+        next_end=_next_end(decisions, overrides, now),
         limits=limits,
         templates_expire=templates_expire,
     )
+
+
+def _next_end(
+    decisions: Mapping[VirtualServerKey, VirtualServerDecision], overrides: Overrides, now: float
+) -> float | None:
+    peaks = {id(each.wanted.peaks): each.wanted.peaks for each in decisions.values() if each.wanted}
+    ends = [next_end(overrides, now), *map(peak.next_end, peaks.values())]
+    return min((end for end in ends if end is not None), default=None)
 
 
 def _same_as_before(

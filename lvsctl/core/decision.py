@@ -76,7 +76,7 @@ class Decision:
     disowned: frozenset[VirtualServerKey]  # in the ledger, but what stands there now is somebody else's
     addresses: frozenset[Address]  # virtual addresses that virtual servers in the kernel will need
     look_again: float | None  # Unix seconds by which to decide again although nothing changed
-    override_ends: float | None  # Unix seconds when the next override is over
+    next_end: float | None  # Unix seconds when an override is over, or a datacenter is taken for a smaller one
     limits: Limits = attrs.field(eq=False, repr=False)  # by which instances were judged
     templates_expire: bool = attrs.field(eq=False, repr=False)
 

@@ -7,7 +7,7 @@ the last cycle over everything found it; a decision that would change any of tha
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import attrs
 
@@ -18,6 +18,8 @@ from lvsctl.core.instance import Query
 from lvsctl.core.ownership import Owner
 from netlink.requests import AddVirtualServer, DeleteVirtualServer
 from netlink.types import VirtualServerKey
+
+MOST: Final = 500  # virtual servers; to look at more of them costs as much as to look at everything
 
 Value = TypeVar("Value")
 

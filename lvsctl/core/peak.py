@@ -49,6 +49,11 @@ def hold(peaks: Peaks, now: float) -> bool:
     return all(since <= now < since + SETTLED for since in times)
 
 
+def next_end(peaks: Peaks) -> float | None:
+    """Return when `peaks` become others by themselves, Unix seconds; None where they do not."""
+    return min((each.fewer_since + SETTLED for each in peaks.values() if each.fewer_since is not None), default=None)
+
+
 def _after(peak: Peak | None, able: int | None, now: float, *, serves: bool) -> Peak | None:
     if able is None:
         return peak

@@ -33,7 +33,7 @@ from tests.bench.shapes import Shape
 from tests.bench.timing import timed
 
 FROM_EMPTY, FROM_EQUAL, ONE_CHANGE = "from empty", "from equal", "one change"
-CLIENT_CALLS: Final = ("observe", "apply")
+CLIENT_CALLS: Final = ("observe", "glance", "forget", "apply")
 REPLAYS: Final = 3
 
 Value = TypeVar("Value")

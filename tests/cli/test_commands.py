@@ -18,6 +18,8 @@ from lvsctl.store import locked
 
 HEAVY = ("aiohttp", "pyroute2", "consul", "structlog")
 
+INTERRUPTIBLE = ["env", "--default-signal=INT"]  # a shell starts what it does not wait for deaf to Ctrl-C
+
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "lvsctl", *arguments], capture_output=True, text=True, check=False)
@@ -176,7 +178,7 @@ def test_ctrl_c_is_no_answer(tmp_path: Path) -> None:
             f'[consul]\naddress = "http://127.0.0.1:{listener.getsockname()[1]}"\n'
             '[virtual_server.reco]\naddress = "10.9.0.100:80"\n'
         )
-        command = [sys.executable, "-m", "lvsctl", "diff", "-c", str(file)]
+        command = [*INTERRUPTIBLE, sys.executable, "-m", "lvsctl", "diff", "-c", str(file)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
             accepted, _ = listener.accept()
             with accepted:
@@ -193,7 +195,7 @@ def test_ctrl_c_is_the_way_out_of_watch_and_no_answer_otherwise(tmp_path: Path, 
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
-        command = [sys.executable, "-m", "lvsctl", "status", "-c", str(file), *options]
+        command = [*INTERRUPTIBLE, sys.executable, "-m", "lvsctl", "status", "-c", str(file), *options]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
             accepted, _ = listener.accept()
             with accepted:

@@ -7,7 +7,7 @@ from lvsctl.cli import diff
 from lvsctl.core.difference import difference, unknown_line
 from lvsctl.core.instance import Instance
 from lvsctl.core.ownership import LedgerEntry
-from lvsctl.reconcile import Look
+from lvsctl.reconcile import Look, Surroundings
 from netlink.types import TableEntry, VirtualServerKey
 from tests.values import KEY, OWN, config_of, configured, decided, entry, failing, instance, observed_of, real
 
@@ -19,7 +19,7 @@ CONFIG = config_of(configured(), configured("shop", VirtualServerKey.by_mark(7),
 def look_at(*entries: TableEntry, instances: tuple[Instance, ...]) -> Look:
     observed = observed_of(*entries)
     decision = decided(observed, *instances, config=CONFIG, ledger=LEDGER)
-    return Look(config=CONFIG, observed=observed, local=OWN, decision=decision)
+    return Look(config=CONFIG, observed=observed, surroundings=Surroundings(local=OWN), decision=decision)
 
 
 VISIBLE = r"check 'HTTP' is critical: \x1b[31mno\x1b[0m\r\nanswer"

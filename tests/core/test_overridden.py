@@ -59,7 +59,7 @@ def test_weights_are_set_in_place_and_the_cause_says_whose_word_it_is() -> None:
     ]
     first = decision.steps[0].cause.text
     assert first == f"weight 19, was 1, for {WORDS}: instance 'reco-1' on node 'app1'"
-    assert decision.override_ends == NOW + 7200
+    assert decision.next_end == NOW + 7200
     assert decision.look_again is None, "nothing drains: `run --once` does not wait for an override to end"
 
 
@@ -67,7 +67,7 @@ def test_it_is_over_at_its_time_by_the_directors_clock() -> None:
     decision = overridden(observed_of(SHARED), instance(1), V2, instance(3), written=SHARED, now=NOW + 7200)
     assert decision.virtual_servers[KEY].intended == OWN_WEIGHTS
     assert {step.cause.kind for step in decision.steps} == {Kind.WEIGHT}
-    assert decision.override_ends is None
+    assert decision.next_end is None
 
 
 def test_a_hand_is_still_told_from_an_override() -> None:

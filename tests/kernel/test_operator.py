@@ -175,7 +175,7 @@ def test_what_the_kernel_refuses_is_said_and_tried_again_and_the_others_are_serv
     attempts = director.events("kernel_refused")
     assert [event["attempt"] for event in attempts] == list(range(1, len(attempts) + 1)), "once for each attempt"
     times = [datetime.fromisoformat(event["timestamp"]).timestamp() for event in attempts]
-    assert 1.0 <= times[1] - times[0] <= 3.0
+    assert 0.9 <= times[1] - times[0] <= 3.0  # 1 s from one refusal to the next try; a line is written a moment later
     assert 2.0 <= times[2] - times[1] <= 4.0
     shown = director.lvsctl("status")
     assert shown.returncode == 1

@@ -350,11 +350,16 @@ NO_CHANGES: list[Request] = [
 def test_a_glance_changes_with_the_table(client: Client) -> None:
     done(client, *additions(entry(VirtualServer(key=TCP), real("198.51.100.1"))))
     seen = [client.glance()]
+    before: frozenset[VirtualServerKey] = frozenset({TCP})
     for request in CHANGES:
         done(client, request)
         assert client.glance() == client.glance()
         assert hash(client.glance()) == hash(client.glance())
         assert client.glance() != seen[-1], request
+        of = getattr(request, "virtual_server", getattr(request, "key", None))
+        key = of.key if isinstance(of, VirtualServer) else of
+        assert client.glance().changed(seen[-1]) == (frozenset({key}) if key else before), request
+        before = frozenset(client.observe().table)
         seen.append(client.glance())
 
 
@@ -364,6 +369,17 @@ def test_a_glance_changes_with_nothing_else(client: Client) -> None:
     for request in NO_CHANGES:
         done(client, request)
         assert client.glance() == before, request
+        assert client.glance().changed(before) == frozenset()
+
+
+def test_what_is_read_after_forgetting_is_the_same(client: Client) -> None:
+    done(client, *additions(entry(VirtualServer(key=TCP), real("198.51.100.1"), real("198.51.100.2"))))
+    before, glance = client.observe(), client.glance()
+    client.forget()
+    assert client.observe() == before
+    assert client.observe([TCP]) == before
+    client.forget()
+    assert client.glance() == glance
 
 
 def test_two_tables_that_were_exchanged_are_two(client: Client) -> None:

@@ -278,8 +278,8 @@ class OldKernel:
         self.shown = 0
 
     @property
-    def names(self) -> range:
-        return range(self.shown)
+    def names(self) -> list[tuple[int, bytes, int, int, int]]:
+        return [(0, bytes(4), 0, mark, 2) for mark in range(1, self.shown + 1)]
 
     def real_servers(self) -> list[RealServers | Hidden]:
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]

@@ -184,6 +184,9 @@ def test_every_field_can_be_edited(kernel: IPVS, data: st.DataObject, table: lis
         assert holds(kernel, *edited)
         assert ipvsadm_agrees(edited)
         again = kernel.glance()
+        after = kernel.observe().table
+        differing = {key for key in before.keys() | after.keys() if in_effect(before[key]) != in_effect(after[key])}
+        assert differing <= again.changed(glance) <= {key for key in after if before[key] != after[key]}
         assert again == glance or any(each != before[each.virtual_server.key] for each in edited)
         assert again != glance or all(in_effect(each) == in_effect(before[each.virtual_server.key]) for each in edited)
         for each in edited:  # what differs in bytes differs in values, and the other way round
