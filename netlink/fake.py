@@ -342,7 +342,8 @@ def _same(key: VirtualServerKey) -> VirtualServerKey:
 
 
 def _without_idle_tunnel(real_server: RealServer) -> RealServer:
-    if real_server.forwarding is Forwarding.TUNNEL:
+    options = real_server.tunnel_type or real_server.tunnel_port or real_server.tunnel_flags
+    if real_server.forwarding is Forwarding.TUNNEL or not options:
         return real_server
     return RealServer(
         key=real_server.key,

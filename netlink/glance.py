@@ -46,12 +46,18 @@ class Glance:
 
     def changed(self, before: "Glance") -> frozenset[VirtualServerKey]:
         """Return the virtual servers that came, went or were changed since `before`, they or their real servers."""
-        if self._in_order() == before._in_order():  # noqa: SLF001  # of its own kind
-            return frozenset()
-        virtual_servers, names = _different(self._by_key(), before._by_key()), self._by_name()  # noqa: SLF001
-        lists = _different(names, before._by_name())  # noqa: SLF001
-        named = {(self if name in names else before)._key_of(name) for name in lists}  # noqa: SLF001
-        return frozenset(virtual_servers | named)
+        return frozenset(self._changed_virtual_servers(before) | self._changed_real_servers(before))
+
+    def _changed_virtual_servers(self, before: "Glance") -> set[VirtualServerKey]:
+        if self._virtual_servers == before._virtual_servers:
+            return set()
+        return _different(self._by_key(), before._by_key())
+
+    def _changed_real_servers(self, before: "Glance") -> set[VirtualServerKey]:
+        if self._names == before._names:  # as nearly always: hashing them would be most of the work
+            lists = zip(self._names, self._real_servers, before._real_servers, strict=True)
+            return {self._key_of(name) for name, now, then in lists if now != then}
+        return {self._key_of(name) for name in _different(self._by_name(), before._by_name())}
 
     def __eq__(self, other: object) -> bool:
         """Tell whether `other` is of the same table."""

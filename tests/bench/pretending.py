@@ -40,6 +40,10 @@ class Remembering(FakeIPVS):
             self._observed = super().observe()
         return self._observed
 
+    def forget(self) -> None:
+        """Keep no more than the real client does."""
+        self._observed = None
+
     def apply(self, requests: Sequence[Request]) -> list[Refused | None]:
         """Keep no record of what was written, it would be most of the memory; of a few, read what they changed."""
         results = super().apply(requests)
