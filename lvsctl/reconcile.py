@@ -231,13 +231,26 @@ class Reconciler:
         seen = None
         if only is not None and audit:
             seen, only = self._glance(config, only)
-        cycle = self._cycle(config, answers, only, overrides=overrides, candidates=candidates)
-        written = frozenset(each.step.key for each in cycle.done)
-        if cycle.only is not None and seen is None:
-            self._written |= written
+        if seen is not None and not only:
+            cycle = self._idle_cycle(config)
         else:
-            self._audited, self._written = seen or self._audited, written
+            cycle = self._cycle(config, answers, only, overrides=overrides, candidates=candidates)
+        written = frozenset(each.step.key for each in cycle.done)
+        if cycle.only is None:  # `_audited` was noted on the way
+            self._written = written
+        elif seen is not None:
+            self._audited, self._written = seen, written
+        else:
+            self._written |= written
         return attrs.evolve(cycle, audit=audit)
+
+    def _idle_cycle(self, config: Config) -> Cycle:
+        """Return a cycle about nothing."""
+        assert self._decision is not None  # noqa: S101  # who finds that nothing differs knows from what
+        config = self._discovered.config if self._discovered else config
+        decision = part.decision_of(self._decision, frozenset())
+        look = Look(config=config, observed=Observed(table={}, traffic={}, usage={}), decision=decision)
+        return Cycle(look=look, refusals=self.refusals, only=frozenset())
 
     def _glance(
         self, config: Config, only: frozenset[VirtualServerKey]

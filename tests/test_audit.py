@@ -1,6 +1,7 @@
 """An audit by a glance ends as a look at everything does, and reads nothing where nothing has changed."""
 
 import tempfile
+from ipaddress import ip_network
 from pathlib import Path
 
 import attrs
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lvsctl.config import Config, MetricsConfig, VipConfig
+from lvsctl.config import Config, DiscoveryConfig, MetricsConfig, VipConfig
 from lvsctl.core.instance import Answers
 from lvsctl.core.override import Overrides
 from lvsctl.core.part import MOST, concerned
@@ -110,8 +111,19 @@ def test_where_nothing_has_changed_nothing_is_read(world: World) -> None:
     for _ in range(2):
         cycle = world.reconciler.cycle(BOTH, answers_of(BOTH, instance(1), instance(2)), NOBODY, audit=True)
         assert (cycle.only, cycle.audit) == (frozenset(), True)
-    assert world.kernel.read == [NOBODY] * 2
+    assert not world.kernel.read
     assert not world.kernel.writes
+
+
+def test_with_discovery_too(world: World) -> None:
+    config = attrs.evolve(BOTH, discovery=DiscoveryConfig(addresses=(ip_network("10.9.1.0/24"),)))
+    answers = answers_of(config, instance(1), instance(2))
+    assert world.reconciler.cycle(config, answers, NOBODY, audit=True).only is None, "it is another configuration"
+    world.kernel.read.clear()
+    assert world.reconciler.cycle(config, answers, NOBODY, audit=True).only == frozenset()
+    assert not world.kernel.read
+    world.kernel.apply([DeleteRealServer(virtual_server=OTHER, key=real(1).key)])
+    assert world.reconciler.cycle(config, answers, NOBODY, audit=True).only is None, "who has an address concerns all"
 
 
 def test_what_a_hand_changed_is_looked_at_alone_and_mended(world: World) -> None:
