@@ -25,6 +25,7 @@ from lvsctl.reconcile import Reconciler
 from lvsctl.store import Store
 from netlink import IPVS
 from netlink.addresses import Addresses
+from netlink.types import VirtualServerKey
 from tests.bench import namespace
 from tests.bench.ours import WrongTable
 from tests.bench.reconciling import Cycle
@@ -32,7 +33,8 @@ from tests.bench.replay import Call, recorded, replayed
 from tests.bench.shapes import Shape
 from tests.bench.timing import timed
 
-FROM_EMPTY, FROM_EQUAL, ONE_CHANGE = "from empty", "from equal", "one change"
+FROM_EMPTY, FROM_EQUAL, AUDIT = "from empty", "from equal", "audit, equal"
+ONE_CHANGE, ALONE = "one change", "one change, alone"
 CLIENT_CALLS: Final = ("observe", "glance", "forget", "apply")
 REPLAYS: Final = 3
 
@@ -84,10 +86,17 @@ def _life(ipvs: IPVS, shape: Shape, run: int, repeats: int, calls: Sequence[Call
     with tempfile.TemporaryDirectory() as directory:
         reconciler = Reconciler(ipvs, addresses, Store(Path(directory)), time.time)
 
-        def cycle(work: str, answers: Answers, steps: int) -> None:
+        def cycle(
+            work: str,
+            answers: Answers,
+            steps: int,
+            only: frozenset[VirtualServerKey] | None = None,
+            *,
+            audit: bool = False,
+        ) -> None:
             now.client = now.addresses = 0.0
             now.work, now.first_call = work, len(calls)
-            now.whole, done = timed(lambda: reconciler.cycle(config, answers))
+            now.whole, done = timed(lambda: reconciler.cycle(config, answers, only, audit=audit))
             now.last_call = len(calls)
             if len(done.done) != steps or done.undone:
                 raise WrongTable(f"a cycle {work} took {len(done.done)} steps, not {steps}")
@@ -96,9 +105,14 @@ def _life(ipvs: IPVS, shape: Shape, run: int, repeats: int, calls: Sequence[Call
         cycle(FROM_EMPTY, answers, shape.rules)
         for _ in range(repeats):
             cycle(FROM_EQUAL, answers, 0)
+        for _ in range(repeats):
+            cycle(AUDIT, answers, 0, frozenset(), audit=True)
         for repeat in range(repeats):
             answers = _with_one_change(answers, 1_000 + repeat)
             cycle(ONE_CHANGE, answers, 1)
+        for repeat in range(repeats):
+            answers = _with_one_change(answers, 2_000 + repeat)
+            cycle(ALONE, answers, 1, frozenset({next(iter(config.virtual_servers.values())).key}))
     return lived
 
 
