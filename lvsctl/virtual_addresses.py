@@ -3,7 +3,8 @@
 Which ones is decided by `core.addresses`. One address that cannot be moved hinders no other.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final, Protocol
 
@@ -14,6 +15,7 @@ from netlink.errors import NetlinkError
 from netlink.types import Address
 
 OWNER: Final = "lvsctl"  # the alias that marks our dummy interface
+_TOLD: Final = 5  # errors in words; thousands of addresses mostly fail for one reason
 
 
 class Addresses(Protocol):
@@ -31,12 +33,12 @@ class Addresses(Protocol):
         """Return the addresses on interface `name`, none when it does not exist."""
         ...
 
-    def add_address(self, name: str, address: Address) -> None:
-        """Put `address` on interface `name`."""
+    def add_addresses(self, name: str, addresses: Sequence[Address]) -> Sequence[NetlinkError | None]:
+        """Put `addresses` on interface `name`; return for each None or why it could not be."""
         ...
 
-    def remove_address(self, name: str, address: Address) -> None:
-        """Take `address` off interface `name`."""
+    def remove_addresses(self, name: str, addresses: Sequence[Address]) -> Sequence[NetlinkError | None]:
+        """Take `addresses` off interface `name`; return for each None or why it could not be."""
         ...
 
     def owned_interfaces(self, owner: str) -> tuple[str, ...]:
@@ -84,12 +86,12 @@ class VirtualAddresses:
                 self._addresses.ensure_interface(name, owner=OWNER)  # refuses one that is not ours
         except NetlinkError as error:
             return Moved(error=str(error))
-        added, errors = _each(moves.missing, lambda address: self._addresses.add_address(name, address))
-        removed, others = _each(moves.superfluous, lambda address: self._addresses.remove_address(name, address))
+        added, errors = _each(moves.missing, functools.partial(self._addresses.add_addresses, name))
+        removed, others = _each(moves.superfluous, functools.partial(self._addresses.remove_addresses, name))
         errors += others
         if self._interface != name and not errors:
             errors += self._remove_others(name)
-        return Moved(added=added, removed=removed, error="; ".join(errors))
+        return Moved(added=added, removed=removed, error=_told(errors))
 
     def _remove_others(self, name: str) -> tuple[str, ...]:
         """Remove every interface of ours but `name`; return what went wrong."""
@@ -104,19 +106,23 @@ class VirtualAddresses:
 
 
 def _each(
-    addresses: AbstractSet[Address], move: Callable[[Address], None]
+    addresses: AbstractSet[Address], move: Callable[[Sequence[Address]], Sequence[NetlinkError | None]]
 ) -> tuple[tuple[Address, ...], tuple[str, ...]]:
-    """Call `move` for each of `addresses` in order; return those that it moved, and the errors of the others."""
-    moved: list[Address] = []
-    errors: list[str] = []
-    for address in sorted(addresses, key=_address_order):
-        try:
-            move(address)
-        except NetlinkError as error:
-            errors.append(str(error))
-        else:
-            moved.append(address)
-    return tuple(moved), tuple(errors)
+    """Have `move` move `addresses` in order; return those that it moved, and the errors of the others."""
+    ordered = sorted(addresses, key=_address_order)
+    if not ordered:
+        return (), ()
+    try:
+        errors = move(ordered)
+    except NetlinkError as error:
+        return (), (str(error),)
+    moved = tuple(address for address, error in zip(ordered, errors, strict=True) if error is None)
+    return moved, tuple(str(error) for error in errors if error is not None)
+
+
+def _told(errors: Sequence[str]) -> str:
+    more = len(errors) - _TOLD
+    return "; ".join([*errors[:_TOLD], *([f"and {more} more"] if more > 0 else [])])
 
 
 def _address_order(address: Address) -> tuple[int, int]:

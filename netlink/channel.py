@@ -37,7 +37,7 @@ Take = Callable[[bytes, int, bytes], int]
 The third is the datagram in the same place of an earlier dump, empty where there is none, or not at the beginning.
 """
 
-_DUMPS: Final = 0  # the sequence number of every dump: two dumps of an unchanged table are the same bytes
+DUMPS: Final = 0  # the sequence number of every dump: two dumps of an unchanged table are the same bytes
 
 
 class Disturbed(Exception):
@@ -126,7 +126,7 @@ class Channel:
         offset = 0
         while offset < len(datagram):
             header = framing.header(datagram, offset)
-            if header.sequence != _DUMPS:
+            if header.sequence != DUMPS:
                 if offset:
                     raise Malformed(operation, str(target), "an answer to another request is among its messages")
                 return 0, False
@@ -134,7 +134,7 @@ class Channel:
                 raise Disturbed("the kernel says so")
             if header.kind in (framing.NLMSG_DONE, framing.NLMSG_ERROR):
                 payload = datagram[offset + framing.MESSAGE_HEADER : offset + header.length]
-                number = framing.errno_of(framing.Message(header.kind, header.flags, _DUMPS, payload))
+                number = framing.errno_of(framing.Message(header.kind, header.flags, DUMPS, payload))
                 raise_errno(operation, str(target), number)
                 return offset, True
             offset = take(datagram, offset, b"" if offset else before)
@@ -243,7 +243,7 @@ def _words(what: Sequence[object]) -> str:
 def dump_request(family: int, command: int, version: int, body: bytes = b"") -> bytes:
     """Return the request for a dump as bytes; `body` is encoded attributes."""
     flags = framing.NLM_F_DUMP
-    return framing.request(family, command, version=version, flags=flags, sequence=_DUMPS, body=body)
+    return framing.request(family, command, version=version, flags=flags, sequence=DUMPS, body=body)
 
 
 def netlink_socket() -> socket.socket:

@@ -1,5 +1,7 @@
 """The machine's addresses in memory, for tests that need no kernel; tells everything that was done, in order."""
 
+from collections.abc import Sequence
+
 import attrs
 
 from netlink.errors import NetlinkError
@@ -40,14 +42,21 @@ class FakeAddresses:
         """Return the addresses on `name`."""
         return frozenset(self.on.get(name, ()))
 
-    def add_address(self, name: str, address: Address) -> None:
-        """Put `address` on `name`."""
-        if address in self.refused:
-            raise NetlinkError("add", str(address), "no")
-        self.journal.append(("add", address))
-        self.on[name].add(address)
+    def add_addresses(self, name: str, addresses: Sequence[Address]) -> list[NetlinkError | None]:
+        """Put `addresses` on `name`, but for those that are to be refused."""
+        results: list[NetlinkError | None] = []
+        for address in addresses:
+            if address in self.refused:
+                results.append(NetlinkError("add", str(address), "no"))
+                continue
+            self.journal.append(("add", address))
+            self.on[name].add(address)
+            results.append(None)
+        return results
 
-    def remove_address(self, name: str, address: Address) -> None:
-        """Take `address` off `name`."""
-        self.journal.append(("remove", address))
-        self.on[name].remove(address)
+    def remove_addresses(self, name: str, addresses: Sequence[Address]) -> list[NetlinkError | None]:
+        """Take `addresses` off `name`."""
+        for address in addresses:
+            self.journal.append(("remove", address))
+            self.on[name].remove(address)
+        return [None] * len(addresses)

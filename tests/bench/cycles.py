@@ -2,7 +2,7 @@
 
     python -m tests.bench.cycles VIRTUAL_SERVERS REAL_SERVERS LIVES REPEATS
 
-All is as in the daemon (its modules in memory, the ledger on disk, the machine's addresses through pyroute2) but for
+All is as in the daemon (its modules in memory, the ledger on disk, the machine's addresses read) but for
 Consul, whose answers are made here. A last life, after the most memory was looked up, tells the kernel's part.
 """
 

@@ -27,7 +27,7 @@ class Cycle:
     work: str
     whole: float = 0.0
     client: float = 0.0  # in the IPVS client's calls, the kernel's time among it
-    addresses: float = 0.0  # in pyroute2, the kernel's time among it
+    addresses: float = 0.0  # reading them, the kernel's time among it
     first_call: int = 0
     last_call: int = 0
 

@@ -9,6 +9,7 @@ import pytest
 
 from netlink.addresses import Addresses
 from netlink.errors import NetlinkError, Refused
+from netlink.types import Address
 
 NAME = "vip-test"
 SECOND = "vip-test2"
@@ -42,6 +43,12 @@ def test_an_interface_that_is_not_there_has_no_addresses() -> None:
     Addresses().remove_interface("nosuch0", owner=OWNER)
     with pytest.raises(NetlinkError, match=r"add 192\.0\.2\.100 to interface nosuch0: there is no interface nosuch0"):
         Addresses().add_address("nosuch0", FOUR)
+    assert Addresses().remove_addresses("nosuch0", [FOUR, SIX]) == [None, None]
+    with pytest.raises(
+        NetlinkError, match=r"add 192\.0\.2\.100 and 1 more to interface nosuch0: there is no interface"
+    ):
+        Addresses().add_addresses("nosuch0", [FOUR, SIX])
+    assert Addresses().add_addresses("nosuch0", []) == Addresses().remove_addresses("nosuch0", []) == []
 
 
 async def test_a_running_loop_is_not_blocked() -> None:
@@ -89,6 +96,33 @@ def test_addresses_come_and_go(addresses: Addresses) -> None:
         addresses.remove_address(NAME, SIX)
         assert addresses.interface_addresses(NAME) == frozenset()
         addresses.add_address(NAME, SIX)
+
+
+@pytest.mark.kernel
+def test_many_addresses_come_and_go_at_once(addresses: Addresses) -> None:
+    addresses.ensure_interface(NAME, owner=OWNER)
+    addresses.add_address(NAME, FOUR + 7)  # is there already
+    addresses.remove_address(NAME, SIX + 7)  # is not there
+    wanted: list[Address] = [start + number for start in (FOUR, SIX) for number in range(20)]
+    for _ in range(2):
+        assert addresses.add_addresses(NAME, wanted) == [None] * 40
+        assert addresses.interface_addresses(NAME) == set(wanted)
+    for _ in range(2):
+        assert addresses.remove_addresses(NAME, wanted[1:]) == [None] * 39
+        assert addresses.interface_addresses(NAME) == {FOUR}
+
+
+@pytest.mark.kernel
+def test_one_address_that_is_refused_hinders_no_other(addresses: Addresses) -> None:
+    addresses.ensure_interface(NAME, owner=OWNER)
+    multicast = IPv6Address("ff02::5")
+    first, refused, last = addresses.add_addresses(NAME, [FOUR, multicast, SIX])
+    assert (first, last) == (None, None)
+    assert isinstance(refused, Refused)
+    assert str(refused).startswith(f"add ff02::5 to interface {NAME}: ")
+    assert addresses.interface_addresses(NAME) == {FOUR, SIX}
+    with pytest.raises(Refused, match=rf"^add ff02::5 to interface {NAME}: "):
+        addresses.add_address(NAME, multicast)
 
 
 @pytest.mark.kernel
