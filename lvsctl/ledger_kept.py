@@ -52,9 +52,10 @@ class KeptLedger:
         It is that of the virtual servers at `only`, or the whole.
         """
         ledger = self._joined(ledger, only)
-        if ledger != self._ledger or self._unsaved:
+        before, self._ledger = self._ledger, ledger
+        if ledger != before or self._unsaved:
             durable = durable or self._unsaved
-            self._ledger, self._unsaved = ledger, True
+            self._unsaved = True
             try:
                 self._store.save(ledger, durable=durable)
             except StateError as error:

@@ -229,7 +229,8 @@ def _decide_leaving(
         decision,
         leaving=leaving,
         leaving_causes={key: why_leaving(key, decision, entry) for key in leaving},
-        intended=decision.observed if decision.observed == intended else intended,  # the same is kept once
+        intended=intended,
+        observed=intended if decision.observed == intended else decision.observed,  # the same is kept once
     )
     return attrs.evolve(decision, steps=tuple(steps_of(decision, entry, now=now)))
 

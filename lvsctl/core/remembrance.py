@@ -34,7 +34,7 @@ def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledg
             continue
         before = ledger.get(key)
         if before is not None and _says_it_all(before, each):
-            kept[key] = before
+            kept[key] = _kept_once(before, each)
             continue
         kept[key] = LedgerEntry(
             name=each.name,
@@ -47,6 +47,13 @@ def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledg
             provenance=_provenance_ahead(each, before),
         )
     return kept
+
+
+def _kept_once(entry: LedgerEntry, each: VirtualServerDecision) -> LedgerEntry:
+    """Return `entry`, with the values of `each` where they are the same as those that came from disk."""
+    if entry.written is each.intended or entry.written != each.intended:
+        return entry
+    return attrs.evolve(entry, written=each.intended)
 
 
 def _says_it_all(entry: LedgerEntry, each: VirtualServerDecision) -> bool:
