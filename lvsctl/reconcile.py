@@ -205,7 +205,7 @@ class Reconciler:
             limits=whole.limits,
             overrides=overrides,
         )
-        if not part.stands_for_itself(decision, whole):
+        if not part.stands_for_itself(decision, whole, only):
             return None
         self._decision = part.decision_joined(whole, decision, only)
         return Look(config=config, observed=observed, decision=decision)
@@ -260,6 +260,11 @@ class Reconciler:
         if self._audited is None or self._decision is None or not settled or config.metrics is not None:
             return None, None  # metrics show counters, which a glance does not
         before, around = self._audited
+        end = self._decision.next_end
+        if (end is not None and self._clock() >= end) or not (
+            config.vip is None or not around.there or self._addresses.is_up(config.vip.interface)
+        ):
+            return None, None
         now = self._kernel.glance()
         some = only | now.changed(before) | self._written
         if len(some) > part.MOST or not some <= self._decision.virtual_servers.keys():

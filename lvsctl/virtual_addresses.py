@@ -74,6 +74,14 @@ class VirtualAddresses:
         """Return the addresses on `interface`, none when it does not exist."""
         return self._addresses.interface_addresses(interface)
 
+    def is_up(self, name: str) -> bool:
+        """Tell whether interface `name` is ours and up; one of ours that is down is brought up."""
+        try:
+            self._addresses.ensure_interface(name, owner=OWNER)
+        except NetlinkError:
+            return False
+        return True
+
     def keep(self, name: str, moves_from: Callable[[frozenset[Address]], AddressMoves]) -> Moved:
         """Keep on interface `name` exactly the addresses that `moves_from` those that are there leaves.
 

@@ -192,7 +192,7 @@ class Reader:
         except OSError as error:
             if error.errno == errno.ESRCH:
                 raise Disturbed("a virtual server went") from error
-            if error.errno != errno.ENOPROTOOPT:
+            if error.errno not in (errno.ENOPROTOOPT, errno.EAFNOSUPPORT):  # the kernel has none, or we may not
                 raise NetlinkError("read", "the real servers", (error.strerror or str(error)).lower()) from error
         self._sockopt = None
         return []

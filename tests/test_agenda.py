@@ -111,3 +111,4 @@ def test_a_refusal_whose_time_is_past_is_no_reason_to_hurry(world: World) -> Non
     refused = Refusal(error="no", attempts=1, retry_at=NOW - 5.0)
     world.note(attrs.evolve(cycle, done=(), refusals={(KEY, real_key(1)): refused}))
     assert world.agenda.pause(0.0) == pytest.approx(AUDIT)
+    assert world.agenda.due(frozenset(), AUDIT) == Due(frozenset({KEY}), audit=True), "and is no reason to wait longer"

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from lvsctl.config import Config, DiscoveryConfig, MetricsConfig, VipConfig
 from lvsctl.core.instance import Answers
-from lvsctl.core.override import Overrides
+from lvsctl.core.override import Fixed, Override, Overrides
 from lvsctl.core.part import MOST, concerned
 from lvsctl.core.plan import plan_virtual_server
 from lvsctl.reconcile import Reconciler
 from lvsctl.store import Store
 from netlink.fake import FakeIPVS
 from netlink.requests import AddVirtualServer, DeleteRealServer, DeleteVirtualServer, SetRealServer
-from netlink.types import Observed, VirtualServer, VirtualServerKey
+from netlink.types import Observed, RealServerUsage, VirtualServer, VirtualServerKey
 from tests import strategies
 from tests.addresses import FakeAddresses
 from tests.values import KEY, NOW, answers_of, config_of, configured, entry, instance, real
@@ -187,3 +187,44 @@ def test_what_we_wrote_and_a_hand_undid_is_seen(world: World, *, audit: bool) ->
         world.kernel.apply([hand])
         cycle = world.reconciler.cycle(BOTH, answers, NOBODY, audit=True)
         assert [each.step.key for each in cycle.done] == [OTHER]
+
+
+def test_an_end_by_the_clock_is_seen_although_the_clock_was_set(tmp_path: Path) -> None:
+    clock, kernel = [NOW], Kernel()
+    reconciler = Reconciler(kernel, FakeAddresses(), Store(tmp_path), lambda: clock[0])
+    until = Override(virtual_server="reco", selector="v2", share=Fixed(weight=7), until=NOW + 7200)
+    overrides, answers = Overrides(entries=(until,)), answers_of(BOTH, instance(1, tags=("v2",)))
+    for _ in range(2):
+        reconciler.cycle(BOTH, answers, overrides=overrides)
+    assert kernel.observe().table[KEY].real_servers[real(1).key].weight == 7
+    clock[0] += 7201
+    reconciler.cycle(BOTH, answers, NOBODY, audit=True, overrides=overrides)
+    assert kernel.observe().table[KEY].real_servers[real(1).key].weight == 1
+
+
+def test_an_address_goes_with_a_virtual_server_that_a_hand_deletes_while_it_drains(tmp_path: Path) -> None:
+    world = World.fresh(tmp_path / "state")
+    config = attrs.evolve(config_of(configured(drain_timeout=30.0)), vip=VipConfig(interface="lvs0"))
+    for _ in range(2):
+        world.reconciler.cycle(config, answers_of(config, instance(1)))
+    world.kernel.set_usage(KEY, real(1).key, RealServerUsage(active=1))
+    gone = attrs.evolve(config, virtual_servers={})
+    assert world.reconciler.cycle(gone, answers_of(config, instance(1))).look.decision.virtual_servers[KEY].draining
+    world.kernel.apply([DeleteVirtualServer(key=KEY)])
+    world.reconciler.cycle(gone, answers_of(config, instance(1)), frozenset({KEY}), audit=True)
+    assert world.addresses.on["lvs0"] == set()
+
+
+def test_addresses_that_an_audit_moved_and_a_hand_moved_back_are_moved_again(tmp_path: Path) -> None:
+    world = World.fresh(tmp_path / "state")
+    config = attrs.evolve(config_of(), vip=VipConfig(interface="lvs0"))
+    answers = answers_of(config, instance(1))
+    world.kernel.apply([AddVirtualServer(virtual_server=VirtualServer(key=KEY, scheduler="sh"))])
+    for _ in range(2):
+        world.reconciler.cycle(config, answers)
+    assert not world.addresses.on.get("lvs0")
+    world.kernel.apply([DeleteVirtualServer(key=KEY)])
+    for _ in range(3):
+        world.reconciler.cycle(config, answers, NOBODY, audit=True)
+        assert world.addresses.on["lvs0"] == {KEY.address}
+        world.addresses.on["lvs0"].clear()

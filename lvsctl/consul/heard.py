@@ -50,7 +50,11 @@ class Heard:
         contacts = self.contacts if self._contested else {}
         failing = {query for query in self._contested if contacts.get(query, Contact()).failing_since is not None}
         heard = {query for query in failing & answers.keys() if answers[query].snapshot is None}
-        self._silent = {query: self._told_silent(query, answers[query]) for query in heard}
+        silent = {query: self._told_silent(query, answers[query]) for query in heard}
+        if others := silent.keys() ^ self._silent.keys():  # whoever reads this may not be who decides by it
+            self._news |= others
+            self._wake()
+        self._silent = silent
         return answers | {query: told for query, (_, told) in self._silent.items()}
 
     def _told_silent(self, query: Query, answer: Answer) -> tuple[Answer, Answer]:

@@ -16,7 +16,7 @@ SHORTEST_POLL: Final = 0.02  # seconds; a changed answer this quick is Consul ca
 IDLE_POLL: Final = 1.0  # seconds between answers without news that came at once, doubled for each further one
 LONGEST_IDLE: Final = 5.0
 LARGEST_INDEX: Final = 1 << 53  # a Consul that writes ten thousand times a second takes 28,000 years to get there
-LEAP: Final = 1 << 20  # an index that rises by more at a time is asked for once more; a busy Consul takes hours for it
+LEAP: Final = 1 << 32  # an index that rises by more at a time is asked for again; 49 days of a thousand writes a second
 FIRST_LEAP: Final = 1 << 40  # the same of the first one; a thousand writes a second for 35 years
 SWEEP: Final = 300.0  # seconds between two answers that no index decides about
 

@@ -159,11 +159,12 @@ class Watches:
         return self.heard.failing(datacenter) >= TROUBLED
 
     def _stir(self, datacenter: str, changes: Changes) -> None:
-        """Have every watcher ask whose Consul service `changes` may concern."""
+        """Have every watcher ask whose Consul service `changes` may concern; to Consul `Reco` and `reco` are one."""
+        services = {service.lower() for service in changes.services}
         for query, event in self._stirred.items():
             if query.datacenter != datacenter:
                 continue
-            if changes.everything or query.service in changes.services or self._is_on(query, changes.nodes):
+            if changes.everything or query.service.lower() in services or self._is_on(query, changes.nodes):
                 event.set()
 
     def _is_on(self, query: Query, nodes: frozenset[str]) -> bool:

@@ -57,15 +57,21 @@ def decision_of(decision: Decision, keys: AbstractSet[VirtualServerKey]) -> Deci
 
 def decision_joined(whole: Decision, part: Decision, keys: AbstractSet[VirtualServerKey]) -> Decision:
     """Return `whole` as `part`, a decision about the virtual servers at `keys`, leaves it."""
-    return attrs.evolve(whole, virtual_servers=joined(whole.virtual_servers, part.virtual_servers, keys))
+    ends = [end for end in (whole.next_end, part.next_end) if end is not None]
+    return attrs.evolve(
+        whole,
+        virtual_servers=joined(whole.virtual_servers, part.virtual_servers, keys),
+        next_end=min(ends, default=None),
+    )
 
 
-def stands_for_itself(part: Decision, whole: Decision) -> bool:
+def stands_for_itself(part: Decision, whole: Decision, keys: AbstractSet[VirtualServerKey]) -> bool:
     """Tell whether `part` changes nothing but real servers, and options, of virtual servers that `whole` knew as ours.
 
-    One that comes or goes, or is not ours any more, moves virtual addresses and what is foreign.
+    One of `keys` that comes or goes, or is not ours any more, moves virtual addresses and what is foreign.
     """
-    return not part.disowned and all(
+    gone = keys & whole.virtual_servers.keys() - part.virtual_servers.keys()
+    return not (part.disowned or gone) and all(
         key in whole.virtual_servers
         and each.owner is whole.virtual_servers[key].owner is Owner.OURS
         and not any(isinstance(step.request, AddVirtualServer | DeleteVirtualServer) for step in each.steps)
