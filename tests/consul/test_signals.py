@@ -149,6 +149,15 @@ async def test_a_check_that_changes_is_one_question(watching: Watching) -> None:
     assert catalogue.asked == ["service-3"]
 
 
+async def test_a_name_in_another_case_is_the_same_to_consul(watching: Watching) -> None:
+    await watching.settled()
+    watching.catalogue.checks["Service-3"] = 1
+    watching.catalogue.instances["service-3"] = instance(2)
+    await watching.catalogue.move("health/state/any")
+    await watching.until(lambda: watching.watches.heard.answers[QUERIES[3]].instances == (instance(2),))
+    assert watching.catalogue.asked == ["service-3"]
+
+
 async def test_a_weight_that_no_list_has_is_found(watching: Watching) -> None:
     await watching.settled()
     heavier = attrs.evolve(instance(1), address="10.0.0.99")
