@@ -15,6 +15,7 @@ from typing import Any, Final
 from cattrs import BaseValidationError, Converter
 
 from lvsctl.config import Declaration
+from lvsctl.core.nothing import NOTHING
 from lvsctl.core.override import Override, parse_share
 from lvsctl.core.ownership import Ledger, LedgerEntry
 from lvsctl.core.peak import Peak
@@ -118,7 +119,8 @@ def _decode_one(entry: Any) -> tuple[VirtualServerKey, LedgerEntry]:
         written=_decode_entry(entry["written"]) if entry["written"] else None,
         draining={
             RealServerKey(address=ip_address(address), port=port): since for address, port, since in entry["draining"]
-        },
+        }
+        or NOTHING,
         failed_over=str(entry.get("failed_over", "")),
         peaks={
             str(name): Peak(count=int(count), fewer_since=None if since is None else float(since))
@@ -151,7 +153,8 @@ def _decode_provenance(name: str, service: str, datacenter: str, overrides: Any 
             )
             for selector, share, by, until in overrides
         ),
-        left={RealServerKey(address=ip_address(address), port=port): str(why) for address, port, why in left},
+        left={RealServerKey(address=ip_address(address), port=port): str(why) for address, port, why in left}
+        or NOTHING,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Final
 import attrs
 
 from lvsctl.core.instance import Answer
+from lvsctl.core.nothing import NOTHING
 
 HOLD: Final = 180.0  # seconds of a doubt that nothing renews; a server that lost its data is whole again after 72 to 87
 STALE: Final = 10.0  # seconds since the answering server last heard its leader, from which on it is not believed
@@ -37,14 +38,19 @@ class Belief:
     """What is believed after an answer."""
 
     answer: Answer  # its `doubt` says in words why it is not believed wholly
-    known: AbstractSet[Identity]  # the instances of the last answer that was; of the first one while none was
+    trusted: Answer  # the last one that was believed wholly; the first one while none was
     index: int  # of the last answer that was; 0 while none was, or where it was another Consul's
     filtered: bool  # whether the token never could read it all
     doubt: Doubt | None = None
     # Each doubt since the last answer that was believed, and when it began. None ends by another one's coming between.
-    begun: Mapping[Doubt, float] = attrs.field(factory=dict)
+    begun: Mapping[Doubt, float] = NOTHING
     contradiction: str = ""  # in words, while there is one in `begun`
     served: int = 0  # real servers of before the start, of which the first answer listed less than half; until believed
+
+    @property
+    def known(self) -> AbstractSet[Identity]:
+        """Return the instances that were there when an answer was last believed."""
+        return identities(self.trusted)
 
     @property
     def since(self) -> float | None:
@@ -54,7 +60,7 @@ class Belief:
 
 def recalled(answer: Answer) -> Belief:
     """Return what `answer` of a snapshot is worth: what Consul says next is compared with it, as if heard just now."""
-    return Belief(answer=answer, known=identities(answer), index=answer.index, filtered=answer.filtered)
+    return Belief(answer=answer, trusted=answer, index=answer.index, filtered=answer.filtered)
 
 
 def moved(belief: Belief) -> Belief:
@@ -93,13 +99,12 @@ def believe(
     held = {doubt: now - since for doubt, since in begun.items()}
     doubt, text = _doubt(before, answer, held, contradiction=contradiction, consistent=consistent, served=served)
     if doubt is None:
-        known = before.known if before and before.known == found else found  # the same is kept once
-        return Belief(answer=answer, known=known, index=answer.index, filtered=answer.filtered)
+        return Belief(answer=answer, trusted=answer, index=answer.index, filtered=answer.filtered)
     begun.setdefault(doubt, now)
     # What an answer in doubt adds is not known: when the truth comes without it, that is no loss.
     return Belief(
         answer=attrs.evolve(answer, doubt=text),
-        known=before.known if before else found,
+        trusted=before.trusted if before else answer,
         index=before.index if before else 0,
         filtered=before.filtered if before else answer.filtered,
         doubt=doubt,

@@ -173,7 +173,8 @@ class Heard:
         news = before is None or _content(before.answer) != _content(answer)
         if before is not None and not news:  # the same object stays: what was made of it is known to hold
             answer = before.answer
-        self._beliefs[query] = attrs.evolve(belief, answer=answer)
+        trusted = answer if belief.trusted is belief.answer else belief.trusted  # nothing is kept twice
+        self._beliefs[query] = attrs.evolve(belief, answer=answer, trusted=trusted)
         self._served.pop(query, None)
         self._unanswered.discard(query)
         self._unheard.discard(query)

@@ -47,6 +47,7 @@ PORTION: Final = 128  # frames that are taken at a time; each takes some 20 micr
 MOST_IDLE: Final = 5_000  # frames that bring nothing, within SILENCE
 MOST_UNREAD: Final = 1 << 20  # bytes that the peer has not read yet
 LAST_STREAM: Final = 1 << 30  # half of what there are; a connection that came this far takes no new ones
+MOST_ENDED: Final = 512  # streams whose end is remembered, for frames that were on their way when we reset them
 
 
 @attrs.frozen(kw_only=True)
@@ -92,6 +93,27 @@ async def connect(listener: Listener) -> "Connection":
         return connection
 
 
+class _LongLived(H2Connection):
+    """h2's connection for thousands of requests an hour: it keeps little of those that have ended.
+
+    h2 remembers 65,536 ended streams, 9 MB for each connection, and looks at all open ones before it opens another.
+    """
+
+    MAX_CLOSED_STREAMS = MOST_ENDED
+
+    def forget(self, number: int) -> None:
+        """Keep of stream `number` no more than how it ended, if it has."""
+        stream = self.streams.get(number)
+        if stream is not None and stream.closed:
+            self._closed_streams[number] = self.streams.pop(number).closed_by
+
+    @property
+    def open_outbound_streams(self) -> int:
+        """Return how many streams are open; those that ended without `forget` are found where there is no room."""
+        there = len(self.streams)
+        return there if there < self.remote_settings.max_concurrent_streams else super().open_outbound_streams
+
+
 class Connection:
     """Requests over one connection; `connect` makes one, and it is usable after `ready`.
 
@@ -111,7 +133,7 @@ class Connection:
         self._unused_since = asyncio.get_running_loop().time()  # as long as there are no streams
         self._window = self._unused_since  # when the idle frames were begun to be counted
         self._idle = 0
-        self._h2 = H2Connection(
+        self._h2 = _LongLived(
             H2Configuration(
                 client_side=True,
                 header_encoding=None,
@@ -173,6 +195,7 @@ class Connection:
             self._unused_since = asyncio.get_running_loop().time()
             if not (stream.sent and stream.ended):
                 self._reset(number)
+            self._h2.forget(number)
 
     async def close(self) -> None:
         """Close it; what is being asked fails."""

@@ -60,6 +60,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         self._pool: Pool | None = None
         self._most_connections = pool.MOST
         self._protocol = _protocol_without_asking(config.address)
+        self._headers: dict[str, str] = {}  # of the last request
 
     @property
     def protocol(self) -> Protocol:
@@ -141,10 +142,13 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         share: Share | None = None,
         most_bytes: int | None = None,
     ) -> Request:
+        fields = {"Accept-Encoding": "identity", **(headers or {}), **self._token.header()}
+        if fields != self._headers:  # those that wait have the same ones, once
+            self._headers = fields
         return Request(
             method=method,
             target=quote(path, safe="/:") + (f"?{urlencode(params)}" if params else ""),
-            headers={"Accept-Encoding": "identity", **(headers or {}), **self._token.header()},
+            headers=self._headers,
             body=data.encode() if isinstance(data, str) else data or b"",
             most_bytes=MAX_BODY if most_bytes is None else most_bytes,
             share=Budget().share() if share is None else share,

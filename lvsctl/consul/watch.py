@@ -33,11 +33,21 @@ from lvsctl.consul.known import Known
 from lvsctl.consul.pace import IDLE_POLL, WAIT, back_off, next_index, rest, until_sweep, wait_after
 from lvsctl.consul.signals import Signals
 from lvsctl.consul.turns import TROUBLED, round_of, take_turns
-from lvsctl.core.instance import Query
+from lvsctl.core.instance import Answer, Query
 from lvsctl.errors import ConsulError, ConsulRefused
 from lvsctl.unexpected import in_words
 
 CHOOSE_AGAIN: Final = 300.0  # seconds; an agent's limits may change while it runs
+
+
+@attrs.frozen(kw_only=True)
+class _Read:
+    """What the next query is asked by; thousands of watchers wait, and keep nothing else of the last answer."""
+
+    news: bool
+    index: int  # X-Consul-Index; 0 where there is none that can be used
+    doubted: bool
+    missing: ConsulError | None  # why there is no second answer where one was needed
 
 
 class Watches:
@@ -187,14 +197,12 @@ class Watches:
             if asked >= sweep:
                 index, sweep = 0, asked + until_sweep()
             try:
-                answer = await self._client.instances(query, index=index, wait=wait, known=known)
-                before, served = self.heard.belief(query), self.heard.served(query)
-                belief = believe(before, answer, time.monotonic(), refused=refused, served=served)
-                missing = None
-                if belief.doubt is Doubt.UNCONFIRMED:
-                    belief, missing = await self._confirmed(query, belief)
-                news, kept = self.heard.believe(query, belief)
-                known.keep(kept)
+                read = await self._read(
+                    query,
+                    await self._client.instances(query, index=index, wait=wait, known=known),
+                    known,
+                    refused=refused,
+                )
             except Exception as error:  # noqa: BLE001  # one query never ends the others
                 index, failures = 0, failures + 1
                 refused = refused or _refuses(error)
@@ -204,18 +212,29 @@ class Watches:
             if not self._chooser.sure:  # whoever could not say what it can take may now
                 self._chooser.sure = True
                 self._changed.set()
-            refused = belief.doubt is not None and (refused or _refuses(missing))
-            if missing is not None:  # no failure, for it was answered; but a confirmation is asked for again soon
+            refused = read.doubted and (refused or _refuses(read.missing))
+            if read.missing is not None:  # no failure, for it was answered; but a confirmation is asked for again soon
                 index, failures = 0, failures + 1
-                await asyncio.sleep(back_off(failures, missing))
+                await asyncio.sleep(back_off(failures, read.missing))
                 continue
             failures = 0
             wait = wait_after(index)
-            index, seen = next_index(index, belief.answer.index, seen), belief.answer.index or seen
+            index, seen = next_index(index, read.index, seen), read.index or seen
             took = time.monotonic() - asked
-            quiet = quiet + 1 if not news and took < IDLE_POLL else 0
+            quiet = quiet + 1 if not read.news and took < IDLE_POLL else 0
             if query.datacenter not in self._signals:
-                await asyncio.sleep(max(0.0, rest(news=news, index=index, quiet=quiet) - took))
+                await asyncio.sleep(max(0.0, rest(news=read.news, index=index, quiet=quiet) - took))
+
+    async def _read(self, query: Query, answer: Answer, known: Known, *, refused: bool) -> "_Read":
+        """Have `answer` heard, once it is known what to believe of it; `known` keeps what is heard."""
+        before, served = self.heard.belief(query), self.heard.served(query)
+        belief = believe(before, answer, time.monotonic(), refused=refused, served=served)
+        missing = None
+        if belief.doubt is Doubt.UNCONFIRMED:
+            belief, missing = await self._confirmed(query, belief)
+        news, kept = self.heard.believe(query, belief)
+        known.keep(kept)
+        return _Read(news=news, index=belief.answer.index, doubted=belief.doubt is not None, missing=missing)
 
     async def _until_stirred(self, query: Query) -> None:
         """Wait until a signal says that something may have changed, or until it is time to ask in any case."""

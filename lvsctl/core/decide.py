@@ -18,6 +18,7 @@ from lvsctl.core.decision import Decision, Step, VirtualServerDecision
 from lvsctl.core.desired import Wanted, desired, limits_of
 from lvsctl.core.drain import NO_USAGE, Draining, drain
 from lvsctl.core.instance import Answers
+from lvsctl.core.nothing import NOBODY, NOTHING
 from lvsctl.core.override import NO_OVERRIDES, Overrides, next_end, standing
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, foreign, is_still_ours, owner_of
 from lvsctl.core.plan import plan_virtual_server
@@ -141,10 +142,10 @@ def _decide_configured(
             wanted=wanted,
             owner=owner,
             observed=current,
-            held=held,
+            held=held or NOTHING,
             remembered=entry,
             drain_timeout=wanted.config.drain_timeout,
-            undrained=frozenset() if templates_expire else _undrainable(wanted),
+            undrained=NOBODY if templates_expire else _undrainable(wanted),
         ),
         attrs.evolve(wanted.entry, real_servers={**wanted.entry.real_servers, **held}) if held else wanted.entry,
         observed,
@@ -160,7 +161,7 @@ def _undrainable(wanted: Wanted) -> frozenset[RealServerKey]:
     it is deleted; one whose check is critical may not, so it is not worth waiting for.
     """
     if wanted.config.persistence is None:
-        return frozenset()
+        return NOBODY
     return frozenset(
         key
         for key, member in wanted.by_key.items()
@@ -227,8 +228,8 @@ def _decide_leaving(
         intended = attrs.evolve(intended, real_servers={**staying, **quiesced})
     decision = attrs.evolve(
         decision,
-        leaving=leaving,
-        leaving_causes={key: why_leaving(key, decision, entry) for key in leaving},
+        leaving=leaving or NOTHING,
+        leaving_causes={key: why_leaving(key, decision, entry) for key in leaving} or NOTHING,
         intended=intended,
         observed=intended if decision.observed == intended else decision.observed,  # the same is kept once
     )

@@ -12,6 +12,7 @@ from lvsctl.core.admission import Limits
 from lvsctl.core.cause import Cause
 from lvsctl.core.desired import Wanted
 from lvsctl.core.drain import Drained, Draining
+from lvsctl.core.nothing import NOBODY, NOTHING
 from lvsctl.core.ownership import LedgerEntry, Owner
 from lvsctl.core.provenance import why_unasked
 from netlink.requests import TableRequest
@@ -38,12 +39,12 @@ class VirtualServerDecision:
     owner: Owner
     observed: TableEntry | None
     intended: TableEntry | None = None  # what the kernel shall have after the steps; None: nothing
-    held: RealServers = attrs.field(factory=dict)
-    leaving: Mapping[RealServerKey, Draining | Drained] = attrs.field(factory=dict)
-    leaving_causes: Mapping[RealServerKey, Cause] = attrs.field(factory=dict)
+    held: RealServers = NOTHING
+    leaving: Mapping[RealServerKey, Draining | Drained] = NOTHING
+    leaving_causes: Mapping[RealServerKey, Cause] = NOTHING
     steps: tuple[Step, ...] = ()
     drain_timeout: float = 0.0
-    undrained: frozenset[RealServerKey] = frozenset()  # not drained when they leave
+    undrained: frozenset[RealServerKey] = NOBODY  # not drained when they leave
     remembered: LedgerEntry | None = attrs.field(default=None, eq=False, repr=False)  # what the ledger had of it
 
     @property

@@ -8,9 +8,11 @@ Where a virtual server has a `failover` list, the instances of every datacenter 
 (`failover`); the others that could are left out with that as the reason.
 """
 
+import functools
 import operator
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from typing import Final
 
 import attrs
 
@@ -34,6 +36,8 @@ from netlink.types import (
     VirtualServer,
     VirtualServerKey,
 )
+
+MOST_QUERIES: Final = 1 << 14  # that are kept once
 
 
 @attrs.frozen(kw_only=True)
@@ -77,13 +81,15 @@ class Wanted:
     limits: Limits | None = attrs.field(default=None, eq=False, repr=False)
 
 
+@functools.lru_cache(maxsize=MOST_QUERIES)
+def _query(service: str, datacenter: str, near: str = "") -> Query:
+    """Return the query, the same object each time: thousands of them are kept in several places."""
+    return Query(service=service, datacenter=datacenter, near=near)
+
+
 def query_of(virtual_server: VirtualServerConfig) -> Query:
     """Return what has to be asked of Consul for `virtual_server` first of all."""
-    return Query(
-        service=virtual_server.consul_service,
-        datacenter=virtual_server.datacenter or "",
-        near=virtual_server.near or "",
-    )
+    return _query(virtual_server.consul_service, virtual_server.datacenter or "", virtual_server.near or "")
 
 
 def queries_in_order(virtual_server: VirtualServerConfig) -> tuple[Query, ...]:
@@ -91,7 +97,7 @@ def queries_in_order(virtual_server: VirtualServerConfig) -> tuple[Query, ...]:
 
     The others are asked without `near`, which is a node of the first.
     """
-    others = (Query(service=virtual_server.consul_service, datacenter=name) for name in virtual_server.failover)
+    others = (_query(virtual_server.consul_service, name) for name in virtual_server.failover)
     return (query_of(virtual_server), *others)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 import attrs
 
 from lvsctl.config import Declaration
+from lvsctl.core.nothing import NOTHING
 from lvsctl.core.peak import NO_PEAKS, Peaks
 from lvsctl.core.provenance import UNKNOWN, Provenance
 from netlink.types import RealServerKey, Table, TableEntry, VirtualServerKey
@@ -23,7 +24,7 @@ class LedgerEntry:
     name: str  # in the configuration, when it was last there
     drain_timeout: float  # seconds, for when it is no longer there
     written: TableEntry | None = None  # as we last left it in the kernel; None before the first write
-    draining: Mapping[RealServerKey, float] = attrs.field(factory=dict)  # when each was quiesced, Unix seconds
+    draining: Mapping[RealServerKey, float] = NOTHING  # when each was quiesced, Unix seconds
     failed_over: str = ""  # the datacenter that serves in place of the first; empty: the first
     peaks: Peaks = NO_PEAKS  # with how many the datacenters of a failover list served
     declaration: Declaration | None = None  # what a Consul service declared; None: it was in the file

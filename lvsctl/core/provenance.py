@@ -13,6 +13,7 @@ import attrs
 
 from lvsctl.core.failover import named
 from lvsctl.core.instance import Instance, Query
+from lvsctl.core.nothing import NOTHING
 from lvsctl.core.override import Override, Percent, matches
 from lvsctl.core.weighing import Effect, Outcome, override_words
 from lvsctl.core.words import moment
@@ -28,7 +29,7 @@ class Provenance:
     service: str = ""  # the Consul service that was asked for; empty where that is not known
     datacenter: str = ""  # whose instances served; empty: the agent's own
     overrides: tuple[Override, ...] = ()  # that counted, in their order, without what is not needed for words
-    left: Mapping[RealServerKey, str] = attrs.field(factory=dict)  # why those on their way out left, where that passes
+    left: Mapping[RealServerKey, str] = NOTHING  # why those on their way out left, where that passes
 
 
 UNKNOWN: Final = Provenance()

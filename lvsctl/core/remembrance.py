@@ -12,6 +12,7 @@ import attrs
 
 from lvsctl.config import Declaration
 from lvsctl.core.decision import Decision, VirtualServerDecision
+from lvsctl.core.nothing import NOTHING
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner
 from lvsctl.core.peak import NO_PEAKS, Peaks
 from lvsctl.core.provenance import UNKNOWN, Provenance, remembered
@@ -40,7 +41,7 @@ def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledg
             name=each.name,
             drain_timeout=each.drain_timeout,
             written=_written_ahead(each, before.written if before else None),
-            draining={server: state.since for server, state in each.leaving.items()},
+            draining={server: state.since for server, state in each.leaving.items()} or NOTHING,
             failed_over=_failed_over(each, before),
             peaks=_peaks(each, before),
             declaration=_declaration(each, before),
@@ -97,7 +98,7 @@ def _provenance(each: VirtualServerDecision, before: LedgerEntry | None) -> Prov
         service=each.wanted.config.consul_service,
         datacenter=each.wanted.datacenter,
         overrides=remembered(effects) if effects else (),
-        left=left,
+        left=left or NOTHING,
     )
 
 
@@ -170,5 +171,5 @@ def _settled(entry: LedgerEntry, each: VirtualServerDecision, intended: TableEnt
     there = intended.real_servers
     draining = {key: since for key, since in entry.draining.items() if key in there}
     left = {key: why for key, why in provenance.left.items() if key in there}
-    provenance = attrs.evolve(provenance, left=left)
-    return attrs.evolve(entry, written=intended, draining=draining, provenance=provenance)
+    provenance = attrs.evolve(provenance, left=left or NOTHING)
+    return attrs.evolve(entry, written=intended, draining=draining or NOTHING, provenance=provenance)

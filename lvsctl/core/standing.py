@@ -18,6 +18,7 @@ from lvsctl.core.decision import Decision, VirtualServerDecision
 from lvsctl.core.desired import Wanted
 from lvsctl.core.fingerprint import fingerprint
 from lvsctl.core.guard import serves
+from lvsctl.core.nothing import NOTHING
 from lvsctl.core.ownership import Owner
 from lvsctl.core.status import State
 from lvsctl.text import visible
@@ -39,7 +40,7 @@ class Standing:
     wanted: int  # instances that Consul has for it, tags and meta considered
     held: int = 0
     draining: int = 0
-    rejected: Mapping[Reason, int] = attrs.field(factory=dict)  # instances
+    rejected: Mapping[Reason, int] = NOTHING  # instances
     wanted_print: int = 0  # fingerprints, 0 for what is not there
     kernel_print: int = 0
     # Of what it was made: where they are the same again, it is, too.
@@ -116,7 +117,7 @@ def _decided(each: VirtualServerDecision, *, refused: bool) -> Standing:
 
 def _rejected(wanted: Wanted | None) -> Mapping[Reason, int]:
     verdicts = [member.verdict for member in wanted.members] if wanted else []
-    return Counter(verdict.reason for verdict in verdicts if isinstance(verdict, Rejected))
+    return Counter(verdict.reason for verdict in verdicts if isinstance(verdict, Rejected)) or NOTHING
 
 
 def _fingerprint(entry: TableEntry | None) -> int:

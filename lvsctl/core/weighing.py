@@ -16,6 +16,7 @@ from typing import Final
 import attrs
 
 from lvsctl.core.instance import Instance
+from lvsctl.core.nothing import NOTHING
 from lvsctl.core.override import WHOLE, Fixed, Override, Percent, Share, matches
 from lvsctl.core.share import Group, Weights, share_out
 from lvsctl.core.words import moment
@@ -68,7 +69,7 @@ class Weighed:
     """The weights of a virtual server's real servers, and why they are not the instances' own."""
 
     weights: Weights
-    by: Mapping[RealServerKey, Override] = attrs.field(factory=dict)  # the override whose a real server is
+    by: Mapping[RealServerKey, Override] = NOTHING  # the override whose a real server is
     scaled_for: Override | None = None  # the first whose percentage changes the weights of others, too
     effects: tuple[Effect, ...] = ()
 
@@ -132,7 +133,7 @@ def weigh(
     ]
     return Weighed(
         weights=weights,
-        by={key: each for key, each in by.items() if own[key] > 0},
+        by={key: each for key, each in by.items() if own[key] > 0} or NOTHING,
         scaled_for=next((each for each in scaling if each in by.values()), None),
         effects=tuple(
             _effect(each, by, weights, {**_alone(base, by, counting), **_unraised(own, by, counting), **refused})

@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import functools
+import gc
 import random
 import socket
 from collections.abc import AsyncIterator, Callable
 
 import attrs
 import pytest
+from h2.connection import H2Connection
 from h2.settings import SettingCodes
 
 from lvsctl.consul import http2
@@ -321,6 +323,18 @@ async def test_after_any_mixture_of_ends_every_place_is_free(certificates: Certi
         assert (await here.ask()).status == 200
         assert here.listener.held == []
         assert len(here.listener.links) == 1
+
+
+async def test_of_requests_that_ended_little_is_kept(certificates: Certificates) -> None:
+    async with asking(certificates, at_once, most_streams=50) as here:
+        for _ in range(2 * http2.MOST_ENDED // 50):
+            await asyncio.gather(*(here.ask() for _ in range(50)))
+        gc.collect()  # those of other tests
+        both = (each for each in gc.get_objects() if isinstance(each, H2Connection))
+        (ours,) = (each for each in both if each.config.client_side)
+        assert len(here.listener.links) == 1
+    assert not ours.streams
+    assert max(len(each) for each in vars(ours).values() if isinstance(each, dict)) <= http2.MOST_ENDED
 
 
 # --- what ends a request --------------------------------------------------------------------------------------------
