@@ -207,8 +207,8 @@ class Daemon:
                 if news and self._config.discovery is not None:
                     self._agenda.everything()  # what one declares concerns others
                 due = self._agenda.due(self._concerned(news), time.monotonic())
-                if due:
-                    await self._one_cycle(due)
+                if due and await self._one_cycle(due) > MANY:
+                    await asyncio.to_thread(memory.trim)
                 pause = self._agenda.pause(time.monotonic())
                 failures = 0
                 if self._health.succeed():  # the table is as wanted, or seen and left as it is while Consul is away
@@ -241,7 +241,8 @@ class Daemon:
             rest = "what serves of those is left as it is" if recalls else "those are left as they are"
             log.warning("consul_incomplete", why=f"not every Consul service was answered for; {rest}")
 
-    async def _one_cycle(self, due: Due) -> None:
+    async def _one_cycle(self, due: Due) -> int:
+        """Reconcile once, and tell about it; return how many steps were taken."""
         sources, config, act = self._sources, self._config, self._reconciler
         answers, overrides, candidates = sources.heard.answers, sources.overrides, sources.candidates
         answered = bool(answers) or sources.listed
@@ -264,8 +265,6 @@ class Daemon:
                         act.look, config, answers, overrides=overrides, candidates=candidates
                     )
                     cycle = Cycle(look=look)
-                if len(cycle.done) > MANY:
-                    await asyncio.to_thread(memory.trim)
         if config.discovery is not None:
             self._watch()  # the ledger may remember more declarations now, or fewer
         self._record.cycle(cycle.look.config, cycle, seconds=time.monotonic() - began, only=cycle.only)
@@ -289,6 +288,7 @@ class Daemon:
         )
         if config is not self._config or (sources.overrides, sources.candidates) != (overrides, candidates):
             self._agenda.everything()  # there are others meanwhile
+        return len(cycle.done)
 
     def _concerned(self, queries: AbstractSet[Query]) -> Keys:
         """Return the virtual servers that something else may be wanted of since the answers to `queries` are others."""

@@ -7,8 +7,9 @@ torn, the last, and that change was not made yet.
 """
 
 import hashlib
+import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final
 
@@ -56,10 +57,32 @@ def encode_one(key: VirtualServerKey, entry: LedgerEntry) -> str:
 
 
 def encode(entries: Iterable[str]) -> tuple[bytes, str]:
-    """Return the file that has `entries`, and its checksum."""
-    body = f"[{','.join(entries)}]"
-    checksum = _checksum(body)
-    return (json.dumps({"version": VERSION, "sha256": checksum, "virtual_servers": body}) + "\n").encode(), checksum
+    """Return the file that has `entries`, and its checksum.
+
+    It is put together in its place: of thousands of entries each copy takes megabytes.
+    """
+    checksum, content = hashlib.sha256(), io.BytesIO()
+    content.write(_opening(checksum.hexdigest()))  # as long as the one that is written over it
+    for piece in _body(entries):
+        checksum.update(piece.encode())
+        content.write(json.dumps(piece).encode()[1:-1])  # as text in the JSON around it, without its quotes
+    content.write(b'"}\n')
+    content.seek(0)
+    content.write(_opening(checksum.hexdigest()))
+    return content.getvalue(), checksum.hexdigest()
+
+
+def _opening(checksum: str) -> bytes:
+    return f'{{"version": {VERSION}, "sha256": "{checksum}", "virtual_servers": "'.encode()
+
+
+def _body(entries: Iterable[str]) -> Iterator[str]:
+    yield "["
+    comma = ""
+    for entry in entries:
+        yield f"{comma}{entry}"
+        comma = ","
+    yield "]"
 
 
 def decode(content: bytes) -> tuple[Ledger, str]:

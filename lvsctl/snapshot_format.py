@@ -6,6 +6,7 @@ print pages, and only the first words are kept. One value that could not have co
 """
 
 import hashlib
+import io
 import json
 import math
 import zlib
@@ -36,12 +37,14 @@ def encode(address: str, answers: Answers, known: Texts | None = None, *, machin
     `machine` is what the machine is known by, empty where it is not (machine-id(5)).
     """
     texts = dict(_texts(answers, known or {}))
-    kept = ",".join(
-        f'{{"said":{json.dumps(answers[query].snapshot)},{zlib.decompress(text).decode()}}}'
-        for query, (_, text) in texts.items()
-    )
-    body = f'{{"consul":{json.dumps(address)},"machine":{json.dumps(machine)},"answers":[{kept}]}}\n'.encode()
-    return b"%s %d %s\n%s" % (MAGIC, VERSION, _checksum(body), body), texts
+    checksum, content = hashlib.sha256(), io.BytesIO()
+    content.write(_head(checksum.hexdigest()))  # as long as the one that is written over it
+    for piece in _body(address, answers, texts, machine):
+        checksum.update(piece)
+        content.write(piece)
+    content.seek(0)
+    content.write(_head(checksum.hexdigest()))
+    return content.getvalue(), texts
 
 
 def decode(content: bytes, address: str, *, machine: str = "") -> Answers:
@@ -57,7 +60,7 @@ def decode(content: bytes, address: str, *, machine: str = "") -> Answers:
     if int(version) != VERSION:
         age = "a newer" if int(version) > VERSION else "an older"
         raise Unusable(f"it has format {int(version)}, of {age} lvsctl; this one reads {VERSION}")
-    if checksum != _checksum(body):
+    if checksum != hashlib.sha256(body).hexdigest().encode():
         raise Unusable("it is damaged: its checksum is wrong")
     try:
         document = json.loads(body)
@@ -130,8 +133,18 @@ def _strict(value: Any, kind: type) -> Any:
     return value
 
 
-def _checksum(body: bytes) -> bytes:
-    return hashlib.sha256(body).hexdigest().encode()
+def _head(checksum: str) -> bytes:
+    return b"%s %d %s\n" % (MAGIC, VERSION, checksum.encode())
+
+
+def _body(address: str, answers: Answers, texts: Texts, machine: str) -> Iterator[bytes]:
+    """Yield what follows the head piece by piece; put together it would take its megabytes several times over."""
+    yield f'{{"consul":{json.dumps(address)},"machine":{json.dumps(machine)},"answers":['.encode()
+    comma = b""
+    for query, (_, text) in texts.items():
+        yield b'%s{"said":%s,%s}' % (comma, json.dumps(answers[query].snapshot).encode(), zlib.decompress(text))
+        comma = b","
+    yield b"]}\n"
 
 
 _converter = cattrs.Converter(detailed_validation=False)

@@ -25,6 +25,7 @@ from lvsctl.ledger_format import UNREADABLE, decode, encode, encode_change, enco
 LEDGER: Final = "ledger.json"
 JOURNAL: Final = "ledger.journal"
 LARGE: Final = 256 * 1024  # bytes of a ledger from which on its changes are journalled
+MANY: Final = 500  # virtual servers that have all changed
 LOCK: Final = "lock"
 RUN: Final = Path("/run")
 NAMESPACE: Final = Path("/proc/self/ns/net")
@@ -179,6 +180,8 @@ class Store:
         before = written.ledger
         changed = [(key, entry) for key, entry in ledger.items() if before.get(key) is not entry]
         gone = before.keys() - ledger.keys()
+        if len(changed) > max(MANY, len(ledger) // 2):  # the line would be as long as the file
+            return False
         line = encode_change([encode_one(key, entry) for key, entry in changed], sorted(gone), written.last_line)
         if written.journal + len(line) > written.size:
             return False
