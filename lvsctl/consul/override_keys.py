@@ -3,7 +3,9 @@
 Pure. `PREFIX/weights/NAME/SELECTOR` holds `{"share": "5%", "by": …, "reason": …, "until": …, "written": …}`, of which
 only `share` has to be there, so that a person can write one with `consul kv put`. Nothing in there is trusted: a key
 that cannot be used is ignored alone, with the reason. One that says something unknown is such a key: to obey half of it
-(without a mistyped `until`) would be worse. Source: Consul HTTP API, KV Store, Read Key (`?recurse`).
+(without a mistyped `until`) would be worse. Characters that a key cannot have as they are become `!XX`, for Consul
+refuses from 1.22 on keys in which `%XX` would be a space or dots. Source: Consul HTTP API, KV Store, Read Key
+(`?recurse`).
 """
 
 import binascii
@@ -23,7 +25,7 @@ MAX_KEY: Final = 1024  # characters that are kept of a key that is ignored
 MAX_TIME: Final = 1e11  # Unix seconds; the year 5138
 
 _NAME: Final = re.compile(NAME_PATTERN)
-_PLAIN: Final = re.compile(rb"[A-Za-z0-9._~=:,@+-]")  # what stands in a key as it is; the rest as %XX
+_PLAIN: Final = re.compile(rb"[A-Za-z0-9._~=:,@+-]")  # what stands in a key as it is; the rest as !XX
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 
 
@@ -39,10 +41,10 @@ def folder_of(prefix: str) -> str:
 def key_of(prefix: str, name: str, selector: str) -> str:
     """Return the key of the override of virtual server `name` for `selector`."""
     plain = "".join(
-        chr(byte) if _PLAIN.match(bytes([byte])) else f"%{byte:02X}" for byte in selector.encode("utf-8", "replace")
+        chr(byte) if _PLAIN.match(bytes([byte])) else f"!{byte:02X}" for byte in selector.encode("utf-8", "replace")
     )
     if not plain.strip("."):  # a segment of dots would be taken out of the path
-        plain = plain.replace(".", "%2E")
+        plain = plain.replace(".", "!2E")
     return f"{folder_of(prefix)}{name}/{plain}"
 
 
@@ -144,7 +146,7 @@ def _index(entry: Any, name: str) -> int:
 
 def _selector(plain: str) -> str:
     try:
-        raw = re.sub(rb"%([0-9A-F]{2})", lambda found: bytes([int(found[1], 16)]), plain.encode("utf-8"))
+        raw = re.sub(rb"!([0-9A-F]{2})", lambda found: bytes([int(found[1], 16)]), plain.encode("utf-8"))
         selector = raw.decode("utf-8")
     except UnicodeError:
         raise _Unusable("its selector is not UTF-8") from None

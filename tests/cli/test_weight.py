@@ -203,7 +203,7 @@ def test_what_no_director_could_read_is_not_written(
 @pytest.mark.parametrize("selector", [".", ".."])
 def test_a_selector_of_dots_is_a_key_like_any_other(operator: Operator, selector: str) -> None:
     assert operator.weight("reco", selector, "5%", "--ahead").code == 0
-    assert operator.names() == ["lvsctl/weights/reco/" + selector.replace(".", "%2E")]
+    assert operator.names() == ["lvsctl/weights/reco/" + selector.replace(".", "!2E")]
     assert operator.weight("reco", selector, "--clear").code == 0
 
 
@@ -286,8 +286,8 @@ def test_a_scheduler_without_weights_can_still_quiesce(operator: Operator) -> No
 def test_the_daemons_token_may_not_write_and_the_rule_is_told(operator: Operator) -> None:
     done = operator.weight("reco", "v2", "5%", CONSUL_HTTP_TOKEN="")
     assert (done.code, done.out) == (4, [])
-    assert done.err.startswith("lvsctl: Consul answered 403: Permission denied; the token needs key_prefix")
-    assert 'key_prefix "lvsctl/weights/" { policy = "write" }' in done.err
+    assert done.err.startswith("lvsctl: Consul answered 403: Permission denied")  # from 1.11 on with what is lacking
+    assert '; the token needs key_prefix "lvsctl/weights/" { policy = "write" }' in done.err
     assert operator.weight(CONSUL_HTTP_TOKEN="").out == ["no overrides"], "it may read them"
 
 
@@ -331,7 +331,7 @@ def test_a_key_that_is_none_is_shown_and_can_be_replaced_and_cleared(operator: O
 
 def test_what_left_the_file_is_shown_and_can_be_cleared(operator: Operator) -> None:
     operator.consul.ask("PUT", "/v1/kv/lvsctl/weights/gone/v2", {"share": "5%", "by": "alice"})
-    operator.consul.ask("PUT", "/v1/kv/lvsctl/weights/gone/version=two%2520%2527", {"share": "5%"})
+    operator.consul.ask("PUT", "/v1/kv/lvsctl/weights/gone/version=two!20!27", {"share": "5%"})
     for arguments in ((), ("gone",)):
         _, *rows, blank, head, first, second = operator.weight(*arguments).out
         assert [re.split(r"\s{2,}", row)[5] for row in rows] == ["not in this file"] * 2

@@ -157,8 +157,9 @@ def test_a_value_that_is_none_is_ignored_alone_with_the_reason(value: object, re
         ("lvsctl/weights//v2", "its name is not PREFIX/weights/VIRTUAL_SERVER/SELECTOR"),
         ("lvsctl/weights/reco/", "its selector has 0 characters"),
         ("lvsctl/weights/reco/a/b", "its selector is not spelled as lvsctl spells it"),
-        ("lvsctl/weights/reco/%76", "its selector is not spelled as lvsctl spells it"),
-        ("lvsctl/weights/reco/%FF", "its selector is not UTF-8"),
+        ("lvsctl/weights/reco/!76", "its selector is not spelled as lvsctl spells it"),
+        ("lvsctl/weights/reco/a%20b", "its selector is not spelled as lvsctl spells it"),
+        ("lvsctl/weights/reco/!FF", "its selector is not UTF-8"),
         ("lvsctl/weights/reco/a b", "its selector is not spelled as lvsctl spells it"),
         ("lvsctl/weights/reco/" + "x" * 256, "its selector has 256 characters"),
         ("other/weights/reco/v2", "it is no key of an override"),
@@ -190,7 +191,7 @@ def test_what_is_no_list_is_no_answer(body: bytes) -> None:
 def test_the_key_is_one_that_a_person_can_read() -> None:
     assert key_of("lvsctl", "reco", "v2") == "lvsctl/weights/reco/v2"
     assert key_of("a/b", "reco", "version=2") == "a/b/weights/reco/version=2"
-    assert key_of("lvsctl", "reco", "a/b c%") == "lvsctl/weights/reco/a%2Fb%20c%25"
+    assert key_of("lvsctl", "reco", "a/b c%") == "lvsctl/weights/reco/a!2Fb!20c!25"
     assert folder_of("lvsctl") == "lvsctl/weights/"
     assert json.loads(value_of(Override(virtual_server="reco", selector="v2", share=Percent(500)))) == {
         "share": "5%", "by": "", "reason": "", "until": None, "written": None,
