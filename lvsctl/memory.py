@@ -15,7 +15,7 @@ from typing import Final
 M_MMAP_THRESHOLD: Final = -3
 M_ARENA_MAX: Final = -8
 LARGE: Final = 4 << 20  # bytes of a block that is the kernel's alone
-PASSES: Final = (500, 2, 5_000)  # objects more than before, young passes, middle passes: until the collector's next
+PASSES: Final = (500, 2, 500)  # objects more than before, young passes, middle passes: until the collector's next
 TURN: Final = 0.0005  # seconds that a thread goes on computing while another one waits to
 
 
@@ -31,12 +31,24 @@ def seldom() -> None:
     """Have everything stop as seldom and as shortly as can be while others compute.
 
     A pass of the collector over what 5,000 queries keep waiting takes 0.1 to 0.4 s, in which no news are heard. Hardly
-    anything that is kept for long is in a cycle, so such a pass comes 70 times as seldom; passes over what is young
-    come as ever. A cycle over everything computes in a thread, and each time that the loop has waited for the network
-    it gets its turn after `TURN` instead of 5 ms.
+    anything that is kept for long is in a cycle, so such a pass comes 10 times as seldom, each 11 minutes with 5,000;
+    passes over what is young come as ever. What fails while Consul is in trouble must not be in cycles, then. A cycle
+    over everything computes in a thread, and each time that the loop has waited for the network it gets its turn after
+    `TURN` instead of 5 ms.
     """
     gc.set_threshold(*PASSES)
     sys.setswitchinterval(TURN)
+
+
+def without_frames(error: BaseException | None) -> None:
+    """Have everything go at once that took part in `error`, and in what led to it; the error itself stays.
+
+    The frames of a traceback and the futures in them keep each other until a whole pass of the collector, which comes
+    seldom: a TLS handshake that failed would keep 600 kB.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def trim() -> None:

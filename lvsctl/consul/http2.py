@@ -35,6 +35,7 @@ from h2.settings import SettingCodes, Settings
 from lvsctl.consul.frames import Frame, Frames
 from lvsctl.consul.pool import BrokeConnection, NotOffered, Request, RequestFailed, Response
 from lvsctl.consul.stream import Stream, fields_of, word
+from lvsctl.memory import without_frames
 
 MOST_STREAMS: Final = 240  # Consul takes 250, and may count one that has just ended
 SILENCE: Final = 10.0  # seconds without a frame, until a PING; an idle connection is closed instead
@@ -106,6 +107,10 @@ class _LongLived(H2Connection):
         stream = self.streams.get(number)
         if stream is not None and stream.closed:
             self._closed_streams[number] = self.streams.pop(number).closed_by
+
+    def end(self) -> None:
+        """Have it go as soon as nobody needs it: its table of its own methods would wait for the collector."""
+        self._frame_dispatch_table = {}
 
     @property
     def open_outbound_streams(self) -> int:
@@ -196,11 +201,13 @@ class Connection:
             if not (stream.sent and stream.ended):
                 self._reset(number)
             self._h2.forget(number)
+            del stream, answer  # an error that is raised here keeps this frame: they would keep the error
 
     async def close(self) -> None:
         """Close it; what is being asked fails."""
-        self._lose("closed")
-        self._task.cancel()
+        if not self._lost:  # else it is closing, which takes a moment
+            self._lose("closed")
+            self._task.cancel()
         await asyncio.wait([self._task])
 
     async def _send(self, number: int, stream: Stream, body: bytes) -> None:
@@ -234,16 +241,20 @@ class Connection:
             while data := await self._read():
                 await self._take_all(data)
             self._lose("the listener closed the connection")
+        except asyncio.CancelledError:  # by `close` alone; raised on, it would keep this frame, and that the connection
+            pass
         except H2Error as error:
             self._lose(f"its HTTP/2 is wrong: {error}")
         except RequestFailed as error:
             self._lose(str(error))
         except OSError as error:
+            without_frames(error)
             self._lose((error.strerror or str(error)).lower() or type(error).__name__)
         except Exception as error:  # noqa: BLE001  # whatever a peer finds that h2 or we did not think of
             self._lose(f"its HTTP/2 is wrong ({type(error).__name__})")
         finally:
             self._lose("closed")
+            self._h2.end()
             await _close(self._writer)
 
     async def _take_all(self, data: bytes) -> None:
@@ -329,5 +340,7 @@ class Connection:
 async def _close(writer: asyncio.StreamWriter) -> None:
     """Close the connection, politely where the peer is there."""
     writer.close()
-    with contextlib.suppress(OSError):
+    try:
         await writer.wait_closed()
+    except OSError as error:  # the reader keeps it
+        without_frames(error)

@@ -26,6 +26,7 @@ from lvsctl.consul.pool import Connection, NotOffered, Pool, Request, RequestFai
 from lvsctl.consul.tls import Tls, reason, tls_context
 from lvsctl.consul.token import HEADER, Token, body_without, without
 from lvsctl.errors import ConsulError, ConsulUnreadable
+from lvsctl.memory import without_frames
 
 CONNECT_TIMEOUT: Final = 5.0
 ANSWER_TIMEOUT: Final = 10.0  # for an answer that does not block, and on top of `wait` for one that does
@@ -176,10 +177,13 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
                     pass  # `_connect` has taken note
             return _discreet(await self._over_http1(request, timeout), token)
         except TimeoutError as error:
+            without_frames(error)
             raise ConsulError(f"no answer from {self._config.address} within {timeout:g} s") from error
         except TooLarge as error:
+            without_frames(error)
             raise ConsulUnreadable(f"answer is larger than {request.most_bytes >> 20} MiB") from error
         except (aiohttp.ClientError, OSError, ValueError, RequestFailed) as error:
+            without_frames(error)
             if self._protocol is Protocol.NOT_OFFERED:
                 self._protocol = Protocol.UNDECIDED  # who answers next may be another
             raise ConsulError(f"cannot reach {self._config.address}: {without(reason(error), token)}") from None

@@ -337,6 +337,22 @@ async def test_of_requests_that_ended_little_is_kept(certificates: Certificates)
     assert max(len(each) for each in vars(ours).values() if isinstance(each, dict)) <= http2.MOST_ENDED
 
 
+async def test_what_failed_needs_no_collector(certificates: Certificates) -> None:
+    gc.collect()
+    async with asking(certificates, lambda asked: asked.link.cut()) as here:
+        gc.disable()
+        try:
+            for _ in range(20):
+                with contextlib.suppress(RequestFailed):
+                    await here.ask()
+            kept = [each for each in gc.get_objects() if isinstance(each, http2.Connection | H2Connection)]
+        finally:
+            gc.enable()
+    assert len(here.listener.links) == 20
+    ours = [each for each in kept if isinstance(each, http2.Connection) or each.config.client_side]
+    assert len(ours) <= 2, "the last one, which may not have closed yet"
+
+
 # --- what ends a request --------------------------------------------------------------------------------------------
 
 

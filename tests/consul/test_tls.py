@@ -1,6 +1,9 @@
 """Client certificates against a real Consul that wants them, over HTTP/2 and HTTP/1.1, and renewed while it runs."""
 
+import contextlib
+import gc
 import shutil
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -82,6 +85,25 @@ async def test_a_consul_that_wants_a_certificate_is_answered_with_one(
             with pytest.raises(ConsulError) as caught:
                 await found(client)
         assert str(caught.value).startswith(f"cannot reach {agent.config.address}: {REFUSED}"), caught.value
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.usefixtures("protocol")
+@pytest.mark.parametrize("trusts", [False, True], ids=["untrusted", "no certificate"])
+async def test_connections_that_fail_need_no_collector(agent: Agent, *, trusts: bool) -> None:
+    config = attrs.evolve(agent.config, ca_file=agent.config.ca_file if trusts else None)
+    gc.collect()
+    async with Client(attrs.evolve(config, certificate_file=None, key_file=None)) as client:
+        gc.disable()
+        try:
+            for _ in range(20):
+                with contextlib.suppress(ConsulError):
+                    await found(client)
+                    raise AssertionError("it was answered")
+            kept = sum(isinstance(each, ssl.SSLObject) for each in gc.get_objects())
+        finally:
+            gc.enable()
+    assert kept <= 2, "the last one, which may not have closed yet"
 
 
 @pytest.mark.asyncio(loop_scope="module")
