@@ -8,6 +8,7 @@ may be about some virtual servers only (`core.part`): with thousands of them, on
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from typing import Final
 
 import attrs
 
@@ -32,6 +33,8 @@ from netlink.client import Client
 from netlink.glance import Glance
 from netlink.requests import AddVirtualServer
 from netlink.types import Address, Observed, VirtualServerKey
+
+COUNTED_EVERY: Final = 15.0  # seconds; by then the counters that metrics show are read again, which a glance does not
 
 
 @attrs.frozen(kw_only=True)
@@ -92,6 +95,7 @@ class Reconciler:
         self._addresses = VirtualAddresses(addresses)
         self._ledger = KeptLedger(store)
         self._clock = clock
+        self._counted = 0.0  # Unix seconds when everything was read last
         self._decision: Decision | None = None  # the last one
         self._decided_by: Config | None = None  # its configuration
         self._discovered: Discovered | None = None  # what became of that
@@ -135,9 +139,8 @@ class Reconciler:
             before=self._discovered,
         )
         self._discovered, self._decided_by, config = discovered, config, discovered.config
-        observed = self._observe(ledger)
-        if config.metrics is None:
-            self._kernel.forget()  # it is long until everything is read again
+        observed, self._counted = self._observe(ledger), self._clock()
+        self._kernel.forget()  # it is long until everything is read again
         decision = decide(
             config,
             answers,
@@ -257,8 +260,9 @@ class Reconciler:
     ) -> tuple[tuple[Glance, Surroundings] | None, frozenset[VirtualServerKey] | None]:
         """Return what everything looks like now, and `only` with those that are not as they were; None: everything."""
         settled = self._decided_by is config and self._ledger.is_saved and not self._address_error
-        if self._audited is None or self._decision is None or not settled or config.metrics is not None:
-            return None, None  # metrics show counters, which a glance does not
+        counted = config.metrics is None or 0 <= self._clock() - self._counted < COUNTED_EVERY
+        if self._audited is None or self._decision is None or not settled or not counted:
+            return None, None
         before, around = self._audited
         end = self._decision.next_end
         if (end is not None and self._clock() >= end) or not (

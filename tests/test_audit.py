@@ -1,6 +1,7 @@
 """An audit by a glance ends as a look at everything does, and reads nothing where nothing has changed."""
 
 import tempfile
+from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -52,11 +53,11 @@ class World:
     reconciler: Reconciler
 
     @classmethod
-    def fresh(cls, directory: Path) -> "World":
+    def fresh(cls, directory: Path, *, clock: Callable[[], float] = lambda: NOW) -> "World":
         """Return one where nothing has happened."""
         directory.mkdir()
         kernel, addresses, store = Kernel(), FakeAddresses(), Store(directory, large=0)
-        return cls(directory, kernel, addresses, Reconciler(kernel, addresses, store, lambda: NOW))
+        return cls(directory, kernel, addresses, Reconciler(kernel, addresses, store, clock))
 
     def outcome(self) -> tuple[object, ...]:
         """Return all that lasts."""
@@ -154,12 +155,18 @@ def test_another_address_of_the_machine_is_a_look_at_everything(world: World) ->
     assert cycle.only is None
 
 
-def test_with_metrics_everything_is_read_for_its_counters(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("later", "everything"), [(0, False), (14, False), (15, True), (1000, True), (-1, True)])
+def test_with_metrics_everything_is_read_now_and_then_for_its_counters(
+    tmp_path: Path, later: int, *, everything: bool
+) -> None:
     config = attrs.evolve(BOTH, metrics=MetricsConfig())
-    world = World.fresh(tmp_path / "state")
+    now = [NOW]
+    world = World.fresh(tmp_path / "state", clock=lambda: now[0])
     answers = answers_of(config, instance(1))
-    world.reconciler.cycle(config, answers)
-    assert world.reconciler.cycle(config, answers, NOBODY, audit=True).only is None
+    for _ in range(2):
+        world.reconciler.cycle(config, answers)
+    now[0] += later
+    assert (world.reconciler.cycle(config, answers, NOBODY, audit=True).only is None) == everything
 
 
 def test_very_many_changes_are_a_look_at_everything(tmp_path: Path) -> None:
