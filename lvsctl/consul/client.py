@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Final, Self
 
 import attrs
-from consul import base
 
 from lvsctl.config import ConsulConfig
 from lvsctl.consul.budget import Share
@@ -22,6 +21,7 @@ from lvsctl.consul.known import Known, digest_of
 from lvsctl.consul.pace import LARGEST_INDEX, WAIT
 from lvsctl.consul.pool import Response
 from lvsctl.consul.transport import ANSWER_TIMEOUT, Protocol, Transport
+from lvsctl.consul.upstream import base
 from lvsctl.core.instance import Answer, Query
 from lvsctl.errors import ConsulError, ConsulRefused, ConsulUnreadable
 

@@ -17,7 +17,6 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
 import attrs
-from consul import base
 
 from lvsctl.config import ConsulConfig
 from lvsctl.consul import pool
@@ -25,6 +24,7 @@ from lvsctl.consul.budget import Budget, Share, TooMuch
 from lvsctl.consul.pool import Connection, NotOffered, Pool, Request, RequestFailed, Response, TooLarge
 from lvsctl.consul.tls import Tls, reason, tls_context
 from lvsctl.consul.token import HEADER, Token, body_without, without
+from lvsctl.consul.upstream import base
 from lvsctl.errors import ConsulError, ConsulUnreadable
 from lvsctl.memory import without_frames
 
