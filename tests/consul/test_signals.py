@@ -139,6 +139,14 @@ async def test_all_are_asked_for_at_the_start_and_none_after(watching: Watching)
     assert [len(found.instances) for found in watching.watches.heard.answers.values()] == [1] * len(NAMES)
 
 
+async def test_a_small_limit_of_connections_leaves_room_for_others(watching: Watching) -> None:
+    await watching.settled()
+    server = watching.server
+    ports = {request.transport.get_extra_info("peername") for request in server.requests if request.transport}
+    assert None not in ports
+    assert len(ports) <= 9  # 45 of 100 of the 20
+
+
 async def test_a_check_that_changes_is_one_question(watching: Watching) -> None:
     await watching.settled()
     catalogue = watching.catalogue
