@@ -3,7 +3,8 @@
 Pure. No single list of Consul's moves with everything that a health answer says: `health/state/any` misses weights,
 tags, metadata and instances without checks, `catalog/services` misses checks and nodes, `catalog/nodes` has addresses
 of nodes alone. Together they miss nothing, but a weight moves only the index of `catalog/services`, not what it lists:
-then anything may have changed. Source: Consul HTTP API, Health and Catalog; measured on 1.8.7.
+whenever that moves anything may have changed, for what it does list may have changed in the same moment. It lists tags
+in another order each time. Source: Consul HTTP API, Health and Catalog; measured on 1.8.7, 1.20.6 and 1.22.7.
 """
 
 import enum
@@ -28,7 +29,7 @@ class Listing(enum.Enum):
 
 @attrs.frozen
 class Changes:
-    """Consul services and nodes of which something may have changed."""
+    """Consul services and nodes of which something may have changed; with `everything`, of any other, too."""
 
     services: frozenset[str] = frozenset()
     nodes: frozenset[str] = frozenset()
@@ -48,7 +49,7 @@ def decode_listing(listing: Listing, body: bytes) -> Listed:
         if listing is Listing.SERVICES:
             for name, tags in members(body):
                 unread = isinstance(name, Unread) or isinstance(tags, Unread)
-                found[UNREAD if unread else (name,)] = ("", "", None) if unread else (name, "", json.dumps(tags))
+                found[UNREAD if unread else (name,)] = ("", "", None) if unread else (name, "", _unordered(tags))
             return found
         for entry in entries(body):
             if isinstance(entry, Unread):
@@ -72,6 +73,10 @@ def _node(entry: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, str, objec
     return (node,), ("", node, entry.get("ModifyIndex"))
 
 
+def _unordered(tags: object) -> str:
+    return json.dumps(sorted(map(json.dumps, tags)) if isinstance(tags, list) else tags)
+
+
 def _text(entry: dict[str, Any], key: str) -> str:
     value = entry.get(key)
     return value if isinstance(value, str) else ""
@@ -80,14 +85,15 @@ def _text(entry: dict[str, Any], key: str) -> str:
 def changes(listing: Listing, before: Listed, now: Listed) -> Changes:
     """Return what is not the same in `now` as `before`; the index of the list has moved in between.
 
-    A list of Consul services that is the same says that something it does not list has changed; of an entry that
-    cannot be read, nobody can say whether it has.
+    Of Consul services what differs has changed for certain, and anything else may have. Of an entry that cannot be
+    read, nobody can say whether it has.
     """
-    if UNREAD in now or (listing is Listing.SERVICES and before == now):
+    if UNREAD in now:
         return EVERYTHING
     moved = [key for key in before.keys() | now.keys() if before.get(key) != now.get(key)]
     touched = [listed[key] for listed in (before, now) for key in moved if key in listed]
     return Changes(
         services=frozenset(service for service, _, _ in touched if service),
         nodes=frozenset(node for _, node, _ in touched if node),
+        everything=listing is Listing.SERVICES,
     )

@@ -69,6 +69,7 @@ class Client:
         # Who came first is served first, which a connection pool is not. A datacenter that is dead holds its requests
         # until they time out: those of the others must not wait behind them.
         self._reads: dict[str, asyncio.Semaphore] = {}
+        self._most_reads = MOST_READS
 
     async def __aenter__(self) -> Self:
         """Return the client; nothing is asked yet."""
@@ -171,8 +172,12 @@ class Client:
         )
 
     def allow(self, connections: int) -> None:
-        """Have no more than so many connections of HTTP/2."""
+        """Have no more connections of HTTP/2 than so many; of HTTP/1.1 half as many for what does not block."""
         self._transport.allow(connections)
+        most = MOST_READS if self.protocol is Protocol.HTTP2 else max(1, min(MOST_READS, connections // 2))
+        if most != self._most_reads:
+            self._most_reads = most
+            self._reads = {}  # who waits for a turn of before gets it
 
     async def _ask(
         self,
@@ -201,7 +206,8 @@ class Client:
     def _turn(self, datacenter: str) -> asyncio.Semaphore:
         """Return what those wait for that ask about `datacenter`."""
         if datacenter not in self._reads:
-            self._reads[datacenter] = asyncio.Semaphore(MOST_READS if len(self._reads) < 2 else READS_ELSEWHERE)
+            most = self._most_reads if len(self._reads) < 2 else min(self._most_reads, READS_ELSEWHERE)
+            self._reads[datacenter] = asyncio.Semaphore(most)
         return self._reads[datacenter]
 
 

@@ -102,7 +102,10 @@ def _instance(entry: Any) -> Instance:
 
 
 def _port(service: dict[str, Any]) -> int:
-    """Return the port; of one that has several, by name (from Consul 1.22 on), the one that is its default."""
+    """Return the port; of one that has several, by name (from Consul 1.22 on), the one that is its default.
+
+    Consul 1.22.7 writes that one as Port, too.
+    """
     port = _number(service, "Port", 65535, default=0)
     if port or not isinstance(several := service.get("Ports"), list):
         return port

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+import attrs
 import structlog
 
 from lvsctl.consul.changes import EVERYTHING, Changes, Listed, Listing, changes, decode_listing
@@ -102,8 +103,8 @@ class Signals:
             now, found = await asyncio.to_thread(_compared, listing, before, body)
         if found.everything:
             self._everything.set()
-        elif found != Changes():
-            self._hear(found)
+        if found.services or found.nodes:  # these at once
+            self._hear(attrs.evolve(found, everything=False))
         return now
 
     async def _pass_on_everything(self) -> None:

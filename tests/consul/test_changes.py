@@ -49,12 +49,15 @@ def changed(listing: Listing, before: object, now: object) -> Changes:
     ],
 )
 def test_what_has_changed(listing: Listing, before: object, now: object, services: set[str], nodes: set[str]) -> None:
-    assert changed(listing, before, now) == Changes(frozenset(services), frozenset(nodes))
+    everything = listing is Listing.SERVICES  # in the same moment a weight of another may have changed
+    assert changed(listing, before, now) == Changes(frozenset(services), frozenset(nodes), everything)
 
 
-def test_services_that_moved_without_a_difference_are_everything() -> None:
-    """A weight, metadata, or one of several instances: none is listed."""
-    assert changed(Listing.SERVICES, SERVICES, SERVICES) == EVERYTHING
+@pytest.mark.parametrize("now", [["v1", "a b"], ["a b", "v1"]])
+def test_services_that_moved_without_a_difference_are_everything(now: list[str]) -> None:
+    """A weight, metadata, or one of several instances: none is listed. Tags have no order."""
+    services = {**SERVICES, "reco": ["v1", "a b"]}
+    assert changed(Listing.SERVICES, services, {**services, "reco": now}) == EVERYTHING
 
 
 anything = st.recursive(
@@ -97,7 +100,11 @@ def test_one_bad_entry_hides_no_other_and_may_have_changed(listing: Listing, goo
 def test_services_are_those_that_json_has(services: dict[str, list[str]], ascii_only: bool) -> None:  # noqa: FBT001  drawn
     body = json.dumps(services, ensure_ascii=ascii_only, indent=1).encode("utf-8", "surrogatepass")
     found = decode_listing(Listing.SERVICES, body)
-    assert found == {(name,): (name, "", json.dumps(tags)) for name, tags in services.items()}
+    assert found.keys() == {(name,) for name in services}
+    again = json.dumps({name: tags[::-1] for name, tags in services.items()}).encode("utf-8", "surrogatepass")
+    assert decode_listing(Listing.SERVICES, again) == found
+    more = json.dumps({name: [*tags, ""] for name, tags in services.items()}).encode("utf-8", "surrogatepass")
+    assert not services or decode_listing(Listing.SERVICES, more) != found
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000, b"3"])

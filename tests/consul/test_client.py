@@ -441,7 +441,7 @@ async def test_what_is_no_http_does_not_read_as_a_refusal_of_consul(answer: byte
     assert text.lower().startswith(f"cannot reach {address}: {words}".lower())
     assert text.isprintable()
     assert len(text) < 200
-    assert "400" not in text
+    assert "400" not in text.removeprefix(f"cannot reach {address}")  # its port may be 40012
 
 
 @pytest.mark.parametrize(

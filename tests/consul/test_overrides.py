@@ -203,6 +203,37 @@ async def test_a_lost_permission_clears_nothing(guarded: Guarded, file: Path) ->
         assert [each["event"] for each in seen.logs].count("overrides_back") == 1
 
 
+async def test_a_key_that_consul_cannot_be_asked_for_comes_and_goes(guarded: Guarded, file: Path) -> None:
+    """Consul refuses it from 1.22 on, but lists it where it was there before, or was written by a transaction."""
+    key = "lvsctl/weights/reco/a%20b"
+    hold(file, token(guarded, READS))
+    async with watching(config_of(guarded, file)) as seen:
+        put(guarded, key, '{"share": "1"}')
+        await seen.until(lambda: [each.key for each in seen.watch.overrides.ignored] == [key])
+        guarded.ask("PUT", "/v1/txn", [{"KV": {"Verb": "delete", "Key": key}}])
+        await seen.until(lambda: seen.watch.overrides == NO_OVERRIDES)
+        assert not [each for each in seen.logs if each["event"] == "overrides_failed"]
+
+
+async def test_a_key_that_consul_refuses_with_500_is_not_asked_for_when_it_is_gone() -> None:
+    """The refusal is that of Consul 1.22.7."""
+    entry = {"Key": "lvsctl/weights/reco/a%20b", "Value": "e30=", "CreateIndex": 3, "ModifyIndex": 3}
+    listed: list[object] = [entry]
+
+    async def answering(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.01)
+        if request.path.endswith("b"):
+            return web.Response(status=500, text="invalid key name, leading/trailing spaces are not allowed")
+        headers = {"X-Consul-Index": "5"}
+        return web.json_response(listed, headers=headers) if listed else web.Response(status=404, headers=headers)
+
+    async with consul(answering) as server, Client(ConsulConfig(address=server.address)) as client:
+        _, known = await kv.read(client, "lvsctl")
+        assert [each.key for each in known.ignored] == [entry["Key"]]
+        listed.clear()
+        assert (await kv.read(client, "lvsctl", known))[1] == NO_OVERRIDES
+
+
 async def test_a_deleted_token_clears_nothing(guarded: Guarded, file: Path) -> None:
     made = token(guarded, READS)
     hold(file, made)

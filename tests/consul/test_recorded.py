@@ -1,8 +1,9 @@
-"""What a real Consul 1.20.6 answered, header for header, and the same as a later one might: all of it is understood.
+"""What real Consuls 1.20.6 and 1.22.7 answered, header for header, and the same as a later one might: all understood.
 
 The recordings are of a server alone with ACLs and the policy `deny`, some with `use_streaming_backend`: status line,
 headers and body, the body as JSON of one length where it came in chunks. Of what the agent says of itself there are the
-plain values of Config and DebugConfig, and its directory is /consul.
+plain values of Config and DebugConfig, and its directory is /consul. Instances with several ports are of 1.22.7 alone:
+1.20.6 has none.
 """
 
 import asyncio
@@ -21,13 +22,21 @@ from lvsctl.consul.override_keys import decode_overrides
 from lvsctl.core.instance import Answer, Query
 from lvsctl.errors import ConsulRefused
 
-FOLDER = Path(__file__).parent / "recorded" / "1.20.6"
+RECORDED = Path(__file__).parent / "recorded"
+INDEXES = {"1.20.6": 25, "1.22.7": 29}  # of the catalogue, with each version
+NEWEST = "1.22.7"
 RECO = Query(service="reco")
 NAMES = {"reco-1", "reco-2", "reco-3", "reco-5", "reco-6"}
 
 
-def recorded(name: str) -> bytes:
-    return (FOLDER / f"{name}.http").read_bytes()
+@pytest.fixture(params=INDEXES)
+def version(request: pytest.FixtureRequest) -> str:
+    """Return whose answers there are."""
+    return str(request.param)
+
+
+def recorded(version: str, name: str) -> bytes:
+    return (RECORDED / version / f"{name}.http").read_bytes()
 
 
 @contextlib.asynccontextmanager
@@ -74,30 +83,42 @@ def ids(answer: Answer) -> set[str]:
         ("health-streamed-waited", True),
     ],
 )
-async def test_instances(name: str, streamed: bool) -> None:  # noqa: FBT001  one of the cases
-    answer = await instances(recorded(name))
+async def test_instances(version: str, name: str, streamed: bool) -> None:  # noqa: FBT001  one of the cases
+    answer = await instances(recorded(version, name))
     assert ids(answer) == NAMES
-    assert (answer.index, answer.streamed, answer.leader, answer.last_contact) == (25, streamed, True, 0.0)
-    assert not answer.filtered
+    assert [each.instance_id for each in answer.malformed] == ["reco-4"]
+    assert (answer.index, answer.streamed, answer.leader) == (INDEXES[version], streamed, True)
+    assert (answer.last_contact, answer.filtered) == (0.0, False)
 
 
-async def test_what_the_token_may_not_read_is_said_but_not_where_it_is_streamed() -> None:
+async def test_what_the_token_may_not_read_is_said_but_not_where_it_is_streamed(version: str) -> None:
     filtered, streamed = (
-        await instances(recorded("health-filtered")),
-        await instances(recorded("health-streamed-filtered")),
+        await instances(recorded(version, "health-filtered")),
+        await instances(recorded(version, "health-streamed-filtered")),
     )
     assert ids(filtered) == ids(streamed) == {"reco-1", "reco-2", "reco-5"}
     assert (filtered.filtered, streamed.filtered) == (True, False)
 
 
-async def test_nobody_is_an_answer() -> None:
-    assert await instances(recorded("health-nobody")) == Answer(index=25)
+async def test_nobody_is_an_answer(version: str) -> None:
+    assert await instances(recorded(version, "health-nobody")) == Answer(index=INDEXES[version])
+
+
+@pytest.mark.parametrize(("name", "streamed"), [("health-ports", False), ("health-ports-streamed", True)])
+async def test_of_several_ports_the_default_one_counts(name: str, streamed: bool) -> None:  # noqa: FBT001  as above
+    """Consul 1.22 writes it as Port, too, and leaves out a Port that is 0."""
+    async with answering(recorded(NEWEST, name)) as client:
+        answer = await client.instances(Query(service="shop"))
+    ports = {each.instance_id: each.port for each in answer.instances}
+    assert ports == {"shop-1": 8080, "shop-2": 8081, "shop-4": 0}
+    assert [each.reason for each in answer.malformed] == ["Port is 70000, expected 0 to 65535"]
+    assert answer.streamed is streamed
 
 
 @pytest.mark.parametrize(("name", "status"), [("health-unknown-token", 403), ("health-unknown-datacenter", 500)])
-async def test_a_refusal(name: str, status: int) -> None:
+async def test_a_refusal(version: str, name: str, status: int) -> None:
     with pytest.raises(ConsulRefused) as caught:
-        await instances(recorded(name))
+        await instances(recorded(version, name))
     assert caught.value.status == status
 
 
@@ -105,30 +126,36 @@ async def test_a_refusal(name: str, status: int) -> None:
     ("name", "listing", "number"),
     [("services", Listing.SERVICES, 2), ("nodes", Listing.NODES, 3), ("checks", Listing.CHECKS, 5)],
 )
-async def test_lists(name: str, listing: Listing, number: int) -> None:
-    async with answering(recorded(name)) as client:
+async def test_lists(version: str, name: str, listing: Listing, number: int) -> None:
+    async with answering(recorded(version, name)) as client:
         with client.share() as share:
             index, body = await client.listing(listing.value, share=share)
-    assert index == 25
+    assert index == INDEXES[version]
     assert len(decode_listing(listing, body)) == number
 
 
-async def test_keys() -> None:
-    async with answering(recorded("keys")) as client:
+async def test_keys(version: str) -> None:
+    async with answering(recorded(version, "keys")) as client:
         index, body = await client.keys("lvsctl/weights/")
     assert index > 0
     (override,) = decode_overrides(body, "lvsctl").entries
     assert (override.virtual_server, override.selector, str(override.share)) == ("reco", "v2", "5%")
-    async with answering(recorded("no-keys")) as client:
+    async with answering(recorded(version, "no-keys")) as client:
         assert (await client.keys("none/"))[1] == b"[]"
-    async with answering(recorded("keys-refused")) as client:
+    async with answering(recorded(version, "keys-refused")) as client:
         with pytest.raises(ConsulRefused):
             await client.has_key("lvsctl/weights/reco/v2")
 
 
+async def test_a_key_of_a_name_that_is_refused_is_no_missing_key() -> None:
+    async with answering(recorded(NEWEST, "key-refused-for-its-name")) as client:
+        with pytest.raises(ConsulRefused, match="invalid key name"):
+            await client.has_key("lvsctl/weights/reco/a%20b")
+
+
 @pytest.mark.parametrize(("name", "limit"), [("agent", 200), ("agent-refused", None)])
-async def test_the_agents_limit(name: str, limit: int | None) -> None:
-    async with answering(recorded(name)) as client:
+async def test_the_agents_limit(version: str, name: str, limit: int | None) -> None:
+    async with answering(recorded(version, name)) as client:
         told = await client.capacity()
     assert told is not None
     assert told.limit == limit
@@ -137,9 +164,9 @@ async def test_the_agents_limit(name: str, limit: int | None) -> None:
 # --- what a later one might do otherwise ------------------------------------------------------------------------------
 
 
-def other(name: str, *, head: list[tuple[bytes, bytes]], body: bytes | None = None) -> bytes:
+def other(version: str, name: str, *, head: list[tuple[bytes, bytes]], body: bytes | None = None) -> bytes:
     """Return a recording with what these patterns find in its headers replaced, and another body."""
-    headers, _, said = recorded(name).partition(b"\r\n\r\n")
+    headers, _, said = recorded(version, name).partition(b"\r\n\r\n")
     for pattern, replacement in head:
         assert re.search(pattern, headers)
         headers = replacement.join(re.split(pattern, headers))
@@ -169,19 +196,20 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("name", HEADERS)
-async def test_other_headers(name: str) -> None:
-    said = other("health", head=HEADERS[name])
+async def test_other_headers(version: str, name: str) -> None:
+    said = other(version, "health", head=HEADERS[name])
     answer = await instances(said)
     assert ids(answer) == NAMES
-    assert (answer.index, answer.leader, answer.filtered, answer.last_contact) == (25, True, False, 0.0)
+    assert (answer.index, answer.leader, answer.filtered, answer.last_contact) == (INDEXES[version], True, False, 0.0)
 
 
 async def test_an_answer_after_an_interim_one() -> None:
-    assert ids(await instances(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + recorded("health"))) == NAMES
+    interim = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+    assert ids(await instances(interim + recorded(NEWEST, "health"))) == NAMES
 
 
 async def test_in_chunks() -> None:
-    headers, _, body = recorded("health").partition(b"\r\n\r\n")
+    headers, _, body = recorded(NEWEST, "health").partition(b"\r\n\r\n")
     chunks = b"".join(b"%x;ext=1\r\n%b\r\n" % (len(part), part) for part in (body[:7], body[7:]))
     headers = re.sub(rb"Content-Length: \d+", b"Transfer-Encoding: chunked", headers)
     assert ids(await instances(headers + b"\r\n\r\n" + chunks + b"0\r\nX-Trailer: 1\r\n\r\n")) == NAMES
@@ -194,8 +222,10 @@ async def test_fields_that_nobody_knows_anywhere() -> None:
             return {**known, "New": {"a": [1, 2.5, None, {"b": True}]}} if "Meta" in value or "Node" in value else known
         return [more(inner) for inner in value] if isinstance(value, list) else value
 
-    _, _, body = recorded("health").partition(b"\r\n\r\n")
-    answer = await instances(other("health", head=[], body=json.dumps(more(json.loads(body)), indent=2).encode()))
+    _, _, body = recorded(NEWEST, "health").partition(b"\r\n\r\n")
+    answer = await instances(
+        other(NEWEST, "health", head=[], body=json.dumps(more(json.loads(body)), indent=2).encode())
+    )
     assert ids(answer) == NAMES
 
 

@@ -35,6 +35,7 @@ class Catalogue:
     instances: dict[str, Instance] = attrs.field(factory=lambda: {name: instance(1) for name in NAMES})
     checks: dict[str, int] = attrs.field(factory=lambda: dict.fromkeys(NAMES, 1))
     nodes: dict[str, int] = attrs.field(factory=lambda: {"app1": 1})
+    tags: dict[str, list[str]] = attrs.field(factory=dict)  # none but these
     indexes: dict[str, int] = attrs.field(
         factory=lambda: {"health/state/any": 5, "catalog/services": 5, "catalog/nodes": 5}
     )
@@ -64,7 +65,7 @@ class Catalogue:
                 {"Node": "app1", "CheckID": name, "ServiceName": name, "ModifyIndex": index}
                 for name, index in self.checks.items()
             ],
-            "catalog/services": {name: [] for name in self.checks},
+            "catalog/services": {name: self.tags.get(name, []) for name in self.checks},
             "catalog/nodes": [{"Node": name, "ModifyIndex": index} for name, index in self.nodes.items()],
         }
         if self.spoiled and path == "health/state/any":
@@ -139,6 +140,14 @@ async def test_all_are_asked_for_at_the_start_and_none_after(watching: Watching)
     assert [len(found.instances) for found in watching.watches.heard.answers.values()] == [1] * len(NAMES)
 
 
+async def test_a_small_limit_of_connections_leaves_room_for_others(watching: Watching) -> None:
+    await watching.settled()
+    server = watching.server
+    ports = {request.transport.get_extra_info("peername") for request in server.requests if request.transport}
+    assert None not in ports
+    assert len(ports) <= 9  # 45 of 100 of the 20
+
+
 async def test_a_check_that_changes_is_one_question(watching: Watching) -> None:
     await watching.settled()
     catalogue = watching.catalogue
@@ -166,6 +175,20 @@ async def test_a_weight_that_no_list_has_is_found(watching: Watching) -> None:
     await watching.until(lambda: watching.watches.heard.answers[QUERIES[7]].instances == (heavier,))
     await watching.until(lambda: len(watching.catalogue.asked) == len(NAMES))
     assert sorted(watching.catalogue.asked) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("tags", [["v2", "blue"], ["blue", "v2", "green"]])
+async def test_a_weight_is_found_although_the_list_differs_in_tags(watching: Watching, tags: list[str]) -> None:
+    """Consul lists tags in another order each time, and those of one may change together with a weight of another."""
+    await watching.settled()
+    watching.catalogue.tags["service-2"] = ["blue", "v2"]
+    await watching.catalogue.move("catalog/services")
+    await watching.until(lambda: len(watching.catalogue.asked) >= len(NAMES))
+    heavier = attrs.evolve(instance(1), address="10.0.0.99")
+    watching.catalogue.instances["service-7"] = heavier
+    watching.catalogue.tags["service-2"] = tags
+    await watching.catalogue.move("catalog/services")
+    await watching.until(lambda: watching.watches.heard.answers[QUERIES[7]].instances == (heavier,))
 
 
 async def test_a_node_concerns_the_instances_on_it(watching: Watching) -> None:

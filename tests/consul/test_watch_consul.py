@@ -153,6 +153,9 @@ async def test_a_permission_that_is_lost_while_the_list_changes_is_no_loss(guard
 
 
 async def test_with_more_than_the_agent_takes_signals_bring_the_news(guarded: Guarded, file: Path) -> None:
+    """Another Consul service has tags, which its list has in another order each time: that hides nothing."""
+    tagged = {"Service": "tagged", "Tags": [f"tag-{number}" for number in range(8)], "Port": 80}
+    guarded.ask("PUT", "/v1/catalog/register", {"Node": "host9", "Address": "10.0.1.9", "Service": tagged})
     hold(file, guarded.token("watch-signals", READING))
     async with heard(guarded, file) as found:
         found.watches.watch([RECO, *(Query(service=f"absent-{number}") for number in range(120))])
