@@ -108,28 +108,37 @@ class Watches:
 
     async def run(self) -> None:
         """Keep one task a query until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            while True:
-                self._changed.clear()
-                for query in self._tasks.keys() - self._wanted:
-                    self._tasks.pop(query).cancel()
-                    self._stirred.pop(query, None)
-                    self.heard.forget(query)
-                if self._retired:
-                    self._stop_all()
-                while self._retired:
-                    await self._retired.pop().close()
-                if await self._chooser.choose(len(self._wanted) + self._beside):
-                    self._stop_all()
-                self._listen(group)
-                for query in sorted(self._wanted - self._tasks.keys()):
-                    self.heard.begin(query)
-                    if query.datacenter in self._signals:
-                        self._stirred[query] = asyncio.Event()
-                    self._tasks[query] = group.create_task(self._watch(query), name=f"watch {query.service}")
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(CHOOSE_AGAIN):
-                        await self._changed.wait()
+        try:
+            async with asyncio.TaskGroup() as group:
+                await self._keep_up(group)
+        finally:
+            await self._close_retired()  # the end may come while the agent is still asked for its limits
+
+    async def _keep_up(self, group: asyncio.TaskGroup) -> None:
+        while True:
+            self._changed.clear()
+            for query in self._tasks.keys() - self._wanted:
+                self._tasks.pop(query).cancel()
+                self._stirred.pop(query, None)
+                self.heard.forget(query)
+            if self._retired:
+                self._stop_all()
+            await self._close_retired()
+            if await self._chooser.choose(len(self._wanted) + self._beside):
+                self._stop_all()
+            self._listen(group)
+            for query in sorted(self._wanted - self._tasks.keys()):
+                self.heard.begin(query)
+                if query.datacenter in self._signals:
+                    self._stirred[query] = asyncio.Event()
+                self._tasks[query] = group.create_task(self._watch(query), name=f"watch {query.service}")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CHOOSE_AGAIN):
+                    await self._changed.wait()
+
+    async def _close_retired(self) -> None:
+        while self._retired:
+            await self._retired.pop().close()
 
     def _stop_all(self) -> None:
         """Stop every watcher; they start again with the client, and in the way, of that time."""

@@ -559,15 +559,14 @@ async def test_a_client_that_is_replaced_leaves_its_answers() -> None:
         watches, woken = all_of_it.watches, all_of_it.woken
         await woken.until(lambda: watches.heard.complete)
         await old.came(2)
-        client = Client(ConsulConfig(address=new.address))
-        watches.use(client, all_of_it.client)
+        replaced, all_of_it.client = all_of_it.client, Client(ConsulConfig(address=new.address))
+        watches.use(all_of_it.client, replaced)
         await new.came(2)
         assert names(watches.heard.answers[RECO]) == ["reco-1"]
         assert watches.heard.complete
         assert len(old.requests) == 2
         new.answering = Blocking((instance(2),))
         await woken.until(lambda: names(watches.heard.answers[RECO]) == ["reco-2"])
-        await client.close()
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
@@ -617,6 +616,29 @@ async def test_every_client_that_is_replaced_is_closed() -> None:
         await server.came(asked + 1)
         assert [each._transport._session for each in replaced] == [None, None]  # noqa: SLF001  aiohttp tells nobody
         await last.close()
+
+
+async def test_a_client_that_is_replaced_is_closed_though_the_end_comes_first() -> None:
+    """A reload and a stop while the agent is asked for its limits, which may take a while."""
+    async with consul(always(instance(1))) as server:
+        asked, replaced = asyncio.Event(), Client(ConsulConfig(address=server.address))
+
+        async def silent(_request: web.Request) -> web.StreamResponse:
+            asked.set()
+            await asyncio.sleep(DEADLINE)
+            return web.Response()
+
+        server.agent = silent
+        watches = Watches(replaced, lambda: None)
+        task = asyncio.create_task(watches.run(), name="watches")
+        async with asyncio.timeout(DEADLINE):
+            await asked.wait()
+        async with Client(ConsulConfig(address=server.address)) as client:
+            watches.use(client, replaced)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        with pytest.raises(ConsulError, match="closed"):
+            await replaced.instances(RECO)
 
 
 # --- once -----------------------------------------------------------------------------------------------------------
