@@ -462,6 +462,49 @@ async def test_one_that_goes_from_a_streamed_answer_is_believed_when_a_server_co
         assert ["consistent" in request.query for request in server.requests] == [False, False, True, False]
 
 
+@attrs.define
+class Copied:
+    """An agent's own copy of one Consul service, which goes on saying the same while nobody hears from its servers."""
+
+    copied: int = 0  # answers from it
+    servers: bool = True  # answer
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        if "index" in request.query:
+            await asyncio.sleep(0.1)  # its wait is over
+            self.copied += 1
+            response = answer(instance(1), index="10")
+            response.headers.update(STREAMED)
+            return response
+        if not self.servers:
+            return web.Response(status=500, text="rpc error getting client: connection refused")
+        return answer(instance(1), index="10")
+
+
+async def test_what_the_agent_repeats_of_another_datacenter_is_asked_there() -> None:
+    copy, there = Copied(), Query(service="reco", datacenter="dc2")
+    async with consul(copy) as server, watching(server, there) as all_of_it:
+        await server.came(2)
+        copy.servers = False
+        async with asyncio.timeout(DEADLINE):
+            while all_of_it.watches.heard.contacts[there].failing_since is None:  # noqa: ASYNC110 -- no event tells
+                await asyncio.sleep(0.01)
+        assert copy.copied <= 1
+        assert names(all_of_it.watches.heard.answers[there]) == ["reco-1"]
+        copy.servers = True
+        asked = len(server.requests)
+        await server.came(asked + 2)
+        assert all_of_it.watches.heard.contacts[there].failing_since is None
+
+
+async def test_what_the_agent_repeats_of_its_own_datacenter_costs_no_second_question() -> None:
+    """Of thousands of queries each would be asked twice as often, all the time."""
+    copy = Copied()
+    async with consul(copy) as server, watching(server, RECO):
+        await server.came(4)
+        assert server.indexes()[:4] == [None, "10", "10", "10"]
+
+
 async def test_asking_once_tells_what_is_in_doubt() -> None:
     async def filtered(_request: web.Request) -> web.StreamResponse:
         return web.json_response([], headers={"X-Consul-Results-Filtered-By-ACLs": "true"})
