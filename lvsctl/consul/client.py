@@ -82,7 +82,7 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections; what is being asked fails."""
+        """Close the connections; what is being asked fails, and so does what is asked from now on."""
         self._large.shutdown(wait=False)
         await self._transport.close()
 

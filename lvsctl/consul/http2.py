@@ -291,7 +291,7 @@ class Connection:
                 if not data:
                     return data
         unused = asyncio.get_running_loop().time() - self._unused_since
-        if not self._streams and (unused >= self._listener.silence or not data):
+        if self._ready.is_set() and not self._streams and (unused >= self._listener.silence or not data):
             return b""
         if data:
             return data
@@ -309,6 +309,8 @@ class Connection:
     def _take(self, event: Event) -> None:
         match event:
             case RemoteSettingsChanged():
+                if not self._ready.is_set():  # nobody could use it before
+                    self._unused_since = asyncio.get_running_loop().time()
                 self._ready.set()
             case ConnectionTerminated():
                 raise RequestFailed(f"the listener ends the connection (GOAWAY, {word(event.error_code)})")

@@ -59,6 +59,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         self.budget = Budget()
         self._session: aiohttp.ClientSession | None = None
         self._pool: Pool | None = None
+        self._closed = False
         self._most_connections = pool.MOST
         self._protocol = _protocol_without_asking(config.address)
         self._headers: dict[str, str] = {}  # of the last request
@@ -118,7 +119,8 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         return await self._answered(callback, self._made("POST", path, params, headers, data=data))
 
     async def close(self) -> None:
-        """Close the pooled connections; what is being asked fails."""
+        """Close the pooled connections; what is being asked fails, and so does what is asked from now on."""
+        self._closed = True  # whoever asks on would open a session that nobody closes
         session, self._session = self._session, None
         opened, self._pool = self._pool, None
         if session is not None:
@@ -203,6 +205,8 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
             return Response(status=response.status, headers=response.headers, body=await _body(response, request))
 
     def _over_http2(self, request: Request, timeout: float) -> Awaitable[Response]:
+        if self._closed:
+            raise RequestFailed("closed")
         if self._pool is None:
             from lvsctl.consul import http2
 
@@ -238,6 +242,8 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
         return connection
 
     def _open(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise RequestFailed("closed")
         if self._session is None:
             connector: aiohttp.BaseConnector
             if self._socket:

@@ -10,7 +10,9 @@ is asked for. The rules that are applied to an answer, in this order (Consul HTT
 4. the same content: no news, nobody is woken; and when Consul answered at once, do not ask again at once, and later
    each time it does it again;
 5. so few instances that it may be a lie: ask once more, of a leader that makes sure it still is one (`doubt`);
-6. every few minutes ask without an index, whatever it says (`pace.SWEEP`).
+6. every few minutes ask without an index, whatever it says (`pace.SWEEP`); of another datacenter also after an answer
+   without news from the agent's own copy (streaming, from Consul 1.10 on): such a copy says the same when its wait is
+   over while it has no connection to there, and only a question without an index is asked there.
 A failure is never emptiness: a query without a good answer is absent from `answers`.
 """
 
@@ -48,6 +50,7 @@ class _Read:
     index: int  # X-Consul-Index; 0 where there is none that can be used
     doubted: bool
     missing: ConsulError | None  # why there is no second answer where one was needed
+    streamed: bool  # it is from the agent's own copy
 
 
 class Watches:
@@ -108,28 +111,37 @@ class Watches:
 
     async def run(self) -> None:
         """Keep one task a query until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            while True:
-                self._changed.clear()
-                for query in self._tasks.keys() - self._wanted:
-                    self._tasks.pop(query).cancel()
-                    self._stirred.pop(query, None)
-                    self.heard.forget(query)
-                if self._retired:
-                    self._stop_all()
-                while self._retired:
-                    await self._retired.pop().close()
-                if await self._chooser.choose(len(self._wanted) + self._beside):
-                    self._stop_all()
-                self._listen(group)
-                for query in sorted(self._wanted - self._tasks.keys()):
-                    self.heard.begin(query)
-                    if query.datacenter in self._signals:
-                        self._stirred[query] = asyncio.Event()
-                    self._tasks[query] = group.create_task(self._watch(query), name=f"watch {query.service}")
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(CHOOSE_AGAIN):
-                        await self._changed.wait()
+        try:
+            async with asyncio.TaskGroup() as group:
+                await self._keep_up(group)
+        finally:
+            await self._close_retired()  # the end may come while the agent is still asked for its limits
+
+    async def _keep_up(self, group: asyncio.TaskGroup) -> None:
+        while True:
+            self._changed.clear()
+            for query in self._tasks.keys() - self._wanted:
+                self._tasks.pop(query).cancel()
+                self._stirred.pop(query, None)
+                self.heard.forget(query)
+            if self._retired:
+                self._stop_all()
+            await self._close_retired()
+            if await self._chooser.choose(len(self._wanted) + self._beside):
+                self._stop_all()
+            self._listen(group)
+            for query in sorted(self._wanted - self._tasks.keys()):
+                self.heard.begin(query)
+                if query.datacenter in self._signals:
+                    self._stirred[query] = asyncio.Event()
+                self._tasks[query] = group.create_task(self._watch(query), name=f"watch {query.service}")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CHOOSE_AGAIN):
+                    await self._changed.wait()
+
+    async def _close_retired(self) -> None:
+        while self._retired:
+            await self._retired.pop().close()
 
     def _stop_all(self) -> None:
         """Stop every watcher; they start again with the client, and in the way, of that time."""
@@ -219,7 +231,8 @@ class Watches:
                 continue
             failures = 0
             wait = wait_after(index)
-            index, seen = next_index(index, read.index, seen), read.index or seen
+            repeated = bool(index and query.datacenter and read.streamed and not read.news)
+            index, seen = 0 if repeated else next_index(index, read.index, seen), read.index or seen
             took = time.monotonic() - asked
             quiet = quiet + 1 if not read.news and took < IDLE_POLL else 0
             if query.datacenter not in self._signals:
@@ -234,7 +247,13 @@ class Watches:
             belief, missing = await self._confirmed(query, belief)
         news, kept = self.heard.believe(query, belief)
         known.keep(kept)
-        return _Read(news=news, index=belief.answer.index, doubted=belief.doubt is not None, missing=missing)
+        return _Read(
+            news=news,
+            index=belief.answer.index,
+            doubted=belief.doubt is not None,
+            missing=missing,
+            streamed=answer.streamed,
+        )
 
     async def _until_stirred(self, query: Query) -> None:
         """Wait until a signal says that something may have changed, or until it is time to ask in any case."""

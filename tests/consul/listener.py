@@ -110,6 +110,8 @@ class Link:
 
     async def run(self) -> None:
         """Serve until the end."""
+        if self.listener.late:
+            await asyncio.sleep(self.listener.late)
         self.h2.initiate_connection()
         if self.listener.most_streams is not None:
             self.h2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: self.listener.most_streams})
@@ -152,6 +154,7 @@ class Listener:
 
     answering: Callable[[Asked], None]
     most_streams: int | None = None  # None: says nothing
+    late: float = 0.0  # seconds from the end of the handshake to its settings
     links: list[Link] = attrs.field(factory=list)
     open: set[Link] = attrs.field(factory=set)
     came: asyncio.Condition = attrs.field(factory=asyncio.Condition)

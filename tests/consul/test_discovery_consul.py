@@ -143,8 +143,8 @@ async def test_a_service_declares_itself_clashes_and_stays(running: Running) -> 
         await running.until(lambda status: rows(status) == [("reco", "tcp 10.9.1.20:80", State.HELD, 1)])
     written = len(running.kernel.writes)
     async with running.daemon():
-        status = await running.until(lambda status: bool(status.refused_declarations))
-        assert rows(status) == [("reco", "tcp 10.9.1.20:80", State.HELD, 1)]
+        held = [("reco", "tcp 10.9.1.20:80", State.HELD, 1)]  # waiting, until the last of both has answered
+        await running.until(lambda status: bool(status.refused_declarations) and rows(status) == held)
         running.write(DISCOVERY + 'exclude = ["reco"]\n')
         assert len(running.kernel.writes) == written
         os.kill(os.getpid(), signal.SIGHUP)

@@ -407,8 +407,14 @@ async def test_a_silent_peer_is_found(certificates: Certificates) -> None:
         assert len(here.listener.links) == 2
 
 
+async def test_a_connection_is_not_idle_before_it_can_be_used(certificates: Certificates) -> None:
+    async with asking(certificates, at_once, silence=0.2) as here:
+        here.listener.late = 0.5
+        assert (await here.ask()).status == 200
+
+
 async def test_a_peer_that_answers_to_ping_is_alive(certificates: Certificates) -> None:
-    async with asking(certificates, never, silence=0.02) as here:
+    async with asking(certificates, never, silence=0.1) as here:
         (task,) = await here.hold(1)
         (link,) = here.listener.links
         await here.listener.until(lambda: link.pings >= 5)

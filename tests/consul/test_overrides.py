@@ -269,14 +269,17 @@ async def test_what_was_known_before_the_start_counts_until_consul_answers() -> 
 
 
 async def test_where_they_are_not_opened_nothing_is_asked() -> None:
-    async with consul(refusing(500)) as server, watching(ConsulConfig(address=server.address), None) as seen:
+    async with (
+        consul(refusing(500)) as server,
+        Client(ConsulConfig(address=server.address)) as other,
+        watching(ConsulConfig(address=server.address), None) as seen,
+    ):
         assert seen.watch.settled
         assert seen.watch.contact is None
         await asyncio.sleep(0)
-        async with Client(ConsulConfig(address=server.address)) as other:
-            seen.watch.use(other, "lvsctl")  # after a reload
-            await server.came(1)
-            seen.watch.use(other, None)
+        seen.watch.use(other, "lvsctl")  # after a reload
+        await server.came(1)
+        seen.watch.use(other, None)
         assert server.requests[0].path == "/v1/kv/lvsctl/weights/"
         assert seen.watch.settled
 
@@ -306,18 +309,20 @@ async def test_a_consul_that_lost_its_data_loses_overrides_only_after_a_while(ho
             await asyncio.sleep(0.2)
         return web.Response(status=404, headers={"X-Consul-Index": "5"})
 
-    config = ConsulConfig()
-    async with consul(answering) as server, watching(attrs.evolve(config, address=server.address), hold=hold) as seen:
+    async with (
+        consul(answering) as server,
+        Client(ConsulConfig(address=server.address)) as reloaded,
+        watching(ConsulConfig(address=server.address), hold=hold) as seen,
+    ):
         await seen.until(lambda: seen.watch.overrides.entries)
         asked = len(server.requests)
         here[0] = False
-        async with Client(attrs.evolve(config, address=server.address)) as reloaded:
-            seen.watch.use(reloaded, "lvsctl")
-            if hold > DEADLINE:
-                await server.came(asked + 6)
-                assert seen.watch.overrides.entries == (OVERRIDE,)
-            else:
-                await seen.until(lambda: not seen.watch.overrides.entries)
+        seen.watch.use(reloaded, "lvsctl")
+        if hold > DEADLINE:
+            await server.came(asked + 6)
+            assert seen.watch.overrides.entries == (OVERRIDE,)
+        else:
+            await seen.until(lambda: not seen.watch.overrides.entries)
         (doubt,) = [each for each in seen.logs if each["event"] == "overrides_doubted"]
         assert doubt["why"].startswith("Consul's index went back from 50 to 5")
 

@@ -102,6 +102,30 @@ async def test_a_listener_that_comes_back_is_asked_again(certificates: Certifica
         await client.close()
 
 
+async def test_a_closed_client_opens_nothing_again_over_http1() -> None:
+    """Who is in the middle of two questions when it is closed would open a session that nobody closes."""
+    async with consul(always(instance(1))) as server:
+        await _asked_after_its_end(ConsulConfig(address=server.address))
+        assert len(server.requests) == 2
+
+
+async def test_a_closed_client_opens_nothing_again_over_http2(certificates: Certificates, config: ConsulConfig) -> None:
+    async with Listener.serving(certificates, answer_found) as listener:
+        await _asked_after_its_end(attrs.evolve(config, address=f"https://127.0.0.1:{listener.port}"))
+        assert len(listener.asked) == 2
+
+
+async def _asked_after_its_end(config: ConsulConfig) -> None:
+    client, unused = Client(config), Client(config)
+    for _ in range(2):
+        await client.instances(RECO)
+    for each in (client, unused):
+        await each.close()
+        for _ in range(2):
+            with pytest.raises(ConsulError, match=f"cannot reach {config.address}: closed"):
+                await each.instances(RECO)
+
+
 # --- errors as Consul errors ----------------------------------------------------------------------------------------
 
 

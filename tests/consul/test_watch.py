@@ -462,6 +462,49 @@ async def test_one_that_goes_from_a_streamed_answer_is_believed_when_a_server_co
         assert ["consistent" in request.query for request in server.requests] == [False, False, True, False]
 
 
+@attrs.define
+class Copied:
+    """An agent's own copy of one Consul service, which goes on saying the same while nobody hears from its servers."""
+
+    copied: int = 0  # answers from it
+    servers: bool = True  # answer
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        if "index" in request.query:
+            await asyncio.sleep(0.1)  # its wait is over
+            self.copied += 1
+            response = answer(instance(1), index="10")
+            response.headers.update(STREAMED)
+            return response
+        if not self.servers:
+            return web.Response(status=500, text="rpc error getting client: connection refused")
+        return answer(instance(1), index="10")
+
+
+async def test_what_the_agent_repeats_of_another_datacenter_is_asked_there() -> None:
+    copy, there = Copied(), Query(service="reco", datacenter="dc2")
+    async with consul(copy) as server, watching(server, there) as all_of_it:
+        await server.came(2)
+        copy.servers = False
+        async with asyncio.timeout(DEADLINE):
+            while all_of_it.watches.heard.contacts[there].failing_since is None:  # noqa: ASYNC110 -- no event tells
+                await asyncio.sleep(0.01)
+        assert copy.copied <= 1
+        assert names(all_of_it.watches.heard.answers[there]) == ["reco-1"]
+        copy.servers = True
+        asked = len(server.requests)
+        await server.came(asked + 2)
+        assert all_of_it.watches.heard.contacts[there].failing_since is None
+
+
+async def test_what_the_agent_repeats_of_its_own_datacenter_costs_no_second_question() -> None:
+    """Of thousands of queries each would be asked twice as often, all the time."""
+    copy = Copied()
+    async with consul(copy) as server, watching(server, RECO):
+        await server.came(4)
+        assert server.indexes()[:4] == [None, "10", "10", "10"]
+
+
 async def test_asking_once_tells_what_is_in_doubt() -> None:
     async def filtered(_request: web.Request) -> web.StreamResponse:
         return web.json_response([], headers={"X-Consul-Results-Filtered-By-ACLs": "true"})
@@ -559,15 +602,14 @@ async def test_a_client_that_is_replaced_leaves_its_answers() -> None:
         watches, woken = all_of_it.watches, all_of_it.woken
         await woken.until(lambda: watches.heard.complete)
         await old.came(2)
-        client = Client(ConsulConfig(address=new.address))
-        watches.use(client, all_of_it.client)
+        replaced, all_of_it.client = all_of_it.client, Client(ConsulConfig(address=new.address))
+        watches.use(all_of_it.client, replaced)
         await new.came(2)
         assert names(watches.heard.answers[RECO]) == ["reco-1"]
         assert watches.heard.complete
         assert len(old.requests) == 2
         new.answering = Blocking((instance(2),))
         await woken.until(lambda: names(watches.heard.answers[RECO]) == ["reco-2"])
-        await client.close()
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
@@ -617,6 +659,29 @@ async def test_every_client_that_is_replaced_is_closed() -> None:
         await server.came(asked + 1)
         assert [each._transport._session for each in replaced] == [None, None]  # noqa: SLF001  aiohttp tells nobody
         await last.close()
+
+
+async def test_a_client_that_is_replaced_is_closed_though_the_end_comes_first() -> None:
+    """A reload and a stop while the agent is asked for its limits, which may take a while."""
+    async with consul(always(instance(1))) as server:
+        asked, replaced = asyncio.Event(), Client(ConsulConfig(address=server.address))
+
+        async def silent(_request: web.Request) -> web.StreamResponse:
+            asked.set()
+            await asyncio.sleep(DEADLINE)
+            return web.Response()
+
+        server.agent = silent
+        watches = Watches(replaced, lambda: None)
+        task = asyncio.create_task(watches.run(), name="watches")
+        async with asyncio.timeout(DEADLINE):
+            await asked.wait()
+        async with Client(ConsulConfig(address=server.address)) as client:
+            watches.use(client, replaced)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        with pytest.raises(ConsulError, match="closed"):
+            await replaced.instances(RECO)
 
 
 # --- once -----------------------------------------------------------------------------------------------------------

@@ -16,13 +16,14 @@ from lvsctl.consul.client import Client
 from lvsctl.consul.watch import Watches
 from lvsctl.core.instance import Query
 from lvsctl.logs import configure
-from lvsctl.memory import give_back
+from lvsctl.memory import give_back, seldom
 
 
 async def main(address: str, *services: str) -> None:
     """Watch until the input ends."""
     configure(level="error")
     give_back()
+    seldom()  # as `lvsctl run` does
     woken = asyncio.Event()
     async with Client(ConsulConfig(address=address)) as client:
         watches = Watches(client, woken.set)
