@@ -32,14 +32,16 @@ class Chooser:
 
     async def choose(self, queries: int) -> bool:
         """Choose for `queries` blocking queries, by what the agent says now; return whether it is another way."""
-        capacity = None
+        capacity, client = None, self._client
         try:
             async with asyncio.timeout(LONGEST_QUESTION):
-                capacity = await self._client.capacity()
+                capacity = await client.capacity()
         except TimeoutError:
             pass
         except Exception as error:  # noqa: BLE001  # without it the daemon would end
             in_words(error, "choose")
+        if client is not self._client:  # what the one before says is nothing about this one
+            return await self.choose(queries)
         self.sure = capacity is not None
         # What it told once holds while it cannot be asked, and its limit while it refuses to tell it (a revoked token).
         known = self._capacity
