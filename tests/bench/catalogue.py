@@ -18,7 +18,7 @@ import attrs
 
 from tests.consul.agent import free_ports
 from tests.consul.certificates import Certificates
-from tests.lab.consul import program
+from tests.lab.consul import no_grpc, program
 from tests.lab.waiting import eventually
 
 OPERATIONS: Final = 64  # that a transaction may have
@@ -108,7 +108,7 @@ class Catalogue:
                 "server": server,
                 "serf_wan": -1,
                 "dns": -1,
-                "grpc": -1,
+                **no_grpc(),
             },
             "ca_file": str(certificates.ca),
             "cert_file": str(certificates.server_certificate),

@@ -17,7 +17,7 @@ from lvsctl.consul.pool import Response
 from lvsctl.consul.transport import Transport
 from lvsctl.errors import ConsulError
 from tests.consul.certificates import Certificates
-from tests.lab.consul import program
+from tests.lab.consul import no_grpc, program
 
 START = 30.0  # seconds a Consul may take until it leads
 NODE = {"Node": "elsewhere", "Address": "10.1.2.3"}
@@ -101,7 +101,7 @@ class Agent:
                 "serf_wan": -1,
                 "http": -1,
                 "dns": -1,
-                "grpc": -1,
+                **no_grpc(),
             },
             "ca_file": str(certificates.ca),
             "cert_file": str(certificates.server_certificate),

@@ -17,7 +17,7 @@ from lvsctl.consul.pool import Response
 from lvsctl.consul.transport import Transport
 from lvsctl.errors import ConsulError
 from tests.consul.agent import free_ports
-from tests.lab.consul import program, version
+from tests.lab.consul import no_grpc, program
 
 START = 60.0  # seconds that both may take until each leads and knows the other
 PORTS = ("http", "serf_lan", "serf_wan", "server")
@@ -42,7 +42,6 @@ class Datacenter:
         consul = shutil.which(program())
         if consul is None:
             pytest.skip(f"no Consul at {program()}: make install, or LVSCTL_CONSUL=/path/to/consul")
-        newer = version() >= (1, 14)  # two servers would have the same port by default
         settings = {
             "server": True,
             "bootstrap_expect": 1,
@@ -51,7 +50,7 @@ class Datacenter:
             "data_dir": str(self.directory / f"data-{self.name}"),
             "bind_addr": "127.0.0.1",
             "client_addr": "127.0.0.1",
-            "ports": {**self.ports, "https": -1, "dns": -1, "grpc": -1, **({"grpc_tls": -1} if newer else {})},
+            "ports": {**self.ports, "https": -1, "dns": -1, **no_grpc()},
             "retry_join_wan": [f"127.0.0.1:{other.ports['serf_wan']}"],
             "retry_interval_wan": "1s",
             "limits": {"http_max_conns_per_client": limit},

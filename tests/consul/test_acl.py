@@ -22,7 +22,7 @@ from lvsctl.consul.choice import Way
 from lvsctl.consul.client import Capacity, Client
 from lvsctl.core.instance import Answer, Query
 from lvsctl.errors import ConsulRefused
-from tests.lab.consul import program
+from tests.lab.consul import no_grpc, program
 from tests.lab.waiting import eventually
 
 OPERATIONS = (Path(__file__).parents[2] / "docs/operations.md").read_text("utf-8")
@@ -78,7 +78,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         "bind_addr": "127.0.0.1",
         "client_addr": "127.0.0.1",
         "data_dir": str(directory / "data"),
-        "ports": {**ports, "https": -1, "grpc": -1},
+        "ports": {**ports, "https": -1, **no_grpc()},
         "acl": {"enabled": True, "default_policy": "deny"},
         "performance": {"raft_multiplier": 1},
         "disable_update_check": True,

@@ -38,6 +38,11 @@ def version() -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"[0-9]+", told.splitlines()[0])[:3])
 
 
+def no_grpc() -> dict[str, int]:
+    """Return the ports that keep a server from 8502 and 8503, which two of them would have by default."""
+    return {"grpc": -1, **({"grpc_tls": -1} if version() >= (1, 14) else {})}
+
+
 @attrs.frozen(kw_only=True)
 class Check:
     """A check of an instance, as Consul's own definition of it."""
