@@ -2,7 +2,7 @@
 
 Each waits for a list of the catalogue to move and passes on what may have changed (`changes`). At the first answer,
 after a failure and when an index went back nothing is known of the time before: everything may have changed, which is
-passed on no more often than `EVERYTHING_EVERY`. While a list cannot be read no signal comes: then `turns`.
+passed on once in a round of as many (`turns`). While a list cannot be read no signal comes: then `turns`.
 """
 
 import asyncio
@@ -17,13 +17,13 @@ from lvsctl.consul.changes import EVERYTHING, Changes, Listed, Listing, changes,
 from lvsctl.consul.client import Client
 from lvsctl.consul.contact import Contact
 from lvsctl.consul.pace import LONGEST_LIMITED, back_off, next_index
+from lvsctl.consul.turns import round_of
 from lvsctl.errors import ConsulUnreadable
 from lvsctl.unexpected import in_words
 
 AT_MOST_EVERY: Final = 1.0  # seconds between two readings of one list that is long
 SHORTEST_REST: Final = 0.1  # seconds
 SHARE: Final = 0.2  # of the time may go into reading a list that moves all the time; a short one is read more often
-EVERYTHING_EVERY: Final = 5.0  # seconds between two changes of everything
 BIG: Final = 1 << 18  # bytes from which on a list is decoded beside the loop
 
 log = structlog.get_logger()
@@ -32,10 +32,10 @@ log = structlog.get_logger()
 class Signals:
     """The three queries of one datacenter, empty for the agent's own; run `run()` as a task.
 
-    `hear` is told what may have changed.
+    `hear` is told what may have changed, and returns about how many Consul services it has asked.
     """
 
-    def __init__(self, client: Client, datacenter: str, hear: Callable[[Changes], None]) -> None:
+    def __init__(self, client: Client, datacenter: str, hear: Callable[[Changes], int]) -> None:
         self._client = client
         self._datacenter = datacenter
         self._hear = hear
@@ -112,8 +112,7 @@ class Signals:
         while True:
             await self._everything.wait()
             self._everything.clear()
-            self._hear(EVERYTHING)
-            await asyncio.sleep(EVERYTHING_EVERY)
+            await asyncio.sleep(round_of(self._hear(EVERYTHING)))
 
     def _failed(self, listing: Listing, error: Exception) -> None:
         place, words = f"/v1/{listing.value}", in_words(error, f"signals {listing.value}")

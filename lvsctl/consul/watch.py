@@ -180,14 +180,19 @@ class Watches:
         """Tell whether so many queries fail that it is no matter of a list."""
         return self.heard.failing(datacenter) >= TROUBLED
 
-    def _stir(self, datacenter: str, changes: Changes) -> None:
-        """Have every watcher ask whose Consul service `changes` may concern; to Consul `Reco` and `reco` are one."""
-        services = {service.lower() for service in changes.services}
+    def _stir(self, datacenter: str, changes: Changes) -> int:
+        """Have every watcher ask whose Consul service `changes` may concern, and return how many these are.
+
+        To Consul `Reco` and `reco` are one.
+        """
+        services, stirred = {service.lower() for service in changes.services}, 0
         for query, event in self._stirred.items():
             if query.datacenter != datacenter:
                 continue
             if changes.everything or query.service.lower() in services or self._is_on(query, changes.nodes):
                 event.set()
+                stirred += 1
+        return stirred
 
     def _is_on(self, query: Query, nodes: frozenset[str]) -> bool:
         belief = self.heard.belief(query)

@@ -114,7 +114,7 @@ class Watching:
 async def watching(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watching]:
     """Watch more Consul services than an agent with 20 connections has room for."""
     monkeypatch.setattr(signals, "AT_MOST_EVERY", 0.05)
-    monkeypatch.setattr(signals, "EVERYTHING_EVERY", 0.3)
+    monkeypatch.setattr(turns, "ROUND", 0.3)
     catalogue = Catalogue()
     async with consul(catalogue) as server:
         server.limit = 20
@@ -402,7 +402,7 @@ async def test_an_error_that_nobody_expected_fails_its_list_and_is_tried_again()
             raise ZeroDivisionError(f"deep inside {path} of {datacenter!r} at {index}, {wait}, {len(share)}")
 
     client = Broken(ConsulConfig(address="http://127.0.0.1:1"))
-    listening = Signals(client, "", lambda _changes: None)
+    listening = Signals(client, "", lambda _changes: 0)
     task = asyncio.create_task(listening.run(), name="signals")
     try:
         async with asyncio.timeout(DEADLINE):
