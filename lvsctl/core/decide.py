@@ -85,12 +85,14 @@ def decide(
         if key not in disowned and key not in staying:
             decisions[key] = _decide_removed(key, entry, observed, now=now)
     adopted = {key for key, each in decisions.items() if each.owner is Owner.ADOPTED}
+    left_alone = _left_alone(config, waiting, ledger)
     return Decision(
         virtual_servers=decisions,
         waiting=waiting,
+        left_alone=left_alone,
         foreign=foreign(observed.table, (ledger.keys() - disowned) | adopted),
         disowned=disowned,
-        addresses=_addresses(decisions, observed, (_left_alone(config, waiting, ledger) | staying) - disowned),
+        addresses=_addresses(decisions, observed, (left_alone | staying) - disowned),
         look_again=now + DRAIN_POLL if any(each.draining for each in decisions.values()) else None,
         next_end=_next_end(decisions, overrides, now),
         limits=limits,
@@ -236,10 +238,10 @@ def _decide_leaving(
     return attrs.evolve(decision, steps=tuple(steps_of(decision, entry, now=now)))
 
 
-def _left_alone(config: Config, waiting: AbstractSet[str], ledger: Ledger) -> AbstractSet[VirtualServerKey]:
+def _left_alone(config: Config, waiting: AbstractSet[str], ledger: Ledger) -> frozenset[VirtualServerKey]:
     """Return the virtual servers of ours that wait for Consul, under their present key or a former one."""
     present = {config.virtual_servers[name].key for name in waiting}
-    return {key for key, entry in ledger.items() if key in present or entry.name in waiting}
+    return frozenset(key for key, entry in ledger.items() if key in present or entry.name in waiting)
 
 
 def _addresses(

@@ -73,6 +73,7 @@ class Decision:
 
     virtual_servers: Mapping[VirtualServerKey, VirtualServerDecision]
     waiting: frozenset[str]  # configured, but Consul has not answered for them yet: left exactly as they are
+    left_alone: frozenset[VirtualServerKey]  # what the ledger has of those, under their key or under their name
     foreign: frozenset[VirtualServerKey]  # in the kernel and not ours
     disowned: frozenset[VirtualServerKey]  # in the ledger, but what stands there now is somebody else's
     addresses: frozenset[Address]  # virtual addresses that virtual servers in the kernel will need

@@ -27,7 +27,7 @@ def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledg
     kept = {
         key: entry
         for key, entry in ledger.items()
-        if key in decision.virtual_servers or key in observed.table or entry.name in decision.waiting
+        if key in decision.virtual_servers or key in observed.table or key in decision.left_alone
         if key not in decision.disowned
     }
     for key, each in decision.virtual_servers.items():

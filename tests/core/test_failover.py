@@ -19,6 +19,7 @@ from lvsctl.core.ownership import Ledger, LedgerEntry, Owner
 from lvsctl.core.peak import SETTLED, Peak, Peaks, after, hold
 from lvsctl.core.status import Place, State, VirtualServerStatus
 from lvsctl.core.virtual_server_status import virtual_servers
+from netlink.fake import FakeIPVS
 from netlink.types import Observed, Table
 from tests import strategies
 from tests.values import (
@@ -244,6 +245,22 @@ def worlds(draw: st.DrawFn) -> Cycles:
 
 def heard(config: VirtualServerConfig, answers: Answers) -> list[Instance]:
     return [each for query in queries_in_order(config) if query in answers for each in answers[query].instances]
+
+
+def test_what_waits_under_another_name_is_not_forgotten() -> None:
+    """A restart after a reboot and a rename, and the datacenter that served has not answered yet."""
+    virtual_server = attrs.evolve(configured("vs0"), failover=("dc2",))
+    known = LedgerEntry(name="vs1", drain_timeout=0.0, failed_over="dc2")
+    world = Cycles(
+        config=config_of(virtual_server),
+        answers={queries_in_order(virtual_server)[0]: Answer(index=1)},
+        kernel=FakeIPVS(),
+        ledger={virtual_server.key: known},
+    )
+    for _ in range(3):
+        assert world.once().waiting == {"vs0"}
+    assert world.kernel.writes == []
+    assert world.ledger == {virtual_server.key: known}
 
 
 @given(world=worlds())
