@@ -3,6 +3,7 @@
 import asyncio
 import resource
 import sys
+import time
 from typing import Final
 
 import attrs
@@ -13,6 +14,7 @@ from lvsctl.consul.client import Capacity, Client
 from lvsctl.unexpected import in_words
 
 LONGEST_QUESTION: Final = 2.0  # seconds that the agent may take to tell its limits
+ASK_AGAIN: Final = 5.0  # seconds between two such questions, while queries fail
 
 log = structlog.get_logger()
 
@@ -24,15 +26,25 @@ class Chooser:
         self._client = client
         self._capacity: Capacity | None = None  # what the agent last told
         self.choice: Choice | None = None
-        self.sure = False  # the agent was asked since it last could not be
+        self._unsure = True  # the agent has not told what it can take, or may be another one since
+        self._asked = -ASK_AGAIN  # seconds of the monotonic clock when it was asked last
 
     def use(self, client: Client) -> None:
         """Ask `client` from now on."""
         self._client, self._capacity = client, None
 
+    def lose(self) -> None:
+        """Note that a query could not be asked: whoever answers the next one may take less, or speak otherwise."""
+        self._unsure = True
+
+    def is_due(self) -> bool:
+        """Tell, of a query that was just answered, whether it is time to choose again."""
+        return self._unsure and time.monotonic() - self._asked >= ASK_AGAIN
+
     async def choose(self, queries: int) -> bool:
         """Choose for `queries` blocking queries, by what the agent says now; return whether it is another way."""
         capacity, client = None, self._client
+        self._unsure, self._asked = False, time.monotonic()
         try:
             async with asyncio.timeout(LONGEST_QUESTION):
                 capacity = await client.capacity()
@@ -42,7 +54,7 @@ class Chooser:
             in_words(error, "choose")
         if client is not self._client:  # what the one before says is nothing about this one
             return await self.choose(queries)
-        self.sure = capacity is not None
+        self._unsure = self._unsure or capacity is None
         # What it told once holds while it cannot be asked, and its limit while it refuses to tell it (a revoked token).
         known = self._capacity
         if capacity is not None and known is not None:

@@ -36,7 +36,7 @@ from lvsctl.consul.pace import IDLE_POLL, WAIT, back_off, next_index, rest, unti
 from lvsctl.consul.signals import Signals
 from lvsctl.consul.turns import TROUBLED, round_of, take_turns
 from lvsctl.core.instance import Answer, Query
-from lvsctl.errors import ConsulError, ConsulRefused
+from lvsctl.errors import ConsulError, ConsulRefused, ConsulUnreadable
 from lvsctl.unexpected import in_words
 
 CHOOSE_AGAIN: Final = 300.0  # seconds; an agent's limits may change while it runs
@@ -222,12 +222,13 @@ class Watches:
                 )
             except Exception as error:  # noqa: BLE001  # one query never ends the others
                 index, failures = 0, failures + 1
+                if _is_lost(error):
+                    self._chooser.lose()
                 refused = refused or _refuses(error)
                 self.heard.fail(query, query.place + in_words(error, f"watch {query.service}"))
                 await asyncio.sleep(back_off(failures, error))
                 continue
-            if not self._chooser.sure:  # whoever could not say what it can take may now
-                self._chooser.sure = True
+            if self._chooser.is_due():
                 self._changed.set()
             refused = read.doubted and (refused or _refuses(read.missing))
             if read.missing is not None:  # no failure, for it was answered; but a confirmation is asked for again soon
@@ -277,6 +278,13 @@ class Watches:
             why = f"Consul answers {error.status}" if isinstance(error, ConsulRefused) else "no answer"
             return not_confirmed(belief, why), error
         return believe(belief, answer, time.monotonic(), consistent=True), None
+
+
+def _is_lost(error: Exception) -> bool:
+    """Tell whether a query could not be asked: there is no answer at all, or the agent has too many connections."""
+    if isinstance(error, ConsulRefused):
+        return error.status == 429
+    return isinstance(error, ConsulError) and not isinstance(error, ConsulUnreadable)
 
 
 def _refuses(error: Exception | None) -> bool:
