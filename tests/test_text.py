@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvsctl.text import HIDDEN, visible
+from lvsctl.text import HIDDEN, listed, visible
 
 HOSTILE = {
     "\x1b[31mred": r"\x1b[31mred",
@@ -53,3 +53,12 @@ def test_a_limit_holds_after_writing_out(text: str, limit: int) -> None:
     assert len(shown) <= limit
     if shown != visible(text):
         assert shown.endswith("…")
+
+
+def test_few_names_are_listed_and_of_many_the_nearest() -> None:
+    assert listed(["shop", "reco"], "rec") == "reco, shop"
+    assert listed([], "rec") == "none"
+    many = [f"service-{number}" for number in range(300)] + ["reco"]
+    assert listed(many, "RECCO") == "reco and 300 more"
+    assert listed(many, "zzz") == "reco, service-0, service-1, service-10, service-100 and 296 more"
+    assert listed([*many, "a\x1b"], "a").count("\x1b") == 0

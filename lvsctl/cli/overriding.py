@@ -30,7 +30,7 @@ from lvsctl.core.override import MAX_WORDS, Fixed, Override, Overrides, standing
 from lvsctl.core.weighing import Effect, Outcome, unfit
 from lvsctl.errors import ConsulError, StateError
 from lvsctl.store import Store
-from lvsctl.text import visible
+from lvsctl.text import listed, visible
 
 NOTHING: Final = "-"
 
@@ -285,7 +285,7 @@ def _demand(config: Config, prefix: str, known: Overrides, name: str) -> None:
 
 def unknown(name: str, there: Iterable[str]) -> click.UsageError:
     """Return the error for a name that is none of those that are `there`."""
-    return click.UsageError(f"no virtual server '{visible(name)}'; there are: {visible(', '.join(sorted(there)))}")
+    return click.UsageError(f"no virtual server '{visible(name)}'; there are: {listed(there, name)}")
 
 
 def _no_such(known: Overrides, override: Override) -> click.UsageError:

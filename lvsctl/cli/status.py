@@ -11,7 +11,7 @@ import attrs
 import click
 
 from lvsctl.cli.options import config_file
-from lvsctl.text import visible
+from lvsctl.text import listed, visible
 
 if TYPE_CHECKING:
     from lvsctl.core.status import Status
@@ -135,7 +135,7 @@ def _from_kernel(path: Path, error: str, names: "dict[VirtualServerKey, str]") -
 def _unknown(name: str, status: "Status") -> Exception:
     from lvsctl.errors import DaemonError
 
-    known = ", ".join(sorted({row.name for row in status.virtual_servers if row.name})) or "none"
+    known = listed({row.name for row in status.virtual_servers if row.name}, name)
     if status.consul is None:
         return DaemonError(f"{status.kernel.error}, and the kernel has no virtual server '{name}'; it has: {known}")
     return click.UsageError(f"no virtual server '{visible(name)}'; there are: {known}")

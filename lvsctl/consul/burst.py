@@ -4,6 +4,7 @@ Pure. When an agent goes away all its queries fail within a moment, and thousand
 the one that says something else. Nothing is left out of `status`, which has every query on its own.
 """
 
+import re
 from typing import Final
 
 import attrs
@@ -11,6 +12,11 @@ import attrs
 WINDOW: Final = 5.0  # seconds from the first event until the rest is summed up
 AT_ONCE: Final = 3  # events of one text that are told as they come
 TEXTS: Final = 20  # different texts of which that is so; those of the next are summed up too
+
+
+def kind_of(text: str) -> str:
+    """Return `text` without its seconds: queries that wait for different times fail of the same."""
+    return re.sub(r"\b[0-9]+(\.[0-9]+)? s\b", "s", text)
 
 
 @attrs.frozen
@@ -36,9 +42,10 @@ class Burst:
 
     def take(self, text: str) -> bool:
         """Take an event; return whether it is to be told at once."""
-        told = self._told.get(text, 0)
+        kind = kind_of(text)
+        told = self._told.get(kind, 0)
         if told < AT_ONCE and (told or len(self._told) < TEXTS):
-            self._told[text] = told + 1
+            self._told[kind] = told + 1
             return True
         self._rest, self._text = self._rest + 1, text
         return False

@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 import structlog
 
-from lvsctl.consul.burst import WINDOW, Burst
+from lvsctl.consul.burst import WINDOW, Burst, kind_of
 from lvsctl.consul.contact import Contact
 from lvsctl.consul.doubt import Belief, moved, recalled
 from lvsctl.consul.signals import Signals
@@ -208,7 +208,9 @@ class Heard:
     def fail(self, query: Query, error: str) -> None:
         """Note that `query` has no answer now, and why; its last one stays."""
         contact = self._contacts[query]
-        if (contact.failing_since is None or contact.error != error) and self._is_told("consul_failed", error):
+        if (contact.failing_since is None or kind_of(contact.error) != kind_of(error)) and self._is_told(
+            "consul_failed", error
+        ):
             log.warning(
                 "consul_failed",
                 consul_service=query.service,

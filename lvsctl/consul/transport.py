@@ -180,7 +180,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 is unt
             return _discreet(await self._over_http1(request, timeout), token)
         except TimeoutError as error:
             without_frames(error)
-            raise ConsulError(f"no answer from {self._config.address} within {timeout:g} s") from error
+            raise ConsulError(f"no answer from {self._config.address} within {timeout:.3g} s") from error
         except TooLarge as error:
             without_frames(error)
             raise ConsulUnreadable(f"answer is larger than {request.most_bytes >> 20} MiB") from error

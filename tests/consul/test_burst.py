@@ -34,3 +34,10 @@ def test_every_event_is_told_or_counted_and_lines_are_few(events: list[str | Non
         else:
             lines = 0
     assert told + counted == sum(event is not None for event in events)
+
+
+def test_seconds_make_no_other_text() -> None:
+    burst = Burst()
+    texts = [f"no answer from https://10.0.0.1:8501 within {seconds:g} s" for seconds in (20.7, 18.2875, 36, 19)]
+    assert [burst.take(text) for text in texts].count(True) == AT_ONCE
+    assert burst.take("no answer from https://10.0.0.2:8501 within 36 s")
