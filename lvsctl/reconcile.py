@@ -95,6 +95,7 @@ class Reconciler:
         self._addresses = VirtualAddresses(addresses)
         self._ledger = KeptLedger(store)
         self._clock = clock
+        self._put_off = False  # a virtual server waits for a ledger that can be written
         self._counted = 0.0  # Unix seconds when everything was read last
         self._decision: Decision | None = None  # the last one
         self._decided_by: Config | None = None  # its configuration
@@ -259,7 +260,7 @@ class Reconciler:
         self, config: Config, only: frozenset[VirtualServerKey]
     ) -> tuple[tuple[Glance, Surroundings] | None, frozenset[VirtualServerKey] | None]:
         """Return what everything looks like now, and `only` with those that are not as they were; None: everything."""
-        settled = self._decided_by is config and self._ledger.is_saved and not self._address_error
+        settled = self._decided_by is config and self._ledger.is_saved and not (self._address_error or self._put_off)
         counted = config.metrics is None or 0 <= self._clock() - self._counted < COUNTED_EVERY
         if self._audited is None or self._decision is None or not settled or not counted:
             return None, None
@@ -297,6 +298,8 @@ class Reconciler:
         ledger = _without(ledger, _to_create(unsent) - before.keys())
         new = ledger.keys() - before.keys()
         error = self._ledger.keep(ledger, only, durable=ledger.keys() != before.keys())
+        if only is None:
+            self._put_off = bool(error and new)
         if error and new:
             ledger = _without(ledger, new)
             self._ledger.use(ledger, only)

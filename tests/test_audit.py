@@ -169,6 +169,23 @@ def test_with_metrics_everything_is_read_now_and_then_for_its_counters(
     assert (world.reconciler.cycle(config, answers, NOBODY, audit=True).only is None) == everything
 
 
+def test_what_a_full_disk_put_off_is_done_by_the_next_audit_after_it(
+    world: World,
+) -> None:
+    third = VirtualServerKey.by_mark(9)
+    more = config_of(configured(), configured("other", OTHER), configured("third", third))
+    answers = answers_of(more, instance(1), instance(2))
+    full = world.directory / "ledger.new"
+    full.mkdir()
+    assert world.reconciler.cycle(more, answers).ledger_error
+    assert third not in world.kernel.observe().table
+    full.rmdir()
+    fewer = answers_of(more, instance(1))
+    assert world.reconciler.cycle(more, fewer, frozenset({KEY, OTHER})).only is not None
+    assert not world.reconciler.cycle(more, fewer, NOBODY, audit=True).ledger_error
+    assert third in world.kernel.observe().table
+
+
 def test_very_many_changes_are_a_look_at_everything(tmp_path: Path) -> None:
     keys = [VirtualServerKey.by_mark(mark) for mark in range(1, MOST + 2)]
     config = config_of(*(configured(f"vs{key.mark}", key) for key in keys))
