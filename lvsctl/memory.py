@@ -10,17 +10,24 @@ import contextlib
 import ctypes
 import gc
 import sys
+from asyncio.sslproto import SSLProtocol
 from typing import Final
 
 M_MMAP_THRESHOLD: Final = -3
 M_ARENA_MAX: Final = -8
 LARGE: Final = 4 << 20  # bytes of a block that is the kernel's alone
 PASSES: Final = (500, 2, 500)  # objects more than before, young passes, middle passes: until the collector's next
+TLS_BUFFER: Final = 32 << 10  # bytes
 TURN: Final = 0.0005  # seconds that a thread goes on computing while another one waits to
 
 
 def give_back() -> None:
-    """Have large blocks go back to the kernel when they are freed; does nothing where there is another C library."""
+    """Have large blocks go back to the kernel when they are freed; does nothing where there is another C library.
+
+    And have a connection with TLS keep `TLS_BUFFER` bytes for what comes, which is two records, and not 256 KiB: all of
+    that is written to when the connection is made, and stays. With 5,000 queries over HTTP/2 that was 5 MB.
+    """
+    SSLProtocol.max_size = TLS_BUFFER
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_THRESHOLD, LARGE)

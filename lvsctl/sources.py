@@ -127,7 +127,7 @@ class Sources:
     def ages(self) -> Mapping[Query, float]:
         """Return how many seconds ago each query was answered last; without those that never were."""
         now, contacts = time.time(), self.heard.contacts
-        return {query: now - each.last for query, each in contacts.items() if each.last is not None}
+        return {query: max(0.0, now - each.last) for query, each in contacts.items() if each.last is not None}
 
     def seen(self) -> Consul:
         """Return what the metrics show of Consul."""
@@ -158,7 +158,7 @@ class Sources:
         return ConsulStatus(
             address=self.address,
             reachable=reachable,
-            data_age=time.time() - min(times) if complete and times else None,
+            data_age=max(0.0, time.time() - min(times)) if complete and times else None,
             # One datacenter may have been away for days before the agent was: it is since the last one failed.
             failing_since=(min if reachable else max)(since, default=None),
             failing=len(failing),
@@ -178,7 +178,7 @@ class Sources:
             config,
             self.overrides,
             prefix=config.overrides.kv_prefix,
-            data_age=None if contact.last is None else time.time() - contact.last,
+            data_age=None if contact.last is None else max(0.0, time.time() - contact.last),
             error=contact.error,
         )
 

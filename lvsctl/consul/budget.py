@@ -45,7 +45,9 @@ class Budget:
 
 
 class Share:
-    """One body as it is received."""
+    """One body as it is received; thousands wait for theirs."""
+
+    __slots__ = ("_body", "_budget", "_given_up", "_size")
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget

@@ -113,7 +113,7 @@ class Catalogue:
     def _failed(self, error: str) -> None:
         before = self.contact
         self.contact = before.failed(error)
-        if before.error != error:
+        if not before.knows(error):
             log.warning("consul_failed", catalogue=f"/v1/{PATH}", error=error, kept="what is declared so far")
         if before.failing_since is None:
             self._hear()

@@ -5,9 +5,8 @@ Every error leaves here as ConsulError.
 """
 
 import asyncio
-import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Final, Self
@@ -25,7 +24,6 @@ from lvsctl.consul.upstream import base
 from lvsctl.core.instance import Answer, Query
 from lvsctl.errors import ConsulError, ConsulRefused, ConsulUnreadable
 
-_NO_TURN: Final = contextlib.nullcontext()
 LARGE: Final = 256 * 1024  # bytes of a body from which on it is decoded beside the loop, which others wait for
 MAX_AGENT: Final = 1024 * 1024  # bytes of what the agent says of itself; it says about 20 KiB
 MAX_REFUSAL: Final = 300  # characters kept of the text of a refusal
@@ -144,9 +142,12 @@ class Client:
         response = await self._ask(f"/v1/kv/{folder}", [("recurse", "")], index=index, wait=wait, complete=_of_key)
         return _index(response), response.body or b"[]"
 
-    async def has_key(self, key: str) -> bool:
-        """Tell whether there is a key; raises ConsulRefused (403) when the token may not read it."""
-        return bool((await self._ask(f"/v1/kv/{key}", [], complete=_of_key)).body)
+    async def key_index(self, key: str) -> int:
+        """Return the index of a key, that of the whole KV where it is not there: no loss of data raises that one.
+
+        Raises ConsulRefused (403) when the token may not read it.
+        """
+        return _index(await self._ask(f"/v1/kv/{key}", [], complete=_of_key))
 
     async def write_key(self, key: str, value: str, *, modified: int) -> bool:
         """Write a key where its ModifyIndex is still `modified`, 0 where it is not there; return whether it was."""
@@ -179,7 +180,7 @@ class Client:
             self._most_reads = most
             self._reads = {}  # who waits for a turn of before gets it
 
-    async def _ask(
+    def _ask(
         self,
         path: str,
         params: list[tuple[str, str]],
@@ -189,11 +190,12 @@ class Client:
         share: Share | None = None,
         complete: Callable[[Response], Response] | None = None,
         most_bytes: int | None = None,
-    ) -> Response:
+    ) -> Awaitable[Response]:
         """Return a complete answer; what does not block waits its turn behind others that do not."""
         blocking = index > 0
-        async with _NO_TURN if blocking else self._turn(dict(params).get("dc", "")):
-            response: Response = await self._api.http.get(
+
+        def asked() -> Awaitable[Response]:
+            answer: Awaitable[Response] = self._api.http.get(
                 complete or _complete,
                 path,
                 params + _blocking(index, wait) if blocking else params,
@@ -201,7 +203,13 @@ class Client:
                 share=share,
                 most_bytes=most_bytes,
             )
-        return response
+            return answer
+
+        return asked() if blocking else self._in_turn(dict(params).get("dc", ""), asked)
+
+    async def _in_turn(self, datacenter: str, asked: Callable[[], Awaitable[Response]]) -> Response:
+        async with self._turn(datacenter):
+            return await asked()
 
     def _turn(self, datacenter: str) -> asyncio.Semaphore:
         """Return what those wait for that ask about `datacenter`."""

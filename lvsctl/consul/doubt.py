@@ -18,6 +18,7 @@ from lvsctl.core.instance import Answer
 from lvsctl.core.nothing import NOTHING
 
 HOLD: Final = 180.0  # seconds of a doubt that nothing renews; a server that lost its data is whole again after 72 to 87
+SETTLING: Final = 30.0  # seconds after Consul answers again; servers that start take nodes out until they hear of them
 STALE: Final = 10.0  # seconds since the answering server last heard its leader, from which on it is not believed
 
 Identity = tuple[str, str]
@@ -30,6 +31,7 @@ class Doubt(enum.Enum):
     STALE = enum.auto()  # the server that answered has no leader, or has not heard it for long: while it is so
     FILTERED = enum.auto()  # Consul left out what the token may not read, and did not before: while it is so
     CONTRADICTED = enum.auto()  # it does not fit what Consul said before: for `HOLD`
+    RETURNED = enum.auto()  # it lists far fewer, and is the first one after failures: for `SETTLING`
     UNCONFIRMED = enum.auto()  # it lists so few, or may be filtered: asked again, of a leader that makes sure it is one
 
 
@@ -74,15 +76,18 @@ def believe(
     now: float,
     *,
     refused: bool = False,
+    failed: bool = False,
     consistent: bool = False,
     served: int = 0,
 ) -> Belief:
     """Return what to believe after `answer`, at `now`, in seconds of a clock that nobody sets.
 
-    `refused`: Consul has refused the token since the last answer that was believed. `consistent`: the leader has made
-    sure, before it answered, that it still is the leader. `served`: how many real servers were in place before the
-    start; it is what a first answer is compared with.
+    `refused`: Consul has refused the token since the last answer that was believed. `failed`: it was asked in vain
+    since the last answer. `consistent`: the leader has made sure, before it answered, that it still is the leader.
+    `served`: how many real servers were in place before the start; it is what a first answer is compared with.
     """
+    if before and _is_known(before, answer):
+        return Belief(answer=answer, trusted=answer, index=answer.index, filtered=answer.filtered)
     found = identities(answer)
     if before:
         served = before.served
@@ -96,6 +101,8 @@ def believe(
         contradiction = before.contradiction
     if before is None and answer.filtered:
         begun[Doubt.FILTERED] = now  # whether or not the server that says so has a leader
+    if before and failed and _is_few(before, found):
+        begun.setdefault(Doubt.RETURNED, now)
     held = {doubt: now - since for doubt, since in begun.items()}
     doubt, text = _doubt(before, answer, held, contradiction=contradiction, consistent=consistent, served=served)
     if doubt is None:
@@ -111,6 +118,20 @@ def believe(
         begun=begun,
         contradiction=contradiction,
         served=served,
+    )
+
+
+def _is_known(before: Belief, answer: Answer) -> bool:
+    """Tell whether `answer` lists the very objects that were believed without any doubt, and raises none itself.
+
+    That is what thousands of queries hear all the time, so it is found out without a look at each instance.
+    """
+    trusted = before.trusted
+    return (
+        answer.instances is trusted.instances
+        and answer.malformed is trusted.malformed
+        and before.doubt is None
+        and not _staleness(answer)
     )
 
 
@@ -134,18 +155,30 @@ def _doubt(
         return None, ""
     if held.get(Doubt.CONTRADICTED, HOLD) < HOLD:
         return Doubt.CONTRADICTED, contradiction
+    number = f"{len(found)} of {_known(before, served)}"
+    if held.get(Doubt.RETURNED, SETTLING) < SETTLING:
+        return Doubt.RETURNED, f"Consul has just come back, and lists {number} instances"
     unsure = before is None or _is_few(before, found) or answer.streamed or before.doubt is not None
     if unsure and not consistent:
-        known = max(served, len(before.known) if before else 0)
-        return Doubt.UNCONFIRMED, f"it lists {len(found)} of {known} instances and is not confirmed yet"
+        return Doubt.UNCONFIRMED, f"it lists {number} instances and is not confirmed yet"
     return None, ""
+
+
+def is_whole(belief: Belief, answer: Answer) -> bool:
+    """Tell whether nothing is missing in `answer` that was there when one was last believed."""
+    return belief.known <= identities(answer)
 
 
 def not_confirmed(belief: Belief, why: str) -> Belief:
     """Return `belief`, which is to be confirmed, with the words for that nobody did."""
-    listed, known = len(identities(belief.answer)), max(belief.served, len(belief.known))
+    listed, known = len(identities(belief.answer)), _known(belief, belief.served)
     text = f"it lists {listed} of {known} instances, and no leader confirms it ({why})"
     return attrs.evolve(belief, answer=attrs.evolve(belief.answer, doubt=text))
+
+
+def _known(before: Belief | None, served: int) -> int:
+    """Return how many instances there should be."""
+    return max(served, len(before.known) if before else 0)
 
 
 def _is_few(before: Belief, found: AbstractSet[Identity]) -> bool:
@@ -186,21 +219,25 @@ def _contradiction(before: Belief | None, answer: Answer, *, refused: bool, serv
     if not lost:
         return ""
     last = identities(before.answer)
+    told = answer.filtered and not before.filtered  # that a permission is lost, which it says as long as it is so
     if Doubt.CONTRADICTED not in before.begun:
-        if refused and _is_few(before, found):
+        if refused and not told and _is_few(before, found):
             return "Consul refused the token, and now lists far fewer instances"
-        if text := _misfit(before.index, answer):
+        if text := _misfit(before.index, answer, told=told):
             return text
-    return _misfit(before.answer.index, answer) if last - found else ""
+    return _misfit(before.answer.index, answer, told=told) if last - found else ""
 
 
-def _misfit(index: int, answer: Answer) -> str:
-    """Return how an answer that lacks instances does not fit one at `index` that had them; empty when it may."""
+def _misfit(index: int, answer: Answer, *, told: bool) -> str:
+    """Return how an answer that lacks instances does not fit one at `index` that had them; empty when it may.
+
+    `told`: it says itself that a permission is lost, which moves no index.
+    """
     if answer.index == 0:
         return "instances went, and Consul's answer has no usable index"
     if answer.index < index:
         return f"Consul's index went back from {index} to {answer.index}, as after a loss of data"
-    if answer.index == index:
+    if answer.index == index and not told:
         return f"instances went although Consul's index stayed at {index}, as when a token loses a permission"
     return ""
 

@@ -4,6 +4,7 @@ Pure but for clock and log. A failure is never emptiness: a query without a good
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
@@ -11,13 +12,14 @@ from typing import Final
 import attrs
 import structlog
 
-from lvsctl.consul.burst import WINDOW, Burst, kind_of
+from lvsctl.consul.burst import WINDOW, Burst
 from lvsctl.consul.contact import Contact
-from lvsctl.consul.doubt import Belief, moved, recalled
+from lvsctl.consul.doubt import SETTLING, Belief, moved, recalled
 from lvsctl.consul.signals import Signals
 from lvsctl.consul.turns import round_of
 from lvsctl.core.instance import Answer, Answers, Query
 
+KEPT: Final = "what serves and is not listed"  # of an answer in doubt
 FRESH: Final = 3  # rounds of `turns` within which a query was heard that needs no signal
 
 log = structlog.get_logger()
@@ -37,8 +39,10 @@ class Heard:
         self._contested: frozenset[Query] = frozenset()  # those of which it is told that they fail (`Answer.silent`)
         self._silent: dict[Query, tuple[Answer, Answer]] = {}  # their last answers, and the same with that told
         self._served: dict[Query, int] = {}  # until the first answer, real servers that were in place before the start
-        self._bursts = {"consul_failed": Burst(), "consul_back": Burst()}
+        self._bursts = {name: Burst() for name in ("consul_failed", "consul_back", "consul_doubted", "consul_believed")}
+        self._in_vain: dict[str, float] = {}  # when signals that have ended failed the last time, by datacenter
         self._news: set[Query] = set()
+        self._doubted: set[Query] = set()  # those whose last answers are in doubt
         self._unsaved: set[Query] = set()  # news that no snapshot has yet
         self._unanswered: set[Query] = set()  # of those that the start waits for, by Consul itself
         self._unheard: set[Query] = set()  # of those, the ones that have not failed either
@@ -106,6 +110,11 @@ class Heard:
         """Tell whether a snapshot stands in for any answer."""
         return any(belief.answer.snapshot is not None for belief in self._beliefs.values())
 
+    @property
+    def doubted(self) -> int:
+        """Return how many queries' last answers are in doubt."""
+        return len(self._doubted)
+
     def take_news(self) -> frozenset[Query]:
         """Return the queries whose answers have become others since this was asked last."""
         news, self._news = frozenset(self._news), set()
@@ -138,6 +147,7 @@ class Heard:
         """Forget what was heard of `query`."""
         self._beliefs.pop(query, None)
         self._contacts.pop(query, None)
+        self._doubted.discard(query)
 
     def ask_another(self, *, elsewhere: bool) -> None:
         """Have the last answers stay until another client brings newer ones; `elsewhere`: from another address.
@@ -153,6 +163,20 @@ class Heard:
         """Return how many queries of `datacenter` fail."""
         failing = (each for query, each in self._contacts.items() if query.datacenter == datacenter)
         return sum(each.failing_since is not None for each in failing)
+
+    def is_failing(self, query: Query) -> bool:
+        """Tell whether Consul was asked in vain since the last answer: for `query`, or for the signals it rests upon.
+
+        That outlives who watches it: the first answer after an outage may have another way chosen.
+        """
+        contact, signals = self._contacts[query], self._signals.get(query.datacenter)
+        in_vain = max(self._in_vain.get(query.datacenter, 0.0), signals.failed if signals else 0.0)
+        return contact.failing_since is not None or in_vain > (contact.last or 0.0)
+
+    def outlive(self, signals: Mapping[str, Signals]) -> None:
+        """Remember which of `signals`, which end now, have just been asked for in vain."""
+        since = time.time() - SETTLING
+        self._in_vain = {datacenter: each.failed for datacenter, each in signals.items() if each.failed > since}
 
     def belief(self, query: Query) -> Belief | None:
         """Return what is believed of `query`; None where it was never answered and no snapshot has it."""
@@ -175,10 +199,11 @@ class Heard:
             answer = before.answer
         trusted = answer if belief.trusted is belief.answer else belief.trusted  # nothing is kept twice
         self._beliefs[query] = attrs.evolve(belief, answer=answer, trusted=trusted)
+        (self._doubted.discard if belief.doubt is None else self._doubted.add)(query)
         self._served.pop(query, None)
         self._unanswered.discard(query)
         self._unheard.discard(query)
-        _log_doubt(query, before, belief)
+        self._tell_doubt(query, before, belief)
         if news:
             self._unsaved.add(query)
             log.debug("consul_answered", consul_service=query.service, instances=len(answer.instances))
@@ -187,30 +212,41 @@ class Heard:
             self._wake()
         return news, answer
 
-    def _is_told(self, event: str, text: str) -> bool:
+    def _is_told(self, event: str, text: str, kind: str = "") -> bool:
         """Tell whether `event` is to be logged of this query; where it is not, it is summed up with others' later."""
         burst = self._bursts[event]
         if not burst.is_open:
-            asyncio.get_running_loop().call_later(WINDOW, self._sum_up, event)
-        return burst.take(text)
+            asyncio.get_running_loop().call_later(burst.pause(WINDOW), self._sum_up, event)
+        return burst.take(text, kind)
 
     def _sum_up(self, event: str) -> None:
         """Log how many more there were of `event`, until there are no more."""
-        rest = self._bursts[event].sum_up()
+        burst = self._bursts[event]
+        rest = burst.sum_up()
         if rest is None:
             return
-        if event == "consul_failed":
-            log.warning("consul_failed", queries=rest.queries, error=rest.text, kept="of each what it had")
-        else:
-            log.info("consul_back", queries=rest.queries)
-        asyncio.get_running_loop().call_later(WINDOW, self._sum_up, event)
+        match event:
+            case "consul_failed":
+                log.warning(event, queries=rest.queries, error=rest.text, kept="of each what it had")
+            case "consul_doubted":
+                log.warning(event, queries=rest.queries, why=rest.text, kept=KEPT)
+            case _:
+                log.info(event, queries=rest.queries)
+        asyncio.get_running_loop().call_later(burst.pause(WINDOW), self._sum_up, event)
+
+    def _tell_doubt(self, query: Query, before: Belief | None, belief: Belief) -> None:
+        """Log that a doubt begins, or is another one, or is over."""
+        doubted, doubt = before.answer.doubt if before else "", belief.answer.doubt
+        if doubt and doubt != doubted and self._is_told("consul_doubted", doubt, re.sub(r"[0-9]+", "N", doubt)):
+            log.warning("consul_doubted", consul_service=query.service, why=doubt, kept=KEPT)
+        since = before.since if before and doubted and not doubt else None
+        if since is not None and self._is_told("consul_believed", ""):
+            log.info("consul_believed", consul_service=query.service, after=f"{time.monotonic() - since:.1f}s")
 
     def fail(self, query: Query, error: str) -> None:
         """Note that `query` has no answer now, and why; its last one stays."""
         contact = self._contacts[query]
-        if (contact.failing_since is None or kind_of(contact.error) != kind_of(error)) and self._is_told(
-            "consul_failed", error
-        ):
+        if not contact.knows(error) and self._is_told("consul_failed", error):
             log.warning(
                 "consul_failed",
                 consul_service=query.service,
@@ -232,16 +268,3 @@ def _kept(belief: Belief | None) -> str:
     if belief is None:
         return "nothing, it never answered"
     return "the last answer" if belief.answer.snapshot is None else "the snapshot's answer, for what is empty"
-
-
-def _log_doubt(query: Query, before: Belief | None, belief: Belief) -> None:
-    doubted = before.answer.doubt if before else ""
-    if belief.answer.doubt and belief.answer.doubt != doubted:
-        log.warning(
-            "consul_doubted",
-            consul_service=query.service,
-            why=belief.answer.doubt,
-            kept="what serves and is not listed",
-        )
-    elif before is not None and before.since is not None and doubted and not belief.answer.doubt:
-        log.info("consul_believed", consul_service=query.service, after=f"{time.monotonic() - before.since:.1f}s")

@@ -2,7 +2,9 @@
 
 Consul lists only what the token may read, with status 200 or 404: a lost permission looks like overrides that were
 cleared. So where one is gone, or there is none, a single key is asked for, which a token without permission is refused
-(403). Where Consul's index went back, its data was lost or is being restored, and what is gone stays for a while.
+(403). Where Consul's index went back, its data was lost or is being restored, and what is gone stays for a while. It
+goes back, too, when a folder above is deleted as a whole; the index of a key that is not there, which is that of the
+whole KV, tells the two apart.
 A failure is never emptiness: the last known overrides stay, until they are over by the director's own clock.
 The other rules of blocking queries are those of `watch`.
 """
@@ -30,6 +32,15 @@ IDLE_POLL: Final = 1.0
 log = structlog.get_logger()
 
 
+@attrs.frozen(kw_only=True)
+class _Read:
+    """What Consul says of the overrides."""
+
+    overrides: Overrides
+    index: int  # X-Consul-Index
+    reached: int  # the index that the whole KV has reached, where something is gone; else 0
+
+
 async def read(
     client: Client, prefix: str, known: Overrides = NO_OVERRIDES, *, index: int = 0
 ) -> tuple[int, Overrides]:
@@ -37,7 +48,12 @@ async def read(
 
     Raises ConsulRefused when the token may not read them, ConsulError when there is no complete answer.
     """
-    folder = folder_of(prefix)
+    found = await _read(client, prefix, known, index=index)
+    return found.index, found.overrides
+
+
+async def _read(client: Client, prefix: str, known: Overrides, *, index: int) -> _Read:
+    folder, reached = folder_of(prefix), 0
     try:
         received, body = await client.keys(folder, index=index)
         overrides = decode_overrides(body, prefix)
@@ -46,10 +62,10 @@ async def read(
         gone = sorted(_keys(attrs.evolve(known, ignored=()), prefix) - there)
         if gone or not there:
             for key in (folder, *gone[:1]):
-                await client.has_key(key)
+                reached = max(reached, await client.key_index(key))
     except ConsulRefused as error:
         raise _with_policy(error, folder, "read") from error
-    return received, overrides
+    return _Read(overrides=overrides, index=received, reached=reached)
 
 
 async def write(client: Client, prefix: str, override: Override, *, modified: int) -> bool:
@@ -158,8 +174,8 @@ class OverrideWatch:
             if asked >= sweep:
                 index, sweep = 0, asked + until_sweep()
             try:
-                received, found = await read(client, prefix, known, index=index)
-                known = self._believable(found, received)
+                found = await _read(client, prefix, known, index=index)
+                known = self._believable(found)
                 news = await self._found(known)
             except Exception as error:  # noqa: BLE001  # without it the daemon would end
                 index, failures = 0, failures + 1
@@ -167,23 +183,25 @@ class OverrideWatch:
                 await asyncio.sleep(back_off(failures))
                 continue
             failures = 0
-            index, seen = next_index(index, received, seen), received or seen
+            index, seen = next_index(index, found.index, seen), found.index or seen
             rest = (SHORTEST_POLL if news and index else IDLE_POLL) - (time.monotonic() - asked)
             await asyncio.sleep(max(0.0, rest))
 
-    def _believable(self, found: Overrides, index: int) -> Overrides:
-        """Return `found`, with what is gone from it where that may come back."""
+    def _believable(self, read: _Read) -> Overrides:
+        """Return what was found, with what is gone from it where that may come back."""
+        found = read.overrides
         there = {(each.virtual_server, each.selector) for each in found.entries}
         gone = [each for each in self._overrides.entries if (each.virtual_server, each.selector) not in there]
-        if gone and index < self._index:
+        if gone and (self._lost is not None or max(read.index, read.reached) <= self._index):
             if self._lost is None:
                 self._lost = time.monotonic()
-                why = f"Consul's index went back from {self._index} to {index}: its data was lost or is being restored"
+                went = f"from {self._index} to {read.index}"
+                why = f"Consul's index went back {went}: its data was lost or is being restored"
                 log.warning("overrides_doubted", why=why, kept=f"what is gone, for {self._hold:g} s")
             if time.monotonic() - self._lost < self._hold:
                 entries = sorted((*found.entries, *gone), key=lambda each: each.created)
                 return attrs.evolve(found, entries=tuple(entries))
-        self._index, self._lost = index, None
+        self._index, self._lost = read.index, None
         return found
 
     async def _found(self, found: Overrides) -> bool:
@@ -204,7 +222,7 @@ class OverrideWatch:
 
     def _failed(self, error: Exception) -> None:
         text = in_words(error, "overrides")
-        if self._contact.error != text:
+        if not self._contact.knows(text):
             kept = "the last known overrides" if self._overrides.entries else "no overrides, as before"
             log.warning("overrides_failed", error=text, kept=kept)
         first = self._contact.failing_since is None

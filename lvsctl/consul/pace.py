@@ -18,6 +18,8 @@ LONGEST_IDLE: Final = 5.0
 LARGEST_INDEX: Final = 1 << 53  # a Consul that writes ten thousand times a second takes 28,000 years to get there
 LEAP: Final = 1 << 32  # an index that rises by more at a time is asked for again; 49 days of a thousand writes a second
 FIRST_LEAP: Final = 1 << 40  # the same of the first one; a thousand writes a second for 35 years
+SHORTEST_DOUBTED: Final = 5.0  # seconds that a query waits whose last answer is in doubt
+MOST_DOUBTED: Final = 100  # such queries that end in a second; each may be asked twice then
 SWEEP: Final = 300.0  # seconds between two answers that no index decides about
 
 
@@ -60,6 +62,14 @@ def wait_after(sent: int) -> float:
     back, would else all end together for ever, and news that come in those seconds would wait behind them.
     """
     return WAIT if sent else round(WAIT * random.uniform(0.1, 1.0), 1)  # noqa: S311  # jitter, no secret
+
+
+def wait_in_doubt(doubted: int) -> float:
+    """Return seconds that a blocking query may wait whose last answer is in doubt, as those of `doubted` queries are.
+
+    What ends a doubt, a permission that is given back, may move no index: it is heard when a query ends.
+    """
+    return min(WAIT, max(SHORTEST_DOUBTED, doubted / MOST_DOUBTED))
 
 
 def until_sweep() -> float:

@@ -8,7 +8,7 @@ for then goes over connections apart from the others until it was answered well 
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Final, Protocol
 
 import attrs
@@ -151,8 +151,16 @@ class _Lane:
         """Return how many requests a connection takes; None where none is open."""
         return min((each.most_streams for each in self._connections if not each.closed), default=None)
 
-    async def request(self, request: Request, may_open: Callable[[], None]) -> Response:
-        """Return the answer; raises RequestFailed, what `may_open` raises before another connection, or NotOffered."""
+    def request(self, request: Request, may_open: Callable[[], None]) -> Awaitable[Response]:
+        """Return the answer; raises RequestFailed, what `may_open` raises before another connection, or NotOffered.
+
+        Thousands of these wait at a time, so where there is room nothing waits but the connection's own.
+        """
+        connection = self._with_room()
+        return self._when_open(request, may_open) if connection is None else connection.request(request)
+
+    async def _when_open(self, request: Request, may_open: Callable[[], None]) -> Response:
+        """Return the answer, over a connection that is to be opened first."""
         while (connection := self._with_room()) is None:
             if self._opening is None:
                 may_open()
@@ -169,8 +177,10 @@ class _Lane:
         self._forget_closed()
 
     def _with_room(self) -> Connection | None:
-        self._forget_closed()
-        return next((each for each in self._connections if each.room > 0), None)
+        for each in self._connections:  # one that is closed has no room
+            if each.room > 0:
+                return each
+        return None
 
     def _forget_closed(self) -> None:
         self._connections = [each for each in self._connections if not each.closed]
@@ -199,4 +209,5 @@ class _Lane:
     def _opened(self, opening: asyncio.Task[Connection]) -> None:
         self._opening = None
         if not opening.cancelled() and opening.exception() is None:
+            self._forget_closed()
             self._connections.append(opening.result())

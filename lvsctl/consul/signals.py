@@ -40,6 +40,7 @@ class Signals:
         self._datacenter = datacenter
         self._hear = hear
         self._contacts = dict.fromkeys(Listing, Contact())
+        self.failed = 0.0  # when a list was asked for in vain the last time; 0: never
         self._everything = asyncio.Event()
         self._heard_of: set[Listing] = set()  # lists that were answered for, or failed
         self._heard_all = asyncio.Event()
@@ -119,9 +120,11 @@ class Signals:
         # What cannot be read is a matter of the list, anything else one of whoever was asked.
         text = f"{place}: {words}" if isinstance(error, ConsulUnreadable) else words
         before = self._contacts[listing]
-        if before.error != text:
+        if not before.knows(text):
             log.warning("consul_failed", signal=place, error=words, kept="the last answers")
         self._contacts[listing] = before.failed(text)
+        if not isinstance(error, ConsulUnreadable):  # else Consul is there
+            self.failed = time.time()
         self.failing.set()
         self._note(listing)
 

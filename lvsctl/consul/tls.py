@@ -35,6 +35,7 @@ class Tls:
         self._protocols = protocols
         self._context: ssl.SSLContext | None = None
         self._versions: Mapping[Path, Version | None] = {}
+        self.unusable = ""  # why the files as they are cannot be used, while those read before are
 
     def context(self) -> ssl.SSLContext:
         """Return the context of the files as they are; of those that could be used last where these cannot be.
@@ -43,12 +44,14 @@ class Tls:
         """
         versions = _versions(self._config)
         if self._context is None or versions != self._versions:
+            self.unusable = ""
             try:
                 self._context = tls_context(self._config, *self._protocols)
             except ConsulError as error:
                 if self._context is None:
                     raise
-                log.warning("certificate_unusable", why=str(error), kept="the certificates read before")
+                self.unusable = str(error)
+                log.warning("certificate_unusable", why=self.unusable, kept="the certificates read before")
             self._versions = versions
         return self._context
 

@@ -29,10 +29,10 @@ from lvsctl.consul.changes import Changes
 from lvsctl.consul.choice import Choice
 from lvsctl.consul.chooser import Chooser
 from lvsctl.consul.client import Client
-from lvsctl.consul.doubt import Belief, Doubt, believe, identities, not_confirmed
+from lvsctl.consul.doubt import Belief, Doubt, believe, identities, is_whole, not_confirmed
 from lvsctl.consul.heard import Heard
 from lvsctl.consul.known import Known
-from lvsctl.consul.pace import IDLE_POLL, WAIT, back_off, next_index, rest, until_sweep, wait_after
+from lvsctl.consul.pace import IDLE_POLL, WAIT, back_off, next_index, rest, until_sweep, wait_after, wait_in_doubt
 from lvsctl.consul.signals import Signals
 from lvsctl.consul.turns import TROUBLED, round_of, take_turns
 from lvsctl.core.instance import Answer, Query
@@ -68,6 +68,7 @@ class Watches:
         self._stirred: dict[Query, asyncio.Event] = {}  # set when a signal says that something may have changed
         self._signals: dict[str, Signals] = {}  # of each datacenter
         self._signal_tasks: dict[str, asyncio.Task[None]] = {}
+        self._refused: set[Query] = set()  # the token was, since an answer was believed; whoever watches
         self._changed = asyncio.Event()
         self._retired: list[Client] = []
         self.heard = Heard(wake, self._signals)
@@ -123,6 +124,7 @@ class Watches:
             for query in self._tasks.keys() - self._wanted:
                 self._tasks.pop(query).cancel()
                 self._stirred.pop(query, None)
+                self._refused.discard(query)
                 self.heard.forget(query)
             if self._retired:
                 self._stop_all()
@@ -145,6 +147,7 @@ class Watches:
 
     def _stop_all(self) -> None:
         """Stop every watcher; they start again with the client, and in the way, of that time."""
+        self.heard.outlive(self._signals)
         for task in (*self._tasks.values(), *self._signal_tasks.values()):
             task.cancel()
         self._tasks.clear()
@@ -201,7 +204,7 @@ class Watches:
         return any(node in nodes for node, _ in belief.known | identities(belief.answer))
 
     async def _watch(self, query: Query) -> None:
-        index, seen, failures, quiet, refused = 0, 0, 0, 0, False
+        index, seen, failures, quiet = 0, 0, 0, 0
         wait: float = WAIT
         sweep = time.monotonic() + until_sweep()
         known = Known()
@@ -218,39 +221,50 @@ class Watches:
                     query,
                     await self._client.instances(query, index=index, wait=wait, known=known),
                     known,
-                    refused=refused,
                 )
             except Exception as error:  # noqa: BLE001  # one query never ends the others
                 index, failures = 0, failures + 1
-                if _is_lost(error):
-                    self._chooser.lose()
-                refused = refused or _refuses(error)
-                self.heard.fail(query, query.place + in_words(error, f"watch {query.service}"))
+                self._fail(query, error)
                 await asyncio.sleep(back_off(failures, error))
                 continue
             if self._chooser.is_due():
                 self._changed.set()
-            refused = read.doubted and (refused or _refuses(read.missing))
             if read.missing is not None:  # no failure, for it was answered; but a confirmation is asked for again soon
                 index, failures = 0, failures + 1
                 await asyncio.sleep(back_off(failures, read.missing))
                 continue
             failures = 0
-            wait = wait_after(index)
+            wait = wait_in_doubt(self.heard.doubted) if read.doubted else wait_after(index)
             repeated = bool(index and query.datacenter and read.streamed and not read.news)
             index, seen = 0 if repeated else next_index(index, read.index, seen), read.index or seen
             took = time.monotonic() - asked
             quiet = quiet + 1 if not read.news and took < IDLE_POLL else 0
             if query.datacenter not in self._signals:
-                await asyncio.sleep(max(0.0, rest(news=read.news, index=index, quiet=quiet) - took))
+                await _sleep(rest(news=read.news, index=index, quiet=quiet) - took)
 
-    async def _read(self, query: Query, answer: Answer, known: Known, *, refused: bool) -> "_Read":
+    def _fail(self, query: Query, error: Exception) -> None:
+        """Take note that `query` was asked in vain."""
+        if _is_lost(error):
+            self._chooser.lose()
+        if _refuses(error):
+            self._refused.add(query)
+        self.heard.fail(query, query.place + in_words(error, f"watch {query.service}"))
+
+    async def _read(self, query: Query, answer: Answer, known: Known) -> "_Read":
         """Have `answer` heard, once it is known what to believe of it; `known` keeps what is heard."""
         before, served = self.heard.belief(query), self.heard.served(query)
-        belief = believe(before, answer, time.monotonic(), refused=refused, served=served)
+        refused, failed = query in self._refused, self.heard.is_failing(query)
+        belief = believe(before, answer, time.monotonic(), refused=refused, failed=failed, served=served)
         missing = None
         if belief.doubt is Doubt.UNCONFIRMED:
             belief, missing = await self._confirmed(query, belief)
+        elif belief.doubt is Doubt.CONTRADICTED and before is not None:
+            again = partial(believe, before, refused=refused, failed=failed, consistent=True)
+            belief = await self._asked_again(query, before, belief, again)
+        if belief.doubt is None:
+            self._refused.discard(query)
+        elif _refuses(missing):
+            self._refused.add(query)
         news, kept = self.heard.believe(query, belief)
         known.keep(kept)
         return _Read(
@@ -266,7 +280,7 @@ class Watches:
         belief = self.heard.belief(query)
         doubted = belief is not None and belief.doubt is not None
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(WAIT if doubted else until_sweep()):
+            async with asyncio.timeout(wait_in_doubt(self.heard.doubted) if doubted else until_sweep()):
                 await self._stirred[query].wait()
         self._stirred[query].clear()
 
@@ -278,6 +292,32 @@ class Watches:
             why = f"Consul answers {error.status}" if isinstance(error, ConsulRefused) else "no answer"
             return not_confirmed(belief, why), error
         return believe(belief, answer, time.monotonic(), consistent=True), None
+
+    async def _asked_again(
+        self, query: Query, before: Belief, belief: Belief, again: Callable[[Answer, float], Belief]
+    ) -> Belief:
+        """Return what to believe after `belief` contradicted `before`, and a leader was asked what it says of it.
+
+        `again` tells what to believe of another answer in place of the one that contradicted.
+
+        An agent sometimes lists nothing by mistake, with status 200: where a server is slow to refuse a token, or too
+        old to stream. And its own copy does not say that a permission is lost, a doubt that ends when it is back.
+        """
+        try:
+            answer = await self._client.instances(query, consistent=True)
+        except ConsulError:
+            return belief
+        told = again(answer, time.monotonic())
+        knows = belief.answer.streamed and told.doubt is None  # who streams says in other answers what is left out
+        if is_whole(before, answer) or told.doubt is Doubt.FILTERED or knows:
+            return told
+        return believe(belief, answer, time.monotonic(), consistent=True)
+
+
+async def _sleep(seconds: float) -> None:
+    """Sleep where there is time left; where there is none, others had their turn while an answer was waited for."""
+    if seconds > 0:
+        await asyncio.sleep(seconds)
 
 
 def _is_lost(error: Exception) -> bool:

@@ -35,7 +35,7 @@ class Check:
     check_id: str
     name: str
     health: Health
-    output: str = ""  # what the check printed; for maintenance the operator's reason
+    output: str = ""  # what the check printed, unless it passes; for maintenance the operator's reason
 
 
 @attrs.frozen(kw_only=True)

@@ -5,7 +5,7 @@ import contextlib
 import json
 import shutil
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -39,6 +39,27 @@ class Agent:
 
     config: ConsulConfig
     port: int
+    directory: Path
+    process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start it; it leads when this returns."""
+        with (self.directory / "consul.log").open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *(program(), "agent", f"-config-file={self.directory / 'consul.json'}"),
+                stdout=log,
+                stderr=log,
+                env={"GOMAXPROCS": "1"},
+            )
+        await _wait_for_leader(self.config, self.process, self.directory / "consul.log")
+
+    async def kill(self) -> None:
+        """End it at once."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
+            await self.process.wait()
+            self.process = None
 
     async def put(self, path: str, body: object) -> None:
         """Change something; raises ConsulError when Consul did not."""
@@ -81,13 +102,14 @@ class Agent:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def running(cls, directory: Path, certificates: Certificates) -> AsyncIterator[Self]:
-        """Run a server that leads itself while the context lasts."""
-        consul = shutil.which(program())
-        if consul is None:
+    async def running(
+        cls, directory: Path, certificates: Certificates, *, settings: Mapping[str, object] | None = None
+    ) -> AsyncIterator[Self]:
+        """Run a server that leads itself while the context lasts; with these `settings` besides its own."""
+        if shutil.which(program()) is None:
             pytest.skip(f"no Consul at {program()}: make install, or LVSCTL_CONSUL=/path/to/consul")
         https, serf, server = free_ports(3)
-        settings = {
+        own = {
             "server": True,
             "bootstrap_expect": 1,
             "node_name": "consul",
@@ -110,27 +132,19 @@ class Agent:
             "disable_update_check": True,
             "performance": {"raft_multiplier": 1},
         }
-        (directory / "consul.json").write_text(json.dumps(settings))
+        (directory / "consul.json").write_text(json.dumps({**own, **(settings or {})}))
         config = ConsulConfig(
             address=f"https://127.0.0.1:{https}",
             ca_file=certificates.ca,
             certificate_file=certificates.client,
             key_file=certificates.client_key,
         )
-        with (directory / "consul.log").open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                *(consul, "agent", f"-config-file={directory / 'consul.json'}"),
-                stdout=log,
-                stderr=log,
-                env={"GOMAXPROCS": "1"},
-            )
+        agent = cls(config=config, port=https, directory=directory)
         try:
-            await _wait_for_leader(config, process, directory / "consul.log")
-            yield cls(config=config, port=https)
+            await agent.start()
+            yield agent
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+            await agent.kill()
 
 
 async def _wait_for_leader(config: ConsulConfig, process: asyncio.subprocess.Process, log: Path) -> None:

@@ -48,16 +48,21 @@ class Guarded:
 
     def ask(self, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401  Consul's JSON
         """Return Consul's answer to a request that may do everything."""
+        text = self.send(method, path, None if body is None else json.dumps(body).encode())
+        return json.loads(text) if text.strip() else None
+
+    def send(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        """Return the bytes of such an answer."""
         request = urllib.request.Request(
             self.address + path,
-            data=None if body is None else json.dumps(body).encode(),
+            data=body,
             headers={"X-Consul-Token": self.management} if self.management else {},
             method=method,
         )
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=10) as answer:
-            text = answer.read()
-        return json.loads(text) if text.strip() else None
+            text: bytes = answer.read()
+        return text
 
     def token(self, name: str, rules: str) -> dict[str, str]:
         """Return a new token with a policy of these rules: its AccessorID and its SecretID."""

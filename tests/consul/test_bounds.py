@@ -82,7 +82,7 @@ LIES: dict[str, dict[str, Sending]] = {
     "a gigabyte": {"bomb": bomb},
     "deep JSON": {"deep": deep},
     "a trickle": {"trickle": trickle},
-    "large, eight times": {f"large-{number}": entries(10_000, 2_500) for number in range(8)},
+    "large, eight times": {f"large-{number}": entries(250, 100_000) for number in range(8)},
     "all at once": {
         "many": entries(10_000, 1_000),
         "deep": deep,

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvsctl.consul.burst import AT_ONCE, TEXTS, Burst, Rest
+from lvsctl.consul.burst import AT_ONCE, LONGEST, TEXTS, WINDOW, Burst, Rest
 
 
 def test_the_first_are_told_and_the_rest_is_a_number() -> None:
@@ -41,3 +41,22 @@ def test_seconds_make_no_other_text() -> None:
     texts = [f"no answer from https://10.0.0.1:8501 within {seconds:g} s" for seconds in (20.7, 18.2875, 36, 19)]
     assert [burst.take(text) for text in texts].count(True) == AT_ONCE
     assert burst.take("no answer from https://10.0.0.2:8501 within 36 s")
+
+
+def test_the_port_that_an_agent_connects_from_makes_no_other_text() -> None:
+    burst = Burst()
+    texts = [f"read tcp 127.0.0.1:{port}->127.0.0.1:8300: connection reset" for port in range(40_000, 40_010)]
+    assert [burst.take(text) for text in texts].count(True) == AT_ONCE
+    assert burst.take("read tcp 127.0.0.1:40000->127.0.0.1:8301: connection reset")
+
+
+def test_what_goes_on_all_day_is_summed_up_less_and_less_often() -> None:
+    burst, pauses = Burst(), []
+    for _ in range(8):
+        for _ in range(AT_ONCE + 1):
+            burst.take("refused")
+        pauses.append(burst.pause())
+        assert burst.sum_up()
+    assert pauses == [WINDOW * factor for factor in (1, 2, 4)] + [LONGEST] * 5
+    assert burst.sum_up() is None
+    assert burst.pause() == WINDOW

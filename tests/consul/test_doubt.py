@@ -4,10 +4,10 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lvsctl.consul.doubt import HOLD, STALE, Belief, Doubt, believe, recalled
+from lvsctl.consul.doubt import HOLD, SETTLING, STALE, Belief, Doubt, believe, recalled
 from lvsctl.core.instance import Answer, Malformed
 from tests.values import NOW, failing, instance
 
@@ -49,6 +49,26 @@ def test_whatever_comes_the_content_is_consuls_and_a_doubt_has_words(
         listed = {each.identity for each in read.instances}
         assert belief.known == (known if belief.doubt and known is not None else listed)
         known = belief.known
+
+
+def copied(read: Answer) -> Answer:
+    """Return an equal answer of other objects, as one is that was decoded again."""
+    return attrs.evolve(read, instances=(*read.instances,), malformed=(*read.malformed,))
+
+
+@given(readings=readings, served=st.integers(0, 6), first=numbers)
+@example(readings=[(answer(1), 0.0, False, False)], served=6, first=[1])
+def test_what_is_known_already_is_believed_as_if_it_were_not(
+    readings: list[tuple[Answer, float, bool, bool]], served: int, first: list[int]
+) -> None:
+    known = believe(None, answer(*first), NOW, served=served)
+    decoded, now = known, NOW
+    for read, pause, refused, consistent in readings:
+        for each in (attrs.evolve(read, instances=known.trusted.instances), read):
+            now += pause
+            known = believe(known, each, now, refused=refused, consistent=consistent)
+            decoded = believe(decoded, copied(each), now, refused=refused, consistent=consistent)
+            assert known == decoded
 
 
 @given(readings=readings)
@@ -154,6 +174,20 @@ def test_the_loss_of_half_is_believed_at_once_and_of_more_when_a_leader_confirms
         assert belief.doubt is None
 
 
+def test_a_consul_that_has_just_come_back_may_not_know_all_yet() -> None:
+    """Servers that start take the nodes out that they have not heard of, and put them back."""
+    returned = believe(believed(1, 2, 3, 4), answer(4, index=20), NOW, failed=True)
+    assert returned.doubt is Doubt.RETURNED
+    assert returned.answer.doubt == "Consul has just come back, and lists 1 of 4 instances"
+    assert believe(returned, answer(1, 2, 3, 4, index=21), NOW + 1).doubt is None
+    later = believe(returned, answer(4, index=21), NOW + SETTLING - 1, consistent=True)
+    assert later.doubt is Doubt.RETURNED
+    unsure = believe(later, answer(4, index=22), NOW + SETTLING)
+    assert unsure.doubt is Doubt.UNCONFIRMED
+    assert believe(unsure, answer(4, index=22), NOW + SETTLING, consistent=True).doubt is None
+    assert believe(believed(1, 2, 3, 4), answer(3, 4, index=20), NOW, failed=True).doubt is None, "half may go"
+
+
 @pytest.mark.parametrize("before", [0, 10])
 def test_that_instances_went_is_not_believed_without_an_index_even_when_it_is_repeated(before: int) -> None:
     known = range(1, 11)
@@ -235,6 +269,23 @@ def test_a_permission_that_is_lost_is_doubted_for_as_long_as_it_is() -> None:
         assert belief.doubt is Doubt.FILTERED
         assert "node:read and service:read" in belief.answer.doubt
     assert believe(belief, answer(1, 2, 3, index=12), NOW + 1).doubt is None
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_permission_that_consul_says_is_lost_contradicts_nothing_and_is_over_when_it_is_back(
+    refused: bool,  # noqa: FBT001  one of the cases
+) -> None:
+    belief = believe(believed(1, 2, 3), answer(filtered=True), NOW, refused=refused)
+    assert belief.doubt is Doubt.FILTERED
+    belief = believe(belief, answer(filtered=True), NOW + 1)
+    assert believe(belief, answer(1, 2, index=11), NOW + 2).doubt is Doubt.UNCONFIRMED
+    assert believe(belief, answer(1, 2, index=11), NOW + 2, consistent=True).doubt is None
+    assert believe(belief, answer(1, 2, index=10), NOW + 2, consistent=True).doubt is Doubt.CONTRADICTED
+
+
+def test_a_permission_that_is_lost_hides_no_loss_of_data() -> None:
+    belief = believe(believed(1, 2, 3), answer(index=9, filtered=True), NOW)
+    assert believe(belief, answer(1, 2, index=11), NOW + 2, consistent=True).doubt is Doubt.CONTRADICTED
 
 
 def test_a_token_that_never_could_read_it_all_is_doubted_at_the_start_only() -> None:

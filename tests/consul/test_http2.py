@@ -483,6 +483,39 @@ async def test_a_status_that_is_none_hurts_nobody(certificates: Certificates, st
         assert here.pool.connections == 1
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [],
+        [(b"x-consul-index", b"7"), (b":status", b"200")],
+        [(b":status", b"200"), (b":status", b"200")],
+        [(b":status", b"200"), (b"X-Consul-Index", b"7")],
+        [(b":status", b"200"), (b"x-consul-index", b"7\r\nx: y")],
+        [(b":status", b"200"), (b"connection", b"close")],
+    ],
+)
+async def test_headers_that_none_may_have_hurt_their_request_alone(
+    certificates: Certificates, fields: list[tuple[bytes, bytes]]
+) -> None:
+    def answering(asked: Asked) -> None:
+        asked.link.h2.config.validate_outbound_headers = False
+        asked.link.h2.config.normalize_outbound_headers = False
+        if asked.headers[":path"] == "/odd":
+            asked.link.h2.send_headers(asked.number, fields or [(b"x-consul-index", b"7")])
+            asked.link.flush()
+
+    async with asking(certificates, answering) as here:
+        (other,) = await here.hold(1)
+        odd = asyncio.create_task(here.ask(request("/odd")))
+        assert await failure(odd) in {
+            "its answer does not begin with a status",
+            "its answer has a header that none may have",
+        }
+        await here.listener.until(lambda: here.listener.asked[1].reset)
+        assert not other.done()
+        assert here.pool.connections == 1
+
+
 async def test_whatever_goes_wrong_in_reading_is_a_failure_of_the_connection(
     certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -531,7 +564,7 @@ async def test_what_a_peer_does_not_read_is_not_piled_up(
         link.frozen = True
         (ours,) = here.pool._shared._connections  # noqa: SLF001  # the kernel's buffers take megabytes
         assert isinstance(ours, http2.Connection)
-        ours._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # noqa: SLF001
+        ours._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # noqa: SLF001
         link.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
 
         async def flood() -> None:
@@ -584,3 +617,14 @@ async def test_a_listener_that_says_nothing_is_no_connection(certificates: Certi
         assert not any(task.get_name() == "http2 connection" for task in asyncio.all_tasks())
         over.set()
         await ended.wait()
+
+
+async def test_what_came_before_the_end_is_answered_however_much_it_is(certificates: Certificates) -> None:
+    async with asking(certificates, never) as here:
+        (first, second) = await here.hold(2)
+        (link,) = here.listener.links
+        link.writer.write(UNKNOWN * 3 * http2.PORTION)
+        here.listener.asked[0].answer(b"whole")
+        link.writer.close()
+        assert (await first).body == b"whole"
+        assert await failure(second) == "the listener closed the connection"

@@ -144,13 +144,13 @@ async def test_keys(version: str) -> None:
         assert (await client.keys("none/"))[1] == b"[]"
     async with answering(recorded(version, "keys-refused")) as client:
         with pytest.raises(ConsulRefused):
-            await client.has_key("lvsctl/weights/reco/v2")
+            await client.key_index("lvsctl/weights/reco/v2")
 
 
 async def test_a_key_of_a_name_that_is_refused_is_no_missing_key() -> None:
     async with answering(recorded(NEWEST, "key-refused-for-its-name")) as client:
         with pytest.raises(ConsulRefused, match="invalid key name"):
-            await client.has_key("lvsctl/weights/reco/a%20b")
+            await client.key_index("lvsctl/weights/reco/a%20b")
 
 
 @pytest.mark.parametrize(("name", "limit"), [("agent", 200), ("agent-refused", None)])

@@ -22,7 +22,7 @@ from lvsctl.core.instance import Instance, Query
 from tests.consul.certificates import Certificates
 from tests.consul.listener import Asked, Listener
 from tests.consul.server import DEADLINE, Consul, always, answer, consul
-from tests.values import instance
+from tests.values import failing, instance
 
 NAMES = [f"service-{number}" for number in range(20)]
 QUERIES = [Query(service=name) for name in NAMES]
@@ -40,6 +40,7 @@ class Catalogue:
         factory=lambda: {"health/state/any": 5, "catalog/services": 5, "catalog/nodes": 5}
     )
     broken: bool = False
+    empty: bool = False  # it lists no instances
     spoiled: bytes = b""  # what the checks are answered with instead
     asked: list[str] = attrs.field(factory=list)  # Consul services
     _changed: asyncio.Condition = attrs.field(factory=asyncio.Condition)
@@ -53,7 +54,7 @@ class Catalogue:
             name = path.removeprefix("health/service/")
             assert "index" not in request.query
             self.asked.append(name)
-            return answer(self.instances[name], index="5")
+            return answer(*([] if self.empty else [self.instances[name]]), index="6" if self.empty else "5")
         async with self._changed:
             await self._changed.wait_for(
                 lambda: self.broken or int(request.query.get("index", 0)) != self.indexes[path]
@@ -152,18 +153,18 @@ async def test_a_check_that_changes_is_one_question(watching: Watching) -> None:
     await watching.settled()
     catalogue = watching.catalogue
     catalogue.checks["service-3"] = 2
-    catalogue.instances["service-3"] = instance(2)
+    catalogue.instances["service-3"] = failing(1)
     await catalogue.move("health/state/any")
-    await watching.until(lambda: watching.watches.heard.answers[QUERIES[3]].instances == (instance(2),))
+    await watching.until(lambda: watching.watches.heard.answers[QUERIES[3]].instances == (failing(1),))
     assert catalogue.asked == ["service-3"]
 
 
 async def test_a_name_in_another_case_is_the_same_to_consul(watching: Watching) -> None:
     await watching.settled()
     watching.catalogue.checks["Service-3"] = 1
-    watching.catalogue.instances["service-3"] = instance(2)
+    watching.catalogue.instances["service-3"] = failing(1)
     await watching.catalogue.move("health/state/any")
-    await watching.until(lambda: watching.watches.heard.answers[QUERIES[3]].instances == (instance(2),))
+    await watching.until(lambda: watching.watches.heard.answers[QUERIES[3]].instances == (failing(1),))
     assert watching.catalogue.asked == ["service-3"]
 
 
@@ -219,6 +220,28 @@ async def test_after_a_failure_everything_is_asked_for(watching: Watching) -> No
     await watching.catalogue.be(broken=False)
     await watching.until(lambda: watching.watches.heard.answers[QUERIES[5]].instances == (instance(2),))
     await watching.until(lambda: not any(each.failing_since for each in watching.watches.heard.contacts.values()))
+
+
+@pytest.mark.parametrize("limit", [20, 1000])
+async def test_after_an_outage_so_few_are_in_doubt_of_those_too_that_were_not_asked_in_vain(
+    watching: Watching, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    """The lists failed, and a few queries; the way may be another one when Consul is back, and each watcher new."""
+    monkeypatch.setattr(turns, "ROUND", 2.0)
+    monkeypatch.setattr(watch, "TROUBLED", 4)
+    await watching.settled()
+    await watching.catalogue.be(broken=True)
+    await watching.until(lambda: watching.watches.heard.failing("") >= 4)
+    watching.catalogue.empty, watching.server.limit = True, limit
+    watching.watches.watch(QUERIES)
+    await watching.catalogue.be(broken=False)
+    answers = watching.watches.heard
+    await watching.until(lambda: all(not each.instances for each in answers.answers.values()))
+    assert {each.doubt for each in answers.answers.values()} == {
+        "Consul has just come back, and lists 0 of 1 instances"
+    }
+    assert watching.watches.choice is not None
+    assert watching.watches.choice.way is (Way.SIGNALS if limit == 20 else Way.POLLS)
 
 
 @pytest.mark.parametrize("spoiled", [b"[", b" " * 5000, b'[{"Node":"\xff","CheckID":"c","ServiceName":"x"}]'])

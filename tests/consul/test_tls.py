@@ -119,6 +119,27 @@ async def test_an_expired_certificate_is_replaced_without_a_restart(
         assert client.protocol is protocol
 
 
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.usefixtures("protocol")
+async def test_what_cannot_be_reached_names_the_files_that_cannot_be_used(
+    agent: Agent, files: ConsulConfig, certificates: Certificates
+) -> None:
+    """A new authority for Consul, whose file here is half-written when the connection is lost."""
+    assert files.ca_file is not None
+    replace(files, certificate_file=certificates.expired)
+    async with Client(attrs.evolve(files, address=agent.config.address)) as client:
+        with pytest.raises(ConsulError):
+            await found(client)
+        files.ca_file.write_bytes(certificates.ca.read_bytes()[:100])
+        with pytest.raises(ConsulError) as caught:
+            await found(client)
+        assert str(caught.value).startswith(f"cannot reach {agent.config.address}: "), caught.value
+        assert f"; consul.ca_file {files.ca_file} cannot be used: " in str(caught.value)
+        assert str(caught.value).endswith(", so those read before are used")
+        replace(files, ca_file=certificates.ca, certificate_file=certificates.client)
+        assert await found(client) == 1
+
+
 async def test_the_next_connection_has_the_certificate_of_now(files: ConsulConfig, certificates: Certificates) -> None:
     names: list[Any] = []
 

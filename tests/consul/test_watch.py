@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from typing import Self
 
 import attrs
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from lvsctl.config import ConsulConfig, Secret
+from lvsctl.consul import pace
 from lvsctl.consul.client import Capacity, Client
 from lvsctl.consul.known import Known
 from lvsctl.consul.once import ask_once
@@ -31,6 +33,7 @@ from lvsctl.consul.pace import (
     back_off,
     next_index,
     wait_after,
+    wait_in_doubt,
 )
 from lvsctl.consul.watch import Watches
 from lvsctl.core.instance import Answer, Health, Instance, Query
@@ -149,8 +152,9 @@ async def test_an_index_that_went_back_starts_over() -> None:
         await server.came(2)
         await blocking.change(instance(2), index=3)
         await all_of_it.woken.until(lambda: names(all_of_it.watches.heard.answers[RECO]) == ["reco-2"])
-        await server.came(4)
-        assert server.indexes() == [None, "50", None, "3"]
+        await server.came(6)
+        asked = [each.query.get("index") for each in server.requests if "consistent" not in each.query]
+        assert asked == [None, "50", None, "3"]
 
 
 @attrs.define
@@ -369,6 +373,22 @@ async def test_a_token_that_is_refused_what_would_confirm_is_a_refused_token() -
         await all_of_it.woken.until(lambda: "refused the token" in watches.heard.answers[RECO].doubt)
 
 
+async def test_that_a_token_was_refused_outlives_who_heard_it() -> None:
+    """Another transport, or a reload, begins every query anew."""
+    blocking = Blocking((instance(1), instance(2), instance(3)))
+    async with consul(blocking) as server, watching(server, RECO) as all_of_it:
+        watches = all_of_it.watches
+        await server.came(2)
+        server.answering = refusing(403, "ACL not found")
+        await blocking.change(instance(1), instance(2), instance(3))
+        await server.came(4)
+        server.answering = Blocking((instance(1),), index=20)
+        again = Watching.of(server).client
+        watches.use(again, all_of_it.client)
+        await all_of_it.woken.until(lambda: "refused the token" in watches.heard.answers[RECO].doubt)
+        await again.close()
+
+
 async def test_that_a_token_was_refused_is_remembered_until_an_answer_is_believed() -> None:
     blocking = Blocking((instance(1), instance(2), instance(3)))
     async with consul(blocking) as server, watching(server, RECO) as all_of_it:
@@ -403,7 +423,6 @@ async def test_a_wall_clock_that_is_set_ends_no_hold(monkeypatch: pytest.MonkeyP
         await blocking.change(instance(1), instance(4))
         await all_of_it.woken.until(lambda: names(watches.heard.answers[RECO]) == ["reco-1", "reco-4"])
         assert "went back" in watches.heard.answers[RECO].doubt
-        assert not any("consistent" in request.query for request in server.requests)
 
 
 async def test_what_consul_says_of_its_leader_and_of_permissions_is_heard() -> None:
@@ -460,6 +479,70 @@ async def test_one_that_goes_from_a_streamed_answer_is_believed_when_a_server_co
         assert all_of_it.watches.heard.answers[RECO].doubt == ""
         await server.came(4)
         assert ["consistent" in request.query for request in server.requests] == [False, False, True, False]
+
+
+@attrs.define
+class Mistaken:
+    """An agent that streams: its own copy says what it says, and the leader what is true."""
+
+    truth: Blocking
+    copied: Callable[[], web.Response] | None = None
+    filtered: bool = False  # the leader says that the token may not read it all, and lists nothing
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        if "index" in request.query and self.copied:
+            await asyncio.sleep(0.02)
+            return self.copied()
+        if self.filtered:
+            response = answer(index=str(self.truth.index))
+            response.headers["X-Consul-Results-Filtered-By-ACLs"] = "true"
+            return response
+        if "index" not in request.query:
+            return await self.truth(request)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(float(request.query["wait"].removesuffix("s"))):
+                await self.truth(request)
+        return streamed(*self.truth.instances, index=self.truth.index)
+
+
+def streamed(*instances: Instance, index: int) -> web.Response:
+    response = answer(*instances, index=str(index))
+    response.headers.update(STREAMED)
+    return response
+
+
+async def test_a_copy_that_lists_nothing_by_mistake_wakes_nobody_where_a_leader_knows_better() -> None:
+    """At index 1, as Consul 1.20.6 does where it is slow to refuse a token, and 1.22.7 before a server of 1.8.7."""
+    agent = Mistaken(truth=Blocking((instance(1), instance(2)), index=50))
+    agent.copied = partial(streamed, index=1)
+    async with consul(agent) as server, watching(server, RECO) as all_of_it:
+        with capture_logs() as logs:
+            await server.came(5)
+        assert names(all_of_it.watches.heard.answers[RECO]) == ["reco-1", "reco-2"]
+        assert all_of_it.watches.heard.answers[RECO].doubt == ""
+        assert all_of_it.woken.count == 1
+        assert not [each for each in logs if each["event"] == "consul_doubted"]
+
+
+@pytest.mark.parametrize("behind", [False, True])
+async def test_what_went_while_a_permission_was_lost_goes_when_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+    behind: bool,  # noqa: FBT001  the agent's own copy does not know yet
+) -> None:
+    """Its own copy does not say that the token may read no more, the leader does; and that it may again."""
+    monkeypatch.setattr(pace, "SHORTEST_DOUBTED", 0.2)
+    agent = Mistaken(truth=Blocking((instance(1), instance(2), instance(3)), index=50))
+    async with consul(agent) as server, watching(server, RECO) as all_of_it:
+        heard, woken = all_of_it.watches.heard, all_of_it.woken
+        await server.came(2)
+        agent.filtered, agent.copied = True, partial(streamed, index=50)
+        await agent.truth.change(instance(1), instance(2), instance(3), index=51)  # ends the query that waits
+        await woken.until(lambda: "the token may not read" in heard.answers[RECO].doubt)
+        assert names(heard.answers[RECO]) == []
+        await agent.truth.change(instance(1), instance(2), index=60)
+        agent.filtered, agent.copied = False, agent.copied if behind else None
+        await woken.until(lambda: heard.answers[RECO].doubt == "")
+        assert names(heard.answers[RECO]) == ["reco-1", "reco-2"]
 
 
 @attrs.define
@@ -822,6 +905,28 @@ def test_queries_that_begin_together_do_not_end_together() -> None:
     for start in range(0, WAIT, 5):
         assert sum(start <= wait < start + 5 for wait in waits) < 400
     assert wait_after(7) == WAIT
+
+
+async def test_two_errors_that_take_turns_are_told_once_each() -> None:
+    """A listener that wants another certificate resets the connection now, and says why then."""
+    turn = [0]
+
+    async def answering(_request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0)
+        turn[0] += 1
+        return web.Response(status=500, text=("No cluster leader", "rpc error")[turn[0] % 2])
+
+    async with consul(answering) as server, watching(server, RECO):
+        with capture_logs() as logs:
+            await server.came(6)
+        assert len([each for each in logs if each["event"] == "consul_failed"]) == 2
+
+
+@pytest.mark.parametrize("doubted", [0, 1, 500, 1000, 5000])
+def test_doubts_are_asked_about_soon_and_not_by_all_at_once(doubted: int) -> None:
+    wait = wait_in_doubt(doubted)
+    assert 5 <= wait <= WAIT
+    assert wait == WAIT or doubted / wait <= 100
 
 
 async def test_news_are_named_once() -> None:
