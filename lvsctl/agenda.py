@@ -74,7 +74,7 @@ class Agenda:
             self._by(done.step.key, now + VERIFY)
         for (key, _), refusal in cycle.refusals.items():
             # Where that is past it waits for another one that has a time, or its time came during this very cycle.
-            self._by(key, now + (refusal.retry_at - clock if refusal.retry_at > clock else audit_interval))
+            self._by(key, now + (refusal.retry_at - clock if refusal.waits(clock) else audit_interval))
 
     def _note_drains(self, decision: Decision, offset: float) -> None:
         if decision.look_again is not None:

@@ -4,6 +4,7 @@ Event names are constant; fields carry the rest. Nothing is announced twice, how
 """
 
 import time
+from typing import Final
 
 import structlog
 
@@ -36,6 +37,8 @@ EVENTS: dict[type[Request], str] = {
     SetRealServer: "real_server_changed",
     DeleteRealServer: "real_server_deleted",
 }
+
+DECLARATION: Final = "declaration_refused"
 
 Trouble = dict[tuple[str, str], str]
 """What is wrong, by event name and object."""
@@ -75,6 +78,8 @@ class Announcer:
         troubles, only = _troubles(cycle), cycle.only
         if only is not None:
             troubles |= {key: each for key, each in self._troubles.items() if key is not None and key not in only}
+            known = self._troubles.get(None, {}).items()  # what is declared is a matter of cycles about everything
+            troubles[None] |= {place: text for place, text in known if place[0] == DECLARATION}
         self._announce_troubles(troubles)
 
     def _announce_overrides(self, cycle: Cycle) -> None:
@@ -165,7 +170,7 @@ def _troubles(cycle: Cycle) -> Troubles:
     for refusal in cycle.look.refusals:
         kept = f"; {refusal.kept} goes on as it was" if refusal.kept else ""
         text = f"Consul service {refusal.service!r}: {refusal.text}{kept}"
-        troubles[None]["declaration_refused", refusal.name] = text
+        troubles[None][DECLARATION, refusal.name] = text
     return troubles
 
 
@@ -175,9 +180,8 @@ def _troubles_of(each: VirtualServerDecision) -> Trouble:
         kept = (
             "1 real server that serves is" if len(each.held) == 1 else f"{len(each.held)} real servers that serve are"
         )
-        doubt = each.wanted.doubt if each.wanted else ""
-        why = f"Consul's answer is in doubt: {doubt}" if doubt else "no instance in Consul may serve"
-        troubles["hold", each.name] = f"{why}; {kept} kept"
+        release = f"; lvsctl release {each.name} lets go" if each.hold.floor.least else ""
+        troubles["hold", each.name] = f"{each.hold.why}; {kept} kept{release}"
     if each.owner is Owner.FOREIGN:
         why = f"{each.key} exists, is not ours, is not as wanted; {remedy_of_foreign(each)}"
         troubles["foreign_in_the_way", each.name] = why

@@ -3,7 +3,8 @@
 A refusal never counts as success. It makes its own target wait, a real server or a virtual server, with a back-off
 that grows while it goes on being refused; every other step goes on. Two things follow from a refusal at once: a virtual
 server that could not be created gets no real servers (it may be somebody else's by now), and where the kernel took
-none of the real servers that were to take over, those that serve stay.
+none of the real servers that were to take over, those that serve stay, or as many as the guard's floor needs where it
+took some.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,6 +52,10 @@ class Refusal:
     attempts: int
     retry_at: float  # Unix seconds
 
+    def waits(self, now: float) -> bool:
+        """Tell whether it is not tried again yet; a clock that was set back makes nobody wait for longer than ever."""
+        return 0 < self.retry_at - now <= LONGEST_BACK_OFF
+
 
 Refusals = Mapping[Target, Refusal]
 
@@ -64,7 +69,8 @@ def apply(kernel: Client, decision: Decision, waiting: AbstractSet[Target]) -> S
     refused = set(waiting)
     for stage in Stage:
         steps = [step for step in decision.steps if stage_of(step.request) is stage]
-        sent = send(kernel, [step for step in steps if _may_go(step, decision, waiting=waiting, refused=refused)])
+        unsent = waiting | (_kept_back(decision, refused) if stage is Stage.REMOVE else frozenset())
+        sent = send(kernel, [step for step in steps if _may_go(step, decision, unsent=unsent, refused=refused)])
         refused |= {target_of(each.step) for each in sent if each.refused is not None}
         done += sent
     return done
@@ -103,14 +109,25 @@ def refusals_after(done: Sequence[Done], before: Refusals, now: float) -> Refusa
     return after
 
 
-def _may_go(step: Step, decision: Decision, *, waiting: AbstractSet[Target], refused: AbstractSet[Target]) -> bool:
-    """Tell whether `step` may be sent, after what was refused in the stages before it."""
+def _may_go(step: Step, decision: Decision, *, unsent: AbstractSet[Target], refused: AbstractSet[Target]) -> bool:
+    """Tell whether `step` may be sent, after what was refused in the stages before it; those `unsent` may not."""
     target = target_of(step)
     each = decision.virtual_servers[step.key]
     created = each.observed is not None or (step.key, None) not in refused
-    if target in waiting or (target[1] is not None and not created):
-        return False
-    if stage_of(step.request) is not Stage.REMOVE or each.intended is None or each.observed is None:
-        return True
-    missing = {server for key, server in refused if key == step.key and server is not None}
-    return guard.may_remove(each.intended.real_servers, each.observed.real_servers, missing)
+    return target not in unsent and (target[1] is None or created)
+
+
+def _kept_back(decision: Decision, refused: AbstractSet[Target]) -> frozenset[Target]:
+    """Return the real servers that may not leave yet, after what was refused in the stages before."""
+    missing: dict[VirtualServerKey, set[RealServerKey]] = {}
+    for key, server in refused:
+        if server is not None:
+            missing.setdefault(key, set()).add(server)
+    return frozenset(
+        (key, server)
+        for key, servers in missing.items()
+        if (each := decision.virtual_servers.get(key)) and each.intended and each.observed
+        for server in guard.kept_back(
+            each.wanted, each.intended.real_servers, each.observed.real_servers, servers, each.counts.least
+        )
+    )

@@ -34,6 +34,7 @@ from lvsctl.config_types import (
     duration,
     integer,
     list_of,
+    percentage,
     table_of_strings,
     text,
 )
@@ -224,7 +225,7 @@ class DaemonConfig:
         default=Path("/var/lib/lvsctl"),
     )
     control_socket: Path = _key(
-        "Unix socket that `lvsctl status` asks; mode 0660, group lvsctl where that group exists.",
+        "Unix socket that `lvsctl status` and `release` ask; mode 0660, group lvsctl where that group exists.",
         '"/run/lvsctl/control.sock"',
         absolute_path("/run/lvsctl/control.sock", socket=True),
         default=Path("/run/lvsctl/control.sock"),
@@ -284,6 +285,15 @@ class DefaultsTable:
         "How long a leaving real server keeps its connections, at weight 0, before it is deleted. `0s`: at once.",
         '"1m"',
         duration(0, 86_400, "30s"),
+        default=None,
+    )
+    floor: int | None = _key(
+        "How many real servers stay whatever Consul says, as a part of the most that served in the last 15 minutes. "
+        "What would be fewer is held, seen in `lvsctl status`, and let go by `lvsctl release NAME`. The last ones that "
+        'serve are held with `"0%"` too; above `"50%"` the last few leave by a release alone. The rule is in '
+        "[operations](operations.md#what-is-held).",
+        '"60%"',
+        percentage("50%"),
         default=None,
     )
     only_passing: bool | None = _key(
@@ -526,6 +536,7 @@ class VirtualServerConfig:
     upper_threshold: int = 0
     lower_threshold: int = 0
     drain_timeout: float = 30.0
+    floor: int = 50  # percent
     declaration: Declaration | None = None  # None: it is in the file
 
 

@@ -135,6 +135,23 @@ def integer(low: int, high: int, example: int) -> KeyType[int]:
     return KeyType(name="integer", between=between, read=read, write=str)
 
 
+def percentage(example: str) -> KeyType[int]:
+    """Return the type of whole percentages from 0% to 100%."""
+
+    def read(value: object) -> int:
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100:
+            meant = round(value * 100) if isinstance(value, float) and value <= 1 else round(value)
+            raise Wrong(f"{shown(value)} is not a percentage", f"write {quoted(f'{meant}%')}, in quotes")
+        match = re.fullmatch("([0-9]{1,3})%", string(value, example))
+        if match is None:
+            raise Wrong(f"{shown(value)} is no percentage", f"write a whole number and %, like {quoted(example)}")
+        if int(match[1]) > 100:
+            raise Wrong(f"{shown(value)} is out of range", f"write 0% to 100%, like {quoted(example)}")
+        return int(match[1])
+
+    return KeyType(name="string", between="0% to 100%", read=read, write=lambda value: f'"{value}%"')
+
+
 def text(pattern: str, what: str, example: str) -> KeyType[str]:
     """Return the type of strings that match `pattern` in full; `what` says so in words."""
     compiled = re.compile(pattern)

@@ -1,44 +1,76 @@
-"""The daemon's answer to `lvsctl status`: HTTP over a Unix socket, so that `curl --unix-socket` works too.
+"""What commands ask of the daemon: HTTP over a Unix socket, so that `curl --unix-socket` works too.
 
-`GET /v1/status` returns core.status.Status as JSON. The socket is 0660 and belongs to the group lvsctl where that
-exists; it can only read. `ask` is the client's side, on the standard library, for a command that starts fast.
+`GET /v1/status` returns core.status.Status as JSON; `POST /v1/release/NAME` lets go of what is held of a virtual server
+and returns core.status.Released, or an object with an `error`. The socket is 0660 and belongs to the group lvsctl where
+that exists: whoever may ask may release, and the log says who did. `ask` and `release` are the client's side, on the
+standard library, for a command that starts fast.
 """
 
 import contextlib
 import grp
 import http.client
-import json
 import os
+import pwd
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+import struct
+import urllib.parse
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import cattrs.preconf.json
 
-from lvsctl.core.status import SCHEMA, Status
+from lvsctl.core.status import SCHEMA, Released, Status
 from lvsctl.errors import DaemonError, StateError
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+T = TypeVar("T")
 
 GROUP: Final = "lvsctl"
 ANSWER_TIMEOUT: Final = 5.0  # seconds
+RELEASE_TIMEOUT: Final = 60.0  # seconds; a cycle may be under way
+PEER: Final = struct.Struct("3i")  # struct ucred (unix(7)): process, user, group
 OTHER_VERSION: Final = "the daemon speaks another version of this interface; restart it after an upgrade"
 
 converter = cattrs.preconf.json.make_converter()
 
 
+class Asked(Protocol):
+    """Who is asked."""
+
+    async def status(self) -> Status:
+        """Return how everything stands."""
+
+    async def release(self, name: str, by: str) -> Released:
+        """Let go of what is held of virtual server `name`; raises DaemonError."""
+
+
 @contextlib.asynccontextmanager
-async def serving(path: Path, status: Callable[[], Awaitable[Status]]) -> AsyncIterator[None]:
-    """Answer requests on the socket `path` with what `status` returns, while the context lasts.
+async def serving(path: Path, asked: Asked) -> AsyncIterator[None]:
+    """Answer requests on the socket `path` with what `asked` says, while the context lasts.
 
     Raises StateError when the socket cannot be made.
     """
-    from aiohttp import web  # the command-line client of this module does without it
+    import asyncio  # the command-line client of this module does without these two
+
+    from aiohttp import web
 
     async def get_status(_request: web.Request) -> web.Response:
-        return web.Response(body=json.dumps(converter.unstructure(await status())), content_type="application/json")
+        return web.json_response(converter.unstructure(await asked.status()))
+
+    async def post_release(request: web.Request) -> web.Response:
+        try:
+            who = await asyncio.to_thread(_who, request)  # the directory of users may be a slow one
+            released = await asked.release(request.match_info["name"], who)
+        except DaemonError as error:
+            return web.json_response({"error": str(error)}, status=409)
+        return web.json_response(converter.unstructure(released))
 
     application = web.Application()
     application.router.add_get("/v1/status", get_status)
+    application.router.add_post("/v1/release/{name}", post_release)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
@@ -63,13 +95,34 @@ async def serving(path: Path, status: Callable[[], Awaitable[Status]]) -> AsyncI
 
 def ask(path: Path) -> Status:
     """Return the status of the daemon that listens on `path`; raises DaemonError when there is none."""
-    connection = _UnixConnection(path)
+    status, body = _request(path, "GET", "/v1/status", ANSWER_TIMEOUT)
+    if status != 200:
+        raise DaemonError(f"the daemon on {path} answered {status}; its log says why")
+    return decode_status(body)
+
+
+def release(path: Path, name: str) -> Released:
+    """Let go of what is held of virtual server `name`; raises DaemonError with the daemon's words where it refuses."""
+    target = f"/v1/release/{urllib.parse.quote(name, safe='')}"
+    status, body = _request(path, "POST", target, RELEASE_TIMEOUT)
+    if status == 409:
+        raise DaemonError(str(_structured(body, dict[str, str]).get("error", "")))
+    if status == 404:
+        raise DaemonError(OTHER_VERSION)
+    if status != 200:
+        raise DaemonError(f"the daemon on {path} answered {status}; its log says why")
+    return _structured(body, Released)
+
+
+def _request(path: Path, method: str, target: str, patience: float) -> tuple[int, bytes]:
+    """Return status and body of the daemon's answer; raises DaemonError when there is none within `patience`."""
+    connection = _UnixConnection(path, patience)
     try:
-        connection.request("GET", "/v1/status")
+        connection.request(method, target)
         response = connection.getresponse()
-        body = response.read()
+        return response.status, response.read()
     except TimeoutError as error:
-        said = f"the daemon on {path} did not answer within {ANSWER_TIMEOUT:g} s; it is stopped, stuck or very busy"
+        said = f"the daemon on {path} did not answer within {patience:g} s; it is stopped, stuck or very busy"
         raise DaemonError(said) from error
     except PermissionError as error:
         raise DaemonError(f"the daemon on {path} may not be asked: permission denied; {_who_may(path)}") from error
@@ -78,17 +131,18 @@ def ask(path: Path) -> Status:
         raise DaemonError(f"no daemon answers on {path}: {reason.lower()}") from error
     finally:
         connection.close()
-    if response.status != 200:
-        raise DaemonError(f"the daemon on {path} answered {response.status}; its log says why")
-    return decode_status(body)
+
+
+def _structured(body: bytes, kind: type[T]) -> T:
+    try:
+        return converter.loads(body, kind)
+    except (ValueError, TypeError, RecursionError, cattrs.BaseValidationError) as error:
+        raise DaemonError(OTHER_VERSION) from error
 
 
 def decode_status(body: bytes) -> Status:
     """Return a status from JSON; raises DaemonError for what another version of lvsctl may send."""
-    try:
-        status = converter.loads(body, Status)
-    except (ValueError, TypeError, RecursionError, cattrs.BaseValidationError) as error:
-        raise DaemonError(OTHER_VERSION) from error
+    status = _structured(body, Status)
     if status.schema != SCHEMA:
         raise DaemonError(OTHER_VERSION)
     return status
@@ -115,6 +169,19 @@ def _who_may(path: Path) -> str:
     return f"root may, and who is in the group '{group}': usermod -aG {group} USER, and log in again"
 
 
+def _who(request: "web.Request") -> str:
+    """Return who asks, as the kernel knows them: `alice, pid 4242`."""
+    asking = request.transport.get_extra_info("socket") if request.transport else None
+    if asking is None:
+        return "nobody"
+    pid, uid, _ = PEER.unpack(asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = f"uid {uid}"
+    return f"{user}, pid {pid}"
+
+
 def _give_to_group(path: Path) -> None:
     with contextlib.suppress(KeyError, PermissionError):
         os.chown(path, -1, grp.getgrnam(GROUP).gr_gid)
@@ -123,12 +190,13 @@ def _give_to_group(path: Path) -> None:
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=ANSWER_TIMEOUT)
+    def __init__(self, path: Path, patience: float) -> None:
+        super().__init__("localhost", timeout=patience)
         self._path = path
+        self._patience = patience
 
     def connect(self) -> None:
         """Connect to the socket."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(ANSWER_TIMEOUT)
+        self.sock.settimeout(self._patience)
         self.sock.connect(str(self._path))

@@ -29,13 +29,14 @@ from lvsctl.core.instance import Query
 from lvsctl.core.measures import Seen
 from lvsctl.core.part import concerned
 from lvsctl.core.restoration import stands_alone
-from lvsctl.core.status import Status
+from lvsctl.core.status import Released, Status
 from lvsctl.core.virtual_server_status import refused_declarations, virtual_servers
 from lvsctl.errors import ConfigError, StateError
 from lvsctl.health import Health
 from lvsctl.keeping import Keeping
 from lvsctl.reconcile import Cycle, Look, Reconciler
 from lvsctl.record import Record
+from lvsctl.releases import Releases
 from lvsctl.snapshot import Snapshot
 from lvsctl.sources import Sources
 from lvsctl.unexpected import in_words
@@ -75,6 +76,8 @@ class Daemon:
         self._started = time.time()
         self._health = Health()
         self._agenda = Agenda()
+        self._releases = Releases()
+        self._known = config  # with what was discovered, as the last cycle had it
         self._concerned_by = config, concerned(config)
 
     async def run(self) -> None:
@@ -87,7 +90,7 @@ class Daemon:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._sources.close)
             if not self._dry_run:
-                await stack.enter_async_context(control.serving(self._config.daemon.control_socket, self.status))
+                await stack.enter_async_context(control.serving(self._config.daemon.control_socket, self))
                 if self._config.metrics is not None:
                     from lvsctl import metrics  # noqa: PLC0415  prometheus_client, for those who want it
 
@@ -112,6 +115,7 @@ class Daemon:
                 if not self._dry_run:
                     tasks.append(group.create_task(self._keeping.run(), name="snapshots"))
                 await self._reconcile()  # a cycle that is under way is finished, and logged
+                self._releases.fail("the daemon is stopping; nothing was released")
                 systemd.notify("STOPPING=1")
                 for task in tasks:
                     task.cancel()
@@ -153,6 +157,19 @@ class Daemon:
             ),
             refused_declarations=refused_declarations(look.refusals),
         )
+
+    async def release(self, name: str, by: str) -> Released:
+        """Let go of what is held of virtual server `name`, for `by`; raises DaemonError where that cannot be done."""
+        asked = self._releases.ask(self._known, name)
+        self._wake.set()
+        released = await asyncio.shield(asked)  # another one may wait for the same
+        if released.real_servers:
+            real_servers, refused = (
+                list(released.real_servers),
+                {"refused": released.refused} if released.refused else {},
+            )
+            log.warning("released", name=name, by=by, real_servers=real_servers, serving=released.serving, **refused)
+        return released
 
     def seen(self) -> Seen:
         """Return what the metrics show, by the table as the last cycle read it: nobody who asks has it read again."""
@@ -206,7 +223,7 @@ class Daemon:
                 news = self._sources.heard.take_news()
                 if news and self._config.discovery is not None:
                     self._agenda.everything()  # what one declares concerns others
-                due = self._agenda.due(self._concerned(news), time.monotonic())
+                due = self._agenda.due(self._concerned(news) | self._releases.keys, time.monotonic())
                 if due and await self._one_cycle(due) > MANY:
                     await asyncio.to_thread(memory.trim)
                 pause = self._agenda.pause(time.monotonic())
@@ -219,6 +236,7 @@ class Daemon:
                 pause = min(LONGEST_PAUSE, 0.5 * 2 ** min(failures, 10))
                 self._health.fail(in_words(error, "cycle"))
                 self._record.failure()
+                self._releases.fail(f"{self._health.error}; nothing was released")
                 log.warning("cycle_failed", error=self._health.error, retry_in=f"{pause:g}s")
             if due.keys is None or due.audit:
                 systemd.notify(f"STATUS={self._in_words()}")
@@ -247,6 +265,7 @@ class Daemon:
         answers, overrides, candidates = sources.heard.answers, sources.overrides, sources.candidates
         answered = bool(answers) or sources.listed
         write = answered and not self._dry_run  # without a single answer the table stays as it is
+        released = self._releases.keys
         began = time.monotonic()
         with self._health.in_cycle():  # to wait for whoever uses the kernel may be to be stuck, too
             async with self._kernel:
@@ -259,12 +278,16 @@ class Daemon:
                         audit=due.audit,
                         overrides=overrides,
                         candidates=candidates,
+                        released=released,
                     )
                 else:
                     look = await asyncio.to_thread(
                         act.look, config, answers, overrides=overrides, candidates=candidates
                     )
                     cycle = Cycle(look=look)
+                    self._releases.fail("Consul has not answered since the start, so nothing is held")
+        self._known = cycle.look.config
+        self._releases.settle(released, cycle)
         if config.discovery is not None:
             self._watch()  # the ledger may remember more declarations now, or fewer
         self._record.cycle(cycle.look.config, cycle, seconds=time.monotonic() - began, only=cycle.only)

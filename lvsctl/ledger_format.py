@@ -21,6 +21,7 @@ from lvsctl.core.override import Override, parse_share
 from lvsctl.core.ownership import Ledger, LedgerEntry
 from lvsctl.core.peak import Peak
 from lvsctl.core.provenance import UNKNOWN, Provenance
+from lvsctl.core.served import NEVER, Served
 from netlink.types import Address, RealServer, RealServerKey, TableEntry, VirtualServer, VirtualServerKey
 
 VERSION: Final = 1
@@ -49,10 +50,14 @@ def encode_one(key: VirtualServerKey, entry: LedgerEntry) -> str:
         encoded["failed_over"] = entry.failed_over
     if entry.peaks:
         encoded["peaks"] = [[name, peak.count, peak.fewer_since] for name, peak in entry.peaks.items()]
+    if entry.served != NEVER:
+        encoded["served"] = [entry.served.count, entry.served.earlier]
     if entry.declaration is not None:
         encoded["declaration"] = [entry.declaration.service, entry.declaration.values]
     if entry.provenance != UNKNOWN:
         encoded["provenance"] = _encode_provenance(entry.provenance)
+        if entry.provenance.filters:
+            encoded["filters"] = entry.provenance.filters
     return json.dumps(encoded, separators=(",", ":"))
 
 
@@ -149,8 +154,11 @@ def _decode_one(entry: Any) -> tuple[VirtualServerKey, LedgerEntry]:
             str(name): Peak(count=int(count), fewer_since=None if since is None else float(since))
             for name, count, since in entry.get("peaks", ())
         },
+        served=_decode_served(*entry["served"]) if "served" in entry else NEVER,
         declaration=_decode_declaration(entry["declaration"]) if "declaration" in entry else None,
-        provenance=_decode_provenance(entry["name"], *entry.get("provenance", ("", ""))),
+        provenance=_decode_provenance(
+            entry["name"], *entry.get("provenance", ("", "")), filters=entry.get("filters", "")
+        ),
     )
 
 
@@ -162,10 +170,13 @@ def _encode_provenance(provenance: Provenance) -> list[object]:
     return [*brief, overrides, [[str(key.address), key.port, why] for key, why in provenance.left.items()]]
 
 
-def _decode_provenance(name: str, service: str, datacenter: str, overrides: Any = (), left: Any = ()) -> Provenance:
+def _decode_provenance(
+    name: str, service: str, datacenter: str, overrides: Any = (), left: Any = (), *, filters: Any
+) -> Provenance:
     return Provenance(
         service=str(service),
         datacenter=str(datacenter),
+        filters=str(filters),
         overrides=tuple(
             Override(
                 virtual_server=name,
@@ -179,6 +190,10 @@ def _decode_provenance(name: str, service: str, datacenter: str, overrides: Any 
         left={RealServerKey(address=ip_address(address), port=port): str(why) for address, port, why in left}
         or NOTHING,
     )
+
+
+def _decode_served(count: Any, earlier: Any) -> Served:
+    return Served(count=int(count), earlier=tuple((int(many), float(until)) for many, until in earlier))
 
 
 def _decode_declaration(encoded: Any) -> Declaration:

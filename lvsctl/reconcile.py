@@ -32,7 +32,7 @@ from netlink import settings
 from netlink.client import Client
 from netlink.glance import Glance
 from netlink.requests import AddVirtualServer
-from netlink.types import Address, Observed, VirtualServerKey
+from netlink.types import Address, Observed, RealServerKey, VirtualServerKey
 
 COUNTED_EVERY: Final = 15.0  # seconds; by then the counters that metrics show are read again, which a glance does not
 
@@ -125,6 +125,7 @@ class Reconciler:
         overrides: Overrides = NO_OVERRIDES,
         candidates: AbstractSet[str] = frozenset(),
         ledger: Ledger | None = None,
+        released: AbstractSet[VirtualServerKey] = frozenset(),
     ) -> Look:
         """Return what would be done now, without doing it. Reads the ledger from disk where we are not the writer."""
         if ledger is None:
@@ -152,6 +153,8 @@ class Reconciler:
             now=self._clock(),
             before=self._decision,
             overrides=overrides,
+            released=released,
+            refused=self._refused_real_servers(),
         )
         self._decision = decision
         moves = None
@@ -185,6 +188,7 @@ class Reconciler:
         only: frozenset[VirtualServerKey],
         *,
         overrides: Overrides = NO_OVERRIDES,
+        released: AbstractSet[VirtualServerKey] = frozenset(),
     ) -> Look | None:
         """Return what would be done now about the virtual servers at `only`; None where it takes a look at everything.
 
@@ -208,6 +212,8 @@ class Reconciler:
             before=part.decision_of(whole, only),
             limits=whole.limits,
             overrides=overrides,
+            released=released,
+            refused=self._refused_real_servers(),
         )
         if not part.stands_for_itself(decision, whole, only):
             return None
@@ -223,11 +229,13 @@ class Reconciler:
         audit: bool = False,
         overrides: Overrides = NO_OVERRIDES,
         candidates: AbstractSet[str] = frozenset(),
+        released: AbstractSet[VirtualServerKey] = frozenset(),
     ) -> Cycle:
         """Make the kernel what `look` says it should be, and return what was done.
 
         With `only` the cycle is about those virtual servers, where it can be; see `Cycle.only` of what is returned.
         With `audit` it is also about those that are not as they were at the last audit, or cycle about everything.
+        Of those `released` nothing is held this time: an operator wants what is held to go.
         Needs the lock (`store.locked`). Raises NetlinkError or StateError when nothing more can be done now; what was
         done until then is found again by the next cycle. A ledger that cannot be written stops what would be new in it
         and nothing else: a full disk must not keep a failing instance in the table.
@@ -238,7 +246,7 @@ class Reconciler:
         if seen is not None and not only:
             cycle = self._idle_cycle(config)
         else:
-            cycle = self._cycle(config, answers, only, overrides=overrides, candidates=candidates)
+            cycle = self._cycle(config, answers, only, overrides=overrides, candidates=candidates, released=released)
         written = frozenset(each.step.key for each in cycle.done)
         if cycle.only is None:  # `_audited` was noted on the way
             self._written = written
@@ -284,12 +292,16 @@ class Reconciler:
         *,
         overrides: Overrides,
         candidates: AbstractSet[str],
+        released: AbstractSet[VirtualServerKey],
     ) -> Cycle:
         before = self._ledger.own()
-        look = None if only is None else self.look_at(config, answers, only, overrides=overrides)
+        look = None if only is None else self.look_at(config, answers, only, overrides=overrides, released=released)
         if look is None or only is None:
             glance = self._kernel.glance()  # what changes after it is seen by the next one
-            look, only = self.look(config, answers, overrides=overrides, candidates=candidates, ledger=before), None
+            look = self.look(
+                config, answers, overrides=overrides, candidates=candidates, ledger=before, released=released
+            )
+            only = None
         else:
             before = part.only(before, only)
         waiting = self._waiting()
@@ -341,7 +353,7 @@ class Reconciler:
         """
         carried_out = {each.step.request for each in done if each.refused is None}
         failed = [step for step in decision.steps if step.request not in carried_out]
-        settled = ledger_settled(decision, ledger, {step.key for step in failed})
+        settled = ledger_settled(decision, ledger, failed)
         settled = _without(settled, _to_create(failed) - before.keys())
         return self._ledger.keep(settled, only, durable=settled.keys() != ledger.keys())
 
@@ -353,7 +365,14 @@ class Reconciler:
     def _waiting(self) -> frozenset[Target]:
         """Return the targets that are not to be tried yet, because the kernel refused them a moment ago."""
         now = self._clock()
-        return frozenset(target for target, refusal in self.refusals.items() if refusal.retry_at > now)
+        return frozenset(target for target, refusal in self.refusals.items() if refusal.waits(now))
+
+    def _refused_real_servers(self) -> Mapping[VirtualServerKey, AbstractSet[RealServerKey]]:
+        found: dict[VirtualServerKey, set[RealServerKey]] = {}
+        for key, server in self.refusals:
+            if server is not None:
+                found.setdefault(key, set()).add(server)
+        return found
 
     def _still_refused(self, decision: Decision, only: frozenset[VirtualServerKey] | None) -> Refusals:
         wrong = {target_of(step) for step in decision.steps}

@@ -1,6 +1,25 @@
 """A whole status as a daemon sends it, for the screen and for the socket."""
 
-from lvsctl.core.status import ConsulStatus, KernelStatus, Place, RealServerStatus, State, Status, VirtualServerStatus
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+
+from lvsctl.control import serving
+from lvsctl.core.status import (
+    ConsulStatus,
+    KernelStatus,
+    Place,
+    RealServerStatus,
+    Released,
+    State,
+    Status,
+    VirtualServerStatus,
+)
+from lvsctl.errors import DaemonError
 
 TIME = 1_700_000_000.0
 
@@ -74,3 +93,49 @@ FULL = Status(
     foreign=("tcp 192.0.2.1:22", "mark 9"),
     virtual_servers=(RECO, SHOP),
 )
+
+
+@attrs.define
+class Told:
+    """What is asked over the control socket instead of a daemon."""
+
+    its: Status | None = None  # None: it is in trouble
+    releases: dict[str, Released] = attrs.field(factory=dict)
+    asked: list[tuple[str, str]] = attrs.field(factory=list)  # what was to be released, and by whom
+
+    async def status(self) -> Status:
+        """Return what it was made with."""
+        if self.its is None:
+            raise RuntimeError
+        return self.its
+
+    async def release(self, name: str, by: str) -> Released:
+        """Return what it was made with."""
+        self.asked.append((name, by))
+        if name not in self.releases:
+            raise DaemonError(f"no virtual server '{name}'")
+        return self.releases[name]
+
+
+@contextmanager
+def daemon(directory: Path, status: Status = FULL, told: Told | None = None) -> Iterator[Path]:
+    """Serve `status`, or what is `told`, from another thread; give the configuration file that names the socket."""
+    socket, ready, loop = directory / "control.sock", threading.Event(), asyncio.new_event_loop()
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        async with serving(socket, told or Told(status)):
+            ready.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    try:
+        assert ready.wait(10)
+        file = directory / "lvsctl.toml"
+        file.write_text(f'[daemon]\ncontrol_socket = "{socket}"\n[virtual_server.reco]\naddress = "10.9.0.100:80"\n')
+        yield file
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+        loop.close()

@@ -16,6 +16,7 @@ from lvsctl.core.override import Fixed, Override, Overrides, Percent
 from lvsctl.core.ownership import Ledger, LedgerEntry
 from lvsctl.core.peak import Peak, Peaks
 from lvsctl.core.provenance import UNKNOWN, Provenance
+from lvsctl.core.served import NEVER, Served
 from netlink.types import (
     Family,
     Forwarding,
@@ -104,6 +105,7 @@ def configured(draw: st.DrawFn, name: str, key: VirtualServerKey) -> VirtualServ
         upper_threshold=upper,
         lower_threshold=min(upper, draw(st.sampled_from((0, 3)))),
         drain_timeout=draw(st.sampled_from((0.0, 0.5, 30.0))),
+        floor=0,  # it goes by the clock, which tests of what a death changes set; test_floor has it
     )
 
 
@@ -184,8 +186,16 @@ peaks: st.SearchStrategy[Peaks] = st.just({}) | st.dictionaries(
     st.sampled_from(("", "dc2", "gone")),
     st.builds(Peak, count=st.integers(1, 4), fewer_since=st.sampled_from((None, NOW - 1e6, NOW - 9, NOW, NOW + 9))),
 )
+counts = st.just(NEVER) | st.builds(
+    Served,
+    count=st.integers(0, 4),
+    earlier=st.sampled_from(((), ((5, NOW - 1e6),), ((9, NOW - 800), (5, NOW)), ((6, NOW + 9),))),
+)
 provenances = st.just(UNKNOWN) | st.builds(
-    Provenance, service=st.sampled_from(("vs0", "vs1", "gone")), datacenter=st.sampled_from(("", "dc2", "gone"))
+    Provenance,
+    service=st.sampled_from(("reco", "shop", "gone")),
+    datacenter=st.sampled_from(("", "dc2", "gone")),
+    filters=st.sampled_from(("", "", '[false, ["v1"], []]')),
 )
 
 
@@ -206,6 +216,7 @@ def ledgers(draw: st.DrawFn, table: Table | None = None) -> Ledger:
             draining={server: NOW + draw(st.sampled_from((-1000.0, -10.0, 0.0, 10.0, 1000.0))) for server in draining},
             failed_over=draw(st.sampled_from(("", "", "dc2", "dc3", "gone"))),
             peaks=draw(peaks),
+            served=draw(counts),
         )
     return ledger
 

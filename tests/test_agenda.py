@@ -105,6 +105,14 @@ def test_news_of_very_many_are_news_of_everything(world: World) -> None:
     assert world.agenda.due(frozenset(keys), 0.5) == Due(None)
 
 
+def test_a_clock_that_is_set_back_puts_off_no_second_attempt(world: World) -> None:
+    config = config_of()
+    cycle = world.reconciler.cycle(config, answers_of(config, instance(1)))
+    refused = Refusal(error="no", attempts=1, retry_at=NOW + 3600.0)
+    world.note(attrs.evolve(cycle, done=(), refusals={(KEY, real_key(1)): refused}))
+    assert world.agenda.due(frozenset(), AUDIT) == Due(frozenset({KEY}), audit=True)
+
+
 def test_a_refusal_whose_time_is_past_is_no_reason_to_hurry(world: World) -> None:
     config = config_of()
     cycle = world.reconciler.cycle(config, answers_of(config, instance(1)))

@@ -9,13 +9,27 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from lvsctl.announce import Announcer
+from lvsctl.core.candidates import Refusal
 from lvsctl.core.instance import Answer, Instance, Query
 from lvsctl.reconcile import Cycle, Reconciler
 from lvsctl.store import Store
 from netlink.fake import FakeIPVS
 from netlink.requests import AddRealServer, AddVirtualServer
+from netlink.types import VirtualServerKey
 from tests.addresses import FakeAddresses
-from tests.values import NOW, answers_of, config_of, configured, entry, failing, instance, kernel_with, real, table_of
+from tests.values import (
+    KEY,
+    NOW,
+    answers_of,
+    config_of,
+    configured,
+    entry,
+    failing,
+    instance,
+    kernel_with,
+    real,
+    table_of,
+)
 
 
 @attrs.define
@@ -137,3 +151,17 @@ def test_a_failover_is_said_when_it_begins_and_when_it_ends(world: World) -> Non
     assert said(instance(1), instance(2), failing(3)) == [
         {"event": "trouble_over", "log_level": "info", "name": "reco", "trouble": "failed_over"}
     ]
+
+
+@pytest.mark.parametrize("only", [frozenset(), frozenset({KEY})])
+def test_what_is_refused_is_no_matter_of_a_cycle_about_a_part(world: World, only: frozenset[VirtualServerKey]) -> None:
+    """A declaration that does not count is said once, and not again with each look at everything."""
+    cycle = world.reconciler.cycle(config_of(), answers_of(config_of(), instance(1)))
+    refusal = Refusal(service="shop", name="shop", text="lvs-address: outside")
+    whole = attrs.evolve(cycle, done=(), look=attrs.evolve(cycle.look, refusals=(refusal,)))
+    with capture_logs() as logs:
+        for _ in range(3):
+            world.announcer.cycle(whole)
+            world.announcer.cycle(attrs.evolve(cycle, done=(), only=only))
+        world.announcer.cycle(attrs.evolve(cycle, done=()))
+    assert [each["event"] for each in logs] == ["declaration_refused", "trouble_over"]

@@ -102,6 +102,12 @@ def test_the_back_off_grows_while_it_goes_on_and_ends_with_success() -> None:
     assert refusals_after([Done(step=new())], refusals, NOW) == {}
 
 
+@pytest.mark.parametrize(("back", "waits"), [(0.0, True), (50.0, True), (3600.0, False), (-3.9, True), (-4.0, False)])
+def test_a_clock_that_is_set_back_makes_nobody_wait_for_hours(back: float, waits: bool) -> None:  # noqa: FBT001
+    refusal = Refusal(error="no", attempts=3, retry_at=NOW + 4)
+    assert refusal.waits(NOW - back) is waits
+
+
 def test_what_was_not_tried_stays_refused_and_each_target_has_its_own() -> None:
     before: dict[Target, Refusal] = {(OTHER, None): Refusal(error="no", attempts=3, retry_at=NOW + 4)}
     second = Refused("add real server", "y", errno.EINVAL)

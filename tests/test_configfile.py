@@ -178,6 +178,7 @@ datacenter = "dc1"
 failover = []
 near = "here"
 weight_meta = ""
+floor = "0%"
 [virtual_server.inherits]
 address = "10.9.0.2:80"
 [defaults]
@@ -192,6 +193,7 @@ datacenter = "dc2"
 failover = ["dc1"]
 near = "there"
 weight_meta = "lvs-weight"
+floor = "75%"
 """,
         FILE,
     )
@@ -200,9 +202,9 @@ weight_meta = "lvs-weight"
     def values(one: VirtualServerConfig) -> list[Any]:
         return [getattr(one, name) for name in attrs.fields_dict(DefaultsTable)]
 
-    assert values(own) == ["rr", Forwarding.MASQUERADE, 0.0, True, "", None, 0, 0, "dc1", (), "here"]
+    assert values(own) == ["rr", Forwarding.MASQUERADE, 0.0, 0, True, "", None, 0, 0, "dc1", (), "here"]
     assert values(inherits) == [
-        "sed", Forwarding.DIRECT_ROUTE, 3600.0, False, "lvs-weight", 60, 9, 8, "dc2", ("dc1",), "there",
+        "sed", Forwarding.DIRECT_ROUTE, 3600.0, 75, False, "lvs-weight", 60, 9, 8, "dc2", ("dc1",), "there",
     ]  # fmt: skip
 
 
@@ -286,6 +288,12 @@ IN_SERVER = [
     ("persistence_netmask = 24", "persistence_netmask", "without persistence", 'write persistence = "5m" too'),
     ('drain_timeout = "25h"', "drain_timeout", '"25h" is out of range', "0s to 24h"),
     ("drain_timeout = 30", "drain_timeout", "30 has no unit", 'write "30s"'),
+    ('floor = "101%"', "floor", '"101%" is out of range', "0% to 100%"),
+    ('floor = "50"', "floor", '"50" is no percentage', 'like "50%"'),
+    ("floor = 50", "floor", "50 is not a percentage", 'write "50%", in quotes'),
+    ("floor = 0.5", "floor", "0.5 is not a percentage", 'write "50%", in quotes'),
+    ("floor = true", "floor", "true is not a string", "in quotes"),
+    ('floor = "\u0665%"', "floor", "is no percentage", "a whole number"),
     ("upper_threshold = -1", "upper_threshold", "-1 is out of range", "0 to 2147483647"),
     ("upper_threshold = 2147483648", "upper_threshold", "is out of range", "0 to 2147483647, like 1000"),
     ('upper_threshold = "10"', "upper_threshold", '"10" is not a whole number', "without quotes, like 10"),
@@ -823,6 +831,7 @@ KEY_VALUES: dict[str, st.SearchStrategy[Any]] = {
     "scheduler": st.sampled_from(SCHEDULERS),
     "forwarding": st.sampled_from([Forwarding.MASQUERADE, Forwarding.DIRECT_ROUTE, Forwarding.TUNNEL]),
     "drain_timeout": st.integers(0, 86_400_000).map(lambda milliseconds: milliseconds / 1000),
+    "floor": st.integers(0, 100),
     "only_passing": st.booleans(),
     "persistence": whole_seconds,
     "upper_threshold": st.integers(0, 2**31 - 1),

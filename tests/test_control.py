@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import pwd
 import socket
 import stat
 import tempfile
@@ -15,19 +16,15 @@ from click.testing import CliRunner
 
 from lvsctl.cli.status import command
 from lvsctl.configfile import load
-from lvsctl.control import as_json, ask, decode_status, serving
-from lvsctl.core.status import SCHEMA, State, Status
+from lvsctl.control import as_json, ask, decode_status, release, serving
+from lvsctl.core.status import SCHEMA, Released, State, Status
 from lvsctl.errors import DaemonError, StateError
-from tests.statuses import FULL
-
-
-async def full() -> Status:
-    return FULL
+from tests.statuses import FULL, Told
 
 
 async def test_what_the_daemon_says_arrives_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "run" / "control.sock"
-    async with serving(path, full):
+    async with serving(path, Told(FULL)):
         assert await asyncio.to_thread(ask, path) == FULL
         assert await asyncio.to_thread(ask, path) == FULL
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
@@ -39,7 +36,7 @@ async def test_a_socket_that_a_killed_daemon_left_is_replaced(tmp_path: Path) ->
     path = tmp_path / "control.sock"
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
-    async with serving(path, full):
+    async with serving(path, Told(FULL)):
         assert await asyncio.to_thread(ask, path) == FULL
 
 
@@ -47,7 +44,7 @@ async def test_a_file_in_the_way_is_an_error_and_stays(tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
     path.write_text("precious")
     with pytest.raises(StateError, match=r"lvsctl must be able to make daemon\.control_socket"):
-        async with serving(path, full):
+        async with serving(path, Told(FULL)):
             pytest.fail("served over a file")
     assert path.read_text() == "precious"
 
@@ -55,21 +52,29 @@ async def test_a_file_in_the_way_is_an_error_and_stays(tmp_path: Path) -> None:
 async def test_a_directory_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StateError):
-        async with serving(tmp_path / "file" / "control.sock", full):
+        async with serving(tmp_path / "file" / "control.sock", Told(FULL)):
             pytest.fail("served nowhere")
 
 
 async def test_a_daemon_in_trouble_is_an_error_that_points_to_its_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def broken() -> Status:
-        raise RuntimeError
-
     path = tmp_path / "control.sock"
-    async with serving(path, broken):
+    async with serving(path, Told()):
         with pytest.raises(DaemonError, match="answered 500; its log says why"):
             await asyncio.to_thread(ask, path)
     assert caplog.records
+
+
+async def test_a_release_says_whose_it_is_and_comes_back_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    told = Told(FULL, {"re/co ?": Released(name="re/co ?", real_servers=("10.0.0.1:8080",), serving=2)})
+    async with serving(path, told):
+        assert await asyncio.to_thread(release, path, "re/co ?") == told.releases["re/co ?"]
+        with pytest.raises(DaemonError, match=r"^no virtual server 'x'$"):
+            await asyncio.to_thread(release, path, "x")
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    assert told.asked == [("re/co ?", f"{me}, pid {os.getpid()}"), ("x", f"{me}, pid {os.getpid()}")]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone can be somebody else for a moment")

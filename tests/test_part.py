@@ -1,17 +1,20 @@
 """A cycle about some virtual servers does to them what a cycle about everything would, and to the others nothing."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lvsctl.agenda import Agenda
 from lvsctl.config import Config
 from lvsctl.core.desired import queries_of
-from lvsctl.core.instance import Answers
+from lvsctl.core.instance import Answer, Answers, Query
 from lvsctl.core.override import Overrides
 from lvsctl.core.part import concerned
+from lvsctl.core.served import WINDOW
 from lvsctl.reconcile import Reconciler
 from lvsctl.store import Store
 from netlink.fake import FakeIPVS
@@ -19,10 +22,11 @@ from netlink.requests import Flush, SetRealServer
 from netlink.types import VirtualServerKey
 from tests import strategies
 from tests.addresses import FakeAddresses
-from tests.values import KEY, NOW, answers_of, config_of, configured, entry, failing, instance, real
+from tests.values import KEY, NOW, answers_of, config_of, configured, entry, failing, instance, lasting, real
 
 OTHER = VirtualServerKey.by_mark(7)
 BOTH = config_of(configured(), configured("other", OTHER))
+AT_ONCE = config_of(configured(drain_timeout=0.0), configured("other", OTHER, drain_timeout=0.0))
 
 
 @attrs.frozen
@@ -34,12 +38,12 @@ class World:
     reconciler: Reconciler
 
     @classmethod
-    def fresh(cls, directory: Path) -> "World":
+    def fresh(cls, directory: Path, clock: Callable[[], float] = lambda: NOW) -> "World":
         """Return one where nothing has happened."""
         directory.mkdir()
         kernel = FakeIPVS()
         store = Store(directory, large=0)
-        return cls(directory, kernel, Reconciler(kernel, FakeAddresses(), store, lambda: NOW))
+        return cls(directory, kernel, Reconciler(kernel, FakeAddresses(), store, clock))
 
     def outcome(self) -> tuple[object, ...]:
         """Return all that lasts."""
@@ -69,6 +73,47 @@ def test_the_parts_that_news_concern_end_as_the_whole(
             assert parts.outcome() == whole.outcome()
             decided = cycle.look.decision.virtual_servers
             due = {key for key, each in decided.items() if each.draining} | {done.step.key for done in cycle.done}
+
+
+def remains(world: World, now: float) -> tuple[object, ...]:
+    """Return the table, and what lasts of the ledger at `now`."""
+    return world.outcome()[0], lasting(Store(world.directory).load(set_aside_damage=False), now)
+
+
+registered = st.tuples(*[st.lists(st.integers(1, 5), unique=True)] * 2)
+waits = st.sampled_from((0.5, 40.0, 400.0, WINDOW))
+
+
+@given(rounds=st.lists(st.tuples(registered, waits, st.frozensets(st.sampled_from((KEY, OTHER)))), max_size=4))
+@settings(deadline=None, max_examples=30)
+def test_what_a_floor_holds_in_parts_ends_as_in_the_whole_and_when_its_time_is_over(
+    rounds: list[tuple[tuple[list[int], ...], float, frozenset[VirtualServerKey]]],
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        now = NOW
+        whole, parts = (World.fresh(Path(directory, name), lambda: now) for name in ("whole", "parts"))
+        agenda = Agenda()
+        answers: Answers = {}
+        keys_of = concerned(AT_ONCE)
+        for (first, second), wait, some in rounds:
+            said = {Query(service="reco"): first, Query(service="other"): second}
+            news = {query: Answer(instances=tuple(map(instance, its)), index=1) for query, its in said.items()}
+            changed = {query for query in news if news[query] != answers.get(query)}
+            answers = {**answers, **{query: news[query] for query in changed}}
+            released, news_of = some, some.union(*(keys_of[query] for query in changed))
+            end = now + wait
+            while now < end:
+                due = agenda.due(news_of, now)
+                expected = whole.reconciler.cycle(AT_ONCE, answers, released=released)
+                held = [each.hold for each in expected.look.decision.virtual_servers.values()]
+                if due:
+                    cycle = parts.reconciler.cycle(AT_ONCE, answers, due.keys, audit=due.audit, released=released)
+                    agenda.note(cycle, now=now, clock=now, audit_interval=200.0, dry_run=False)
+                assert remains(parts, now) == remains(whole, now)
+                news_of = released = frozenset()
+                ends = [hold.floor.until for hold in held if hold.floor.until is not None]
+                assert now + agenda.pause(now) <= min([*ends, now + 200.0]) + 0.1
+                now += min(agenda.pause(now), end - now)
 
 
 def test_nothing_else_is_read_or_written(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from structlog.testing import capture_logs
 from lvsctl.config import Declaration
 from lvsctl.core.ownership import Ledger, LedgerEntry
 from lvsctl.core.peak import Peak
+from lvsctl.core.provenance import Provenance
+from lvsctl.core.served import Served
 from lvsctl.errors import AlreadyRunning, StateError
 from lvsctl.ledger_format import decode, encode, encode_one
 from lvsctl.store import JOURNAL, LEDGER, Store, locked
@@ -328,6 +330,18 @@ def test_a_state_directory_that_cannot_be_made(tmp_path: Path) -> None:
     state = tmp_path / "file" / "state"
     with pytest.raises(StateError, match=r"lvsctl must be able to write daemon\.state_directory"), locked(state):
         pytest.fail("nothing to lock")
+
+
+def test_what_it_asked_for_survives_and_an_older_version_can_read_the_rest() -> None:
+    filtered = LedgerEntry(
+        name="reco",
+        drain_timeout=30.0,
+        provenance=Provenance(service="reco", filters='[true, ["v1"], []]'),
+        served=Served(count=2, earlier=((8, NOW),)),
+    )
+    text = encode_one(KEY, filtered)
+    assert decode(encode([text])[0])[0] == {KEY: filtered}
+    assert json.loads(text)["provenance"] == ["reco", ""], "as before there were filters"
 
 
 def test_with_how_many_a_datacenter_served_survives_and_an_older_file_has_none() -> None:

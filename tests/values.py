@@ -1,7 +1,7 @@
 """Short ways to write the values that tests are about, and a kernel in memory that has them."""
 
 # ruff: noqa: ANN401 -- changes are attributes of whatever is built
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
 
@@ -15,6 +15,7 @@ from lvsctl.core.desired import limits_of, query_of
 from lvsctl.core.instance import Answer, Answers, Check, Health, Instance
 from lvsctl.core.ownership import Ledger
 from lvsctl.core.remembrance import ledger_ahead, ledger_settled
+from lvsctl.core.served import after
 from netlink.fake import FakeIPVS
 from netlink.requests import AddRealServer, AddVirtualServer, Request
 from netlink.types import (
@@ -83,6 +84,18 @@ def entry(*real_servers: RealServer, **changes: Any) -> TableEntry:
     return TableEntry(
         virtual_server=VirtualServer(**{"key": KEY, **changes}), real_servers={each.key: each for each in real_servers}
     )
+
+
+def most_lately(history: Sequence[tuple[float, int]], now: float, window: float) -> int:
+    """Return the largest count of the last `window` seconds; each of `history`, with its time, lasts until the next."""
+    ends = [*(time for time, _ in history[1:]), now]
+    return max(count for (_, count), end in zip(history, ends, strict=True) if end == now or end + window > now)
+
+
+def lasting(ledger: Ledger, now: float) -> Ledger:
+    """Return `ledger` without the counts that are over at `now`: what nothing happens to keeps them."""
+    counts = {key: after(each.served, each.served.count, now) for key, each in ledger.items()}
+    return {key: attrs.evolve(each, served=counts[key]) for key, each in ledger.items()}
 
 
 def table_of(*entries: TableEntry) -> Table:
@@ -180,7 +193,7 @@ class Cycles:
         refused = [result for result in self.kernel.apply(requests_of(decision.steps[:steps])) if result]
         assert not refused, refused
         if steps is None:
-            self.ledger = ledger_settled(decision, self.ledger, frozenset())
+            self.ledger = ledger_settled(decision, self.ledger, ())
         self.now += 1.0
         return decision
 

@@ -11,7 +11,7 @@ import click
 from lvsctl import __version__
 from lvsctl.cli.ending import ending, open_streams
 
-COMMANDS: Final = ("check", "diff", "run", "status", "teardown", "weight")
+COMMANDS: Final = ("check", "diff", "release", "run", "status", "teardown", "weight")
 
 EPILOG: Final = """\b
 Start here:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from netlink.types import VirtualServerKey
 
 EPILOG = """\b
-States: ok, degraded (an instance does not serve), empty, held (the last serving
-ones stay although Consul wants them out), leaving, waiting (for Consul), refused
+States: ok, degraded (an instance does not serve), empty, held (some
+stay although Consul wants them out; lvsctl release NAME lets go), leaving, waiting (for Consul), refused
 (by the kernel), foreign (somebody else's virtual server is in the way).
 \b
 Exit codes: 0 all right, 1 something wants attention, 8 no daemon answers (the

@@ -10,8 +10,8 @@ from lvsctl.core.cause import UNDECLARED
 from lvsctl.core.decision import VirtualServerDecision
 from lvsctl.core.desired import Wanted
 from lvsctl.core.failover import named, why_failed_over
-from lvsctl.core.guard import why_held
 from lvsctl.core.status import State
+from lvsctl.core.words import moment
 from netlink.types import Address
 
 
@@ -58,8 +58,12 @@ def _unheard(each: VirtualServerDecision) -> str:
 
 
 def _why_held(each: VirtualServerDecision) -> str:
+    if each.hold.floor.least:
+        end = each.hold.floor.until
+        until = f"the floor is {each.hold.floor.least} until {moment(end)}, or: " if end is not None else ""
+        return f"{len(each.held)} kept, for {each.hold.why}; {until}lvsctl release {each.name}"
     if each.wanted and each.wanted.doubt:
-        return f"{len(each.held)} kept, for {why_held(each.wanted)}"
+        return f"{len(each.held)} kept, for {each.hold.why}"
     return f"{_nobody(each)}{_unheard(each)}; the last serving real servers stay"
 
 

@@ -11,19 +11,19 @@ from typing import Final
 import attrs
 
 from lvsctl.config import Config
-from lvsctl.core import guard, peak
+from lvsctl.core import peak
 from lvsctl.core.admission import Excluded, Limits, Reason
 from lvsctl.core.cause import cause_of_virtual_server
 from lvsctl.core.decision import Decision, Step, VirtualServerDecision
 from lvsctl.core.desired import Wanted, desired, limits_of
 from lvsctl.core.drain import NO_USAGE, Draining, drain
+from lvsctl.core.guard import guard, serves_in
 from lvsctl.core.instance import Answers
 from lvsctl.core.nothing import NOBODY, NOTHING
 from lvsctl.core.override import NO_OVERRIDES, Overrides, next_end, standing
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, foreign, is_still_ours, owner_of
 from lvsctl.core.plan import plan_virtual_server
 from lvsctl.core.restoration import stands_alone
-from lvsctl.core.share import in_proportion
 from lvsctl.core.steps import steps_of, why_leaving
 from netlink.types import (
     Address,
@@ -48,12 +48,15 @@ def decide(
     before: Decision | None = None,
     limits: Limits | None = None,
     overrides: Overrides = NO_OVERRIDES,
+    released: AbstractSet[VirtualServerKey] = NOBODY,
+    refused: Mapping[VirtualServerKey, AbstractSet[RealServerKey]] = NOTHING,
 ) -> Decision:
     """Return what to do about every virtual server.
 
     `own_addresses` are the director's, `now` is Unix seconds. `templates_expire` is the kernel's setting
     `expire_quiescent_template`: whether clients with persistence leave a quiesced real server. `before` is an earlier
-    decision: it spares work where nothing has changed since, and changes nothing.
+    decision: it spares work where nothing has changed since, and changes nothing. Of the virtual servers that are
+    `released` an operator has just let go of what is held. `refused` are real servers that the kernel did not take.
     """
     limits = limits or limits_of(config, own_addresses)
     if before is not None and (before.limits, before.templates_expire) != (limits, templates_expire):
@@ -74,8 +77,11 @@ def decide(
     decisions = {}
     for each in wanted.values():
         key = each.config.key
-        same = _same_as_before(known.get(key), each, observed.table.get(key), ledger.get(key))
-        decisions[key] = same or _decide_configured(each, observed, ledger, templates_expire=templates_expire, now=now)
+        absent = _absent(refused.get(key, NOBODY), each, observed.table.get(key))
+        same = _same_as_before(known.get(key), each, observed.table.get(key), ledger.get(key), absent=absent, now=now)
+        decisions[key] = (key not in released and same) or _decide_configured(
+            each, observed, ledger, absent, templates_expire=templates_expire, now=now, released=key in released
+        )
     waiting = frozenset(config.virtual_servers.keys() - wanted.keys())
     configured = {virtual_server.key for virtual_server in config.virtual_servers.values()}
     left = {key: ledger[key] for key in ledger.keys() & observed.table.keys() - configured}
@@ -105,20 +111,44 @@ def _next_end(
 ) -> float | None:
     peaks = {id(each.wanted.peaks): each.wanted.peaks for each in decisions.values() if each.wanted}
     ends = [next_end(overrides, now), *map(peak.next_end, peaks.values())]
+    ends += [each.hold.floor.until for each in decisions.values()]
     return min((end for end in ends if end is not None), default=None)
 
 
 def _same_as_before(
-    before: VirtualServerDecision | None, wanted: Wanted, observed: TableEntry | None, entry: LedgerEntry | None
+    before: VirtualServerDecision | None,
+    wanted: Wanted,
+    observed: TableEntry | None,
+    entry: LedgerEntry | None,
+    *,
+    absent: AbstractSet[RealServerKey],
+    now: float,
 ) -> VirtualServerDecision | None:
     """Return `before` where it was made of the same; what leaves is decided by the clock and by connections too."""
-    if before is None or before.leaving or before.wanted is not wanted or before.remembered is not entry:
+    if before is None or before.leaving or before.steps or before.hold.released:
         return None
-    return before if before.observed == observed else None
+    if before.wanted is not wanted or before.remembered is not entry or before.absent != absent:
+        return None
+    return before if before.observed == observed and before.hold.floor.holds(now) else None
+
+
+def _absent(refused: AbstractSet[RealServerKey], wanted: Wanted, there: TableEntry | None) -> frozenset[RealServerKey]:
+    """Return which of those that are wanted do not serve because the kernel `refused` them."""
+    if not refused:
+        return NOBODY
+    ours = (key for key in refused if serves_in(wanted.entry, key))
+    return frozenset(key for key in ours if there is None or not serves_in(there, key))
 
 
 def _decide_configured(
-    wanted: Wanted, observed: Observed, ledger: Ledger, *, templates_expire: bool, now: float
+    wanted: Wanted,
+    observed: Observed,
+    ledger: Ledger,
+    absent: frozenset[RealServerKey],
+    *,
+    templates_expire: bool,
+    now: float,
+    released: bool,
 ) -> VirtualServerDecision:
     key = wanted.config.key
     current = observed.table.get(key)
@@ -135,8 +165,8 @@ def _decide_configured(
         )
     there = current.real_servers if current else {}
     entry = ledger.get(key)
-    written = entry.written.real_servers if entry and entry.written else {}
-    held = in_proportion(guard.held(wanted, there, written), wanted.entry.real_servers, written)
+    hold, counts = guard(wanted, there, entry, now=now, released=released, absent=absent)
+    real_servers = {**wanted.entry.real_servers, **hold.real_servers}
     return _decide_leaving(
         VirtualServerDecision(
             name=wanted.config.name,
@@ -144,12 +174,14 @@ def _decide_configured(
             wanted=wanted,
             owner=owner,
             observed=current,
-            held=held or NOTHING,
+            hold=hold,
+            counts=counts,
+            absent=absent,
             remembered=entry,
             drain_timeout=wanted.config.drain_timeout,
             undrained=NOBODY if templates_expire else _undrainable(wanted),
         ),
-        attrs.evolve(wanted.entry, real_servers={**wanted.entry.real_servers, **held}) if held else wanted.entry,
+        attrs.evolve(wanted.entry, real_servers=real_servers) if hold.real_servers else wanted.entry,
         observed,
         entry,
         now=now,

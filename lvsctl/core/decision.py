@@ -12,9 +12,11 @@ from lvsctl.core.admission import Limits
 from lvsctl.core.cause import Cause
 from lvsctl.core.desired import Wanted
 from lvsctl.core.drain import Drained, Draining
+from lvsctl.core.guard import NO_HOLD, Hold
 from lvsctl.core.nothing import NOBODY, NOTHING
 from lvsctl.core.ownership import LedgerEntry, Owner
 from lvsctl.core.provenance import why_unasked
+from lvsctl.core.served import NO_COUNTS, Counts
 from netlink.requests import TableRequest
 from netlink.types import Address, RealServerKey, RealServers, TableEntry, VirtualServerKey
 
@@ -39,13 +41,20 @@ class VirtualServerDecision:
     owner: Owner
     observed: TableEntry | None
     intended: TableEntry | None = None  # what the kernel shall have after the steps; None: nothing
-    held: RealServers = NOTHING
+    hold: Hold = NO_HOLD
+    counts: Counts = attrs.field(default=NO_COUNTS, eq=False)  # what is over in them is left out when they change
+    absent: frozenset[RealServerKey] = NOBODY  # what the kernel refused, so that it does not serve
     leaving: Mapping[RealServerKey, Draining | Drained] = NOTHING
     leaving_causes: Mapping[RealServerKey, Cause] = NOTHING
     steps: tuple[Step, ...] = ()
     drain_timeout: float = 0.0
     undrained: frozenset[RealServerKey] = NOBODY  # not drained when they leave
     remembered: LedgerEntry | None = attrs.field(default=None, eq=False, repr=False)  # what the ledger had of it
+
+    @property
+    def held(self) -> RealServers:
+        """Return the real servers that stay although they were to go."""
+        return self.hold.real_servers
 
     @property
     def declaration(self) -> Declaration | None:
@@ -78,7 +87,7 @@ class Decision:
     disowned: frozenset[VirtualServerKey]  # in the ledger, but what stands there now is somebody else's
     addresses: frozenset[Address]  # virtual addresses that virtual servers in the kernel will need
     look_again: float | None  # Unix seconds by which to decide again although nothing changed
-    next_end: float | None  # Unix seconds when an override is over, or a datacenter is taken for a smaller one
+    next_end: float | None  # Unix seconds when an override is over, a datacenter taken for a smaller one, a floor falls
     limits: Limits = attrs.field(eq=False, repr=False)  # by which instances were judged
     templates_expire: bool = attrs.field(eq=False, repr=False)
 

@@ -54,6 +54,11 @@ class Member:
         return self.verdict.key
 
     @property
+    def is_in_maintenance(self) -> bool:
+        """Tell whether somebody took the instance or its node out on purpose."""
+        return isinstance(self.verdict, Excluded) and self.verdict.reason is Reason.MAINTENANCE
+
+    @property
     def is_filtered(self) -> bool:
         """Tell whether the instance is simply not meant for this virtual server."""
         return isinstance(self.verdict, Excluded) and self.verdict.reason in (Reason.TAGS, Reason.META)

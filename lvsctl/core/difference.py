@@ -17,7 +17,6 @@ from lvsctl.core.candidates import Refusal
 from lvsctl.core.cause import Cause, Kind, cause_of_absence, cause_of_disappearance, changes, name_of
 from lvsctl.core.decision import Decision, Step, VirtualServerDecision
 from lvsctl.core.drain import Draining
-from lvsctl.core.guard import why_held
 from lvsctl.core.ownership import Owner
 from lvsctl.core.words import real_server_words, virtual_server_words
 from netlink.requests import (
@@ -117,8 +116,7 @@ def _lines(each: VirtualServerDecision) -> Iterator[Line]:
     for key, real_server in sorted(each.held.items(), key=lambda pair: pair[0]):
         member = each.wanted.by_key.get(key) if each.wanted else None
         why = (cause_of_absence(member) if member else cause_of_disappearance(each.why_unasked(key))).text
-        reason = why_held(each.wanted) if each.wanted else ""
-        cause = Cause(kind=Kind.HELD, text=f"held, for {reason}: {why}")
+        cause = Cause(kind=Kind.HELD, text=f"held, for {each.hold.why}: {why}")
         yield _note(each, Sign.REMOVE, str(key), f"stays with weight {real_server.weight}", cause, differs=True)
     for member in each.wanted.members if each.wanted else ():
         if isinstance(member.verdict, Rejected):

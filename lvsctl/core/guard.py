@@ -1,54 +1,129 @@
-"""What must not leave, whatever Consul says: the last serving real servers of a virtual server.
+"""What must not leave, whatever Consul says: a hold on real servers of one virtual server.
 
-Pure. A catalogue that calls every instance bad is far more often wrong than right (a lost permission answers an
-empty list with status 200), and a virtual server without real servers is an outage for certain. So when a removal
-would leave nothing that serves, those that serve now stay, and this is shown as a hold. It ends by itself as soon as
-Consul has one instance that passes; to empty a virtual server on purpose, remove it from the configuration.
-Instances that are registered but failing are kept rather than ones that are gone. What admission rejected is never
-kept: an address that must not be in the table is worse than an empty one.
+Pure. A catalogue that calls instances bad or gone by the dozen is more often wrong than right (a lost permission
+answers an empty list with status 200), and a virtual server without real servers is an outage for certain. Three rules,
+each for what the one before it leaves:
+1. doubt: while Consul's answer is in doubt (`consul.doubt`), what serves and is not registered any more stays;
+2. the last: where nothing would serve, what serves now stays, what is registered rather than what is gone;
+3. the floor: where fewer would serve than `served` asks for, as many stay as are missing, registered ones first.
 
-While Consul's answer is in doubt (`consul.doubt`), every one that serves and is not registered any more stays too.
+What admission rejected is never kept: an address that must not be in the table is worse than an empty one. An
+operator's word is no loss: what an override quiesced or is in maintenance counts as serving, and what the file or
+another datacenter's turn takes out is not under the floor. A hold ends by itself, or by `lvsctl release`.
 """
 
 from collections.abc import Set as AbstractSet
+from typing import Final
+
+import attrs
 
 from lvsctl.core.admission import Reason, Rejected
 from lvsctl.core.desired import Wanted
-from netlink.types import RealServer, RealServerKey, RealServers
+from lvsctl.core.nothing import NOBODY, NOTHING
+from lvsctl.core.ownership import LedgerEntry
+from lvsctl.core.provenance import filters_of
+from lvsctl.core.served import NEVER, NO_FLOOR, Counts, Floor, after, floor_of
+from lvsctl.core.share import in_proportion
+from netlink.types import RealServer, RealServerKey, RealServers, TableEntry
 
 
-def held(wanted: Wanted, observed: RealServers, written: RealServers) -> RealServers:
-    """Return the real servers that stay although `wanted` lets them go; empty when nothing is held.
+@attrs.frozen(kw_only=True)
+class Hold:
+    """The real servers that stay with the weight they had, and why; `floor` where that decides how many."""
 
-    They are those that serve in `observed`, as we last wrote them (`written`), and those that a hand quiesced or
-    deleted since; of the deleted ones only those that Consul still has, for an old ledger may remember addresses
-    that are somebody else's by now.
+    real_servers: RealServers = NOTHING
+    why: str = ""
+    floor: Floor = NO_FLOOR
+    released: RealServers = NOTHING  # what would be held, but that an operator has just let go of it
+
+
+NO_HOLD: Final = Hold()
+
+
+def guard(
+    wanted: Wanted,
+    observed: RealServers,
+    entry: LedgerEntry | None,
+    *,
+    now: float,
+    released: bool = False,
+    absent: AbstractSet[RealServerKey] = NOBODY,
+) -> tuple[Hold, Counts]:
+    """Return what is held of a virtual server whose real servers in the kernel are `observed`, and the counts then.
+
+    `entry` is what the ledger has of it. Nothing is held where an operator has just `released` it, and the count begins
+    anew there as it does where other instances are asked for than those that served. Those `absent` are wanted and the
+    kernel does not take them.
     """
-    if not wanted.doubt and any(serves(real_server) for real_server in wanted.entry.real_servers.values()):
-        return {}
-    ours = {key: real_server for key, real_server in written.items() if serves(real_server)}
-    there = {key: ours.get(key, each) for key, each in observed.items() if serves(each) or key in ours}
-    gone = {key: each for key, each in there.items() if key not in wanted.by_key}
-    if wanted.doubt and (gone or any(serves(real_server) for real_server in wanted.entry.real_servers.values())):
-        return gone
-    registered = wanted.by_key.keys() - _rejected(wanted)
-    failing = {key: each for key, each in (ours | there).items() if key in registered}
-    return failing or gone
+    written = entry.written.real_servers if entry and entry.written else {}
+    before = NEVER
+    if entry and _same_instances(entry, wanted):
+        before = after(entry.served, len(counted(wanted, written)), now)
+    floor = floor_of(before, wanted.config.floor, now)
+    found, least = hold(wanted, observed, written, floor, absent), floor.least
+    if released:
+        found, before, least = Hold(released=found.real_servers), NEVER, 0
+    if found.real_servers:
+        others = {key: each for key, each in wanted.entry.real_servers.items() if key not in wanted.weighed.by}
+        scaled = in_proportion(found.real_servers, others, written)
+        found = attrs.evolve(found, real_servers=scaled)
+    served = after(before, len(found.real_servers.keys() | _staying(wanted, absent)), now)
+    if found.floor is not NO_FLOOR:
+        found = attrs.evolve(found, floor=floor_of(served, wanted.config.floor, now))
+    return found, Counts(before=before, after=served, least=least)
 
 
-def why_held(wanted: Wanted) -> str:
-    """Return why real servers are held, in words."""
-    return f"Consul's answer is in doubt ({wanted.doubt})" if wanted.doubt else "nothing else would serve"
+def hold(
+    wanted: Wanted,
+    observed: RealServers,
+    written: RealServers,
+    floor: Floor,
+    absent: AbstractSet[RealServerKey] = NOBODY,
+) -> Hold:
+    """Return what stays although `wanted` lets it go.
+
+    It is what serves in `observed`, as we last wrote it (`written`), and what a hand quiesced or deleted since; of what
+    was deleted only that which Consul still has, for an old ledger may remember addresses that are somebody else's now.
+    """
+    kept = _doubtful(wanted, observed, written) or _last(wanted, observed, written)
+    staying = kept.keys() | _staying(wanted, absent)
+    missing = floor.least - len(staying)
+    more = _under_the_floor(wanted, observed, written, staying | absent)[: max(0, missing)]
+    if more:
+        why = f"fewer than {floor.least} of the {floor.most} that served would be left"
+        return Hold(real_servers={**kept, **{key: written[key] for key in more}}, why=why, floor=floor)
+    if not kept:
+        return NO_HOLD
+    doubt = f"Consul's answer is in doubt ({wanted.doubt})" if wanted.doubt else ""
+    return Hold(real_servers=kept, why=doubt or "nothing else would serve")
 
 
-def may_remove(intended: RealServers, observed: RealServers, refused: AbstractSet[RealServerKey]) -> bool:
-    """Tell whether what leaves may leave, although the kernel refused some of the real servers that were to come.
+def counted(wanted: Wanted, real_servers: RealServers) -> AbstractSet[RealServerKey]:
+    """Return the real servers that serve, and those that would but for an operator: an override, or maintenance."""
+    quiesced = {key for key in wanted.weighed.by if wanted.weighed.weights[key] == 0}
+    serving = {key for key, each in real_servers.items() if serves(each) or key in quiesced}
+    return serving | {key for key, member in wanted.by_key.items() if member.is_in_maintenance}
 
-    Not when those that come were to take over and none of them is there. `refused` are those the kernel did not take.
+
+def kept_back(
+    wanted: Wanted | None, intended: RealServers, observed: RealServers, refused: AbstractSet[RealServerKey], least: int
+) -> AbstractSet[RealServerKey]:
+    """Return what leaves and may not yet, because the kernel refused some of the real servers that were to come.
+
+    Everything where those that come were to take over and none of them is there; else as many as are missing until
+    `least` serve. `refused` are those the kernel did not take.
     """
     taking_over = {key for key, real_server in intended.items() if serves(real_server)}
     there = {key for key in taking_over if key not in refused or (key in observed and serves(observed[key]))}
-    return bool(there) or not taking_over
+    leaving = observed.keys() - taking_over
+    if taking_over and not there:
+        return leaving
+    missing = min(least, len(taking_over)) - len(there)
+    if missing <= 0:
+        return NOBODY
+    registered, known = (_registered(wanted), wanted.by_key.keys()) if wanted else (NOBODY, NOBODY)
+    may_stay = [key for key in leaving if serves(observed[key]) and (key in registered or key not in known)]
+    return frozenset(sorted(may_stay, key=lambda key: (key not in registered, key))[:missing])
 
 
 def serves(real_server: RealServer) -> bool:
@@ -56,7 +131,69 @@ def serves(real_server: RealServer) -> bool:
     return real_server.weight > 0
 
 
-def _rejected(wanted: Wanted) -> AbstractSet[RealServerKey | None]:
-    """Return the real servers that may not be in the table, even where other instances at the same address may."""
+def serves_in(entry: TableEntry, key: RealServerKey) -> bool:
+    """Tell whether real server `key` of `entry` gets new connections."""
+    return key in entry.real_servers and serves(entry.real_servers[key])
+
+
+def _same_instances(entry: LedgerEntry, wanted: Wanted) -> bool:
+    """Tell whether what was written came from where `wanted` comes from."""
+    before, config = entry.provenance, wanted.config
+    source = before.service, before.datacenter, before.filters
+    return source == (config.consul_service, wanted.datacenter, filters_of(config))
+
+
+def _doubtful(wanted: Wanted, observed: RealServers, written: RealServers) -> RealServers:
+    """Return what serves and is not registered any more, while that is in doubt."""
+    if not wanted.doubt:
+        return {}
+    return {key: each for key, each in _there(observed, written).items() if key not in wanted.by_key}
+
+
+def _staying(wanted: Wanted, absent: AbstractSet[RealServerKey]) -> AbstractSet[RealServerKey]:
+    """Return what counts of those that are wanted."""
+    return counted(wanted, wanted.entry.real_servers) - absent
+
+
+def _last(wanted: Wanted, observed: RealServers, written: RealServers) -> RealServers:
+    """Return what serves where nothing would."""
+    if any(serves(real_server) for real_server in wanted.entry.real_servers.values()):
+        return {}
+    there = _there(observed, written)
+    registered = _registered(wanted)
+    failing = {key: each for key, each in {**_ours(written), **there}.items() if key in registered}
+    return failing or {key: each for key, each in there.items() if key not in wanted.by_key}
+
+
+def _under_the_floor(
+    wanted: Wanted, observed: RealServers, written: RealServers, staying: AbstractSet[RealServerKey]
+) -> list[RealServerKey]:
+    """Return what of ours would leave beside those that stay or come, in the order in which it is to stay."""
+    registered = _registered(wanted)
+    lost = [
+        key
+        for key in _ours(written).keys() - staying
+        if key in registered or (key in observed and key not in wanted.by_key)
+    ]
+
+    def rank(key: RealServerKey) -> tuple[bool, bool, RealServerKey]:
+        return key not in registered, key in registered and wanted.by_key[key].is_filtered, key
+
+    return sorted(lost, key=rank)
+
+
+def _there(observed: RealServers, written: RealServers) -> RealServers:
+    """Return what serves, and what would but for a hand, as we last wrote it."""
+    ours = _ours(written)
+    return {key: ours.get(key, each) for key, each in observed.items() if serves(each) or key in ours}
+
+
+def _ours(written: RealServers) -> dict[RealServerKey, RealServer]:
+    return {key: each for key, each in written.items() if serves(each)}
+
+
+def _registered(wanted: Wanted) -> AbstractSet[RealServerKey]:
+    """Return what Consul has an instance of that may be in the table."""
     verdicts = [member.verdict for member in wanted.members]
-    return {each.key for each in verdicts if isinstance(each, Rejected) and each.reason is not Reason.DUPLICATE}
+    rejected = {each.key for each in verdicts if isinstance(each, Rejected) and each.reason is not Reason.DUPLICATE}
+    return wanted.by_key.keys() - rejected

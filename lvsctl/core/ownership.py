@@ -14,6 +14,7 @@ from lvsctl.config import Declaration
 from lvsctl.core.nothing import NOTHING
 from lvsctl.core.peak import NO_PEAKS, Peaks
 from lvsctl.core.provenance import UNKNOWN, Provenance
+from lvsctl.core.served import NEVER, Served
 from netlink.types import RealServerKey, Table, TableEntry, VirtualServerKey
 
 
@@ -27,6 +28,7 @@ class LedgerEntry:
     draining: Mapping[RealServerKey, float] = NOTHING  # when each was quiesced, Unix seconds
     failed_over: str = ""  # the datacenter that serves in place of the first; empty: the first
     peaks: Peaks = NO_PEAKS  # with how many the datacenters of a failover list served
+    served: Served = NEVER  # with how many real servers it served lately
     declaration: Declaration | None = None  # what a Consul service declared; None: it was in the file
     provenance: Provenance = UNKNOWN  # of what was written
 

@@ -6,11 +6,13 @@ override of it ended. Neither can be known from what is there now. Consul does n
 override that is gone it is told whose it was, and not who cleared it.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import attrs
 
+from lvsctl.config import VirtualServerConfig
 from lvsctl.core.failover import named
 from lvsctl.core.instance import Instance, Query
 from lvsctl.core.nothing import NOTHING
@@ -28,11 +30,19 @@ class Provenance:
 
     service: str = ""  # the Consul service that was asked for; empty where that is not known
     datacenter: str = ""  # whose instances served; empty: the agent's own
+    filters: str = ""  # which of them the configuration asked for, as `filters_of` has it
     overrides: tuple[Override, ...] = ()  # that counted, in their order, without what is not needed for words
     left: Mapping[RealServerKey, str] = NOTHING  # why those on their way out left, where that passes
 
 
 UNKNOWN: Final = Provenance()
+
+
+def filters_of(config: VirtualServerConfig) -> str:
+    """Return what the file asks of instances besides to be of a Consul service; empty where that is to pass."""
+    if config.only_passing and not config.tags and not config.meta:
+        return ""
+    return json.dumps([config.only_passing, sorted(config.tags), sorted(config.meta.items())])
 
 
 def remembered(effects: Iterable[Effect]) -> tuple[Override, ...]:

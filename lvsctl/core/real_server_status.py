@@ -8,7 +8,6 @@ from lvsctl.core.cause import cause_of_disappearance
 from lvsctl.core.decision import VirtualServerDecision
 from lvsctl.core.desired import Member
 from lvsctl.core.drain import NO_USAGE
-from lvsctl.core.guard import why_held
 from lvsctl.core.instance import Health, Instance
 from lvsctl.core.status import Place, RealServerStatus
 from lvsctl.core.weighing import why_weighed
@@ -34,8 +33,8 @@ def real_servers(each: VirtualServerDecision, observed: Observed) -> tuple[RealS
 
 def _place(each: VirtualServerDecision, key: RealServerKey, member: Member | None) -> tuple[Place, str]:
     if key in each.held:
-        why = _absent(member)[1] if member else cause_of_disappearance(each.why_unasked(key)).text
-        return Place.HELD, f"kept, for {why_held(each.wanted)}: {why}" if each.wanted else why
+        why = _why_out(member) if member else cause_of_disappearance(each.why_unasked(key)).text
+        return Place.HELD, f"kept, for {each.hold.why}: {why}"
     if key in each.leaving:
         why = each.leaving_causes[key].text if member is None else _absent(member)[1]
         return Place.DRAINING, why
@@ -51,6 +50,11 @@ def _why_this_weight(each: VirtualServerDecision, key: RealServerKey, member: Me
     touched = key in weighed.by or weighed.weights.get(key) != member.verdict.weight
     why = why_weighed(weighed, key) if touched else "" if member.verdict.weight else "its own weight is 0"
     return "; ".join(filter(None, (why, member.verdict.note)))
+
+
+def _why_out(member: Member) -> str:
+    """Return why what is held was to go: of one that passes only its weight can be the reason."""
+    return "its own weight is 0" if isinstance(member.verdict, Admitted) else _absent(member)[1]
 
 
 def _absent(member: Member) -> tuple[Place, str]:

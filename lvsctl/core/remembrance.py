@@ -6,17 +6,19 @@ crash comes after the steps that take away the rest. After: what was written, so
 hand from a wish.
 """
 
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Sequence
 
 import attrs
 
 from lvsctl.config import Declaration
-from lvsctl.core.decision import Decision, VirtualServerDecision
+from lvsctl.core.decision import Decision, Step, VirtualServerDecision
 from lvsctl.core.nothing import NOTHING
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner
 from lvsctl.core.peak import NO_PEAKS, Peaks
-from lvsctl.core.provenance import UNKNOWN, Provenance, remembered
-from netlink.types import Observed, TableEntry, VirtualServerKey
+from lvsctl.core.provenance import UNKNOWN, Provenance, filters_of, remembered
+from lvsctl.core.served import NEVER, Served
+from netlink.requests import AddRealServer, DeleteRealServer, SetRealServer, SetVirtualServer, TableRequest
+from netlink.types import Observed, RealServerKey, TableEntry, VirtualServerKey
 
 
 def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledger:
@@ -44,6 +46,7 @@ def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledg
             draining={server: state.since for server, state in each.leaving.items()} or NOTHING,
             failed_over=_failed_over(each, before),
             peaks=_peaks(each, before),
+            served=_served_ahead(each, before),
             declaration=_declaration(each, before),
             provenance=_provenance_ahead(each, before),
         )
@@ -60,7 +63,7 @@ def _kept_once(entry: LedgerEntry, each: VirtualServerDecision) -> LedgerEntry:
 def _says_it_all(entry: LedgerEntry, each: VirtualServerDecision) -> bool:
     """Tell whether `entry` is what there is to remember of a virtual server that stays as it is."""
     quiet = not each.steps and not each.leaving and not entry.draining and entry.written is not None
-    if not quiet or entry.peaks != _peaks(each, entry):
+    if not quiet or entry.peaks != _peaks(each, entry) or entry.served != _served_ahead(each, entry):
         return False
     if not _is_provenance(entry.provenance, each):
         return False
@@ -81,6 +84,15 @@ def _peaks(each: VirtualServerDecision, before: LedgerEntry | None) -> Peaks:
     return before.peaks if before else NO_PEAKS
 
 
+def _served_ahead(each: VirtualServerDecision, before: LedgerEntry | None) -> Served:
+    """Return the counts until now where steps are about to change them: they may fail."""
+    if each.wanted is not None and not each.steps:
+        return each.counts.after
+    if each.wanted is not None and each.counts.before != NEVER:
+        return each.counts.before
+    return before.served if before else NEVER
+
+
 def _declaration(each: VirtualServerDecision, before: LedgerEntry | None) -> Declaration | None:
     """Return what counts as declared from now on: of a virtual server on its way out no more than who declared it."""
     if each.wanted is not None:
@@ -97,19 +109,20 @@ def _provenance(each: VirtualServerDecision, before: LedgerEntry | None) -> Prov
     return Provenance(
         service=each.wanted.config.consul_service,
         datacenter=each.wanted.datacenter,
+        filters=filters_of(each.wanted.config),
         overrides=remembered(effects) if effects else (),
         left=left or NOTHING,
     )
 
 
 def _is_provenance(provenance: Provenance, each: VirtualServerDecision) -> bool:
-    """Tell whether `provenance` is that of `each`, at once where nothing but its two names can differ."""
+    """Tell whether `provenance` is that of `each`, at once where nothing but its names can differ."""
     if each.wanted is None:
         return True
     plain = not (provenance.overrides or provenance.left or each.wanted.weighed.effects or each.held or each.leaving)
     if plain:
-        names = provenance.service, provenance.datacenter
-        return names == (each.wanted.config.consul_service, each.wanted.datacenter)
+        names = provenance.service, provenance.datacenter, provenance.filters
+        return names == (each.wanted.config.consul_service, each.wanted.datacenter, filters_of(each.wanted.config))
     return provenance == _provenance(each, None)
 
 
@@ -148,28 +161,71 @@ def _written_ahead(each: VirtualServerDecision, written: TableEntry | None) -> T
     return TableEntry(virtual_server=virtual_server, real_servers=remembered | done)
 
 
-def ledger_settled(decision: Decision, ledger: Ledger, failed: AbstractSet[VirtualServerKey]) -> Ledger:
-    """Return `ledger` once the steps of `decision` are done, all but those of the virtual servers in `failed`.
+def ledger_settled(decision: Decision, ledger: Ledger, undone: Iterable[Step]) -> Ledger:
+    """Return `ledger` once the steps of `decision` are done, all but those that are `undone`.
 
     What was removed is forgotten at once: whoever comes in its place is somebody else.
     """
-    done = {
-        key: each
-        for key, each in decision.virtual_servers.items()
-        if key in ledger and key not in failed and each.owner is not Owner.FOREIGN
-    }
-    undone = {key: entry for key, entry in ledger.items() if key not in done}
-    return undone | {
-        key: _settled(ledger[key], each, each.intended) for key, each in done.items() if each.intended is not None
-    }
+    failed: dict[VirtualServerKey, list[TableRequest]] = {}
+    for step in undone:
+        failed.setdefault(step.key, []).append(step.request)
+    settled = dict(ledger)
+    for key, each in decision.virtual_servers.items():
+        if key not in ledger or each.owner is Owner.FOREIGN:
+            continue
+        if key in failed:
+            settled[key] = _settled_in_part(ledger[key], each, failed[key])
+        elif each.intended is None:
+            del settled[key]
+        else:
+            settled[key] = _settled(ledger[key], each, each.intended)
+    return settled
+
+
+def _settled_in_part(entry: LedgerEntry, each: VirtualServerDecision, undone: Sequence[TableRequest]) -> LedgerEntry:
+    """Return `entry` where `undone` was refused, or waits because something was.
+
+    Where all that leaves has left, what is missing is only not there yet, and it may never be: the kernel may refuse an
+    option or a real server for ever. Everything else counts as done all the same, so that a release is one, a new
+    source of instances has its floor, and the counts do not stand still.
+    """
+    keys = {_real_server_of(request) for request in undone}
+    optional = any(isinstance(request, SetVirtualServer) for request in undone)
+    if each.intended is None or each.wanted is None or len(keys - {None}) + optional < len(undone):
+        return entry  # it is still to come, or to go
+    if optional and entry.written is None:
+        return entry
+    before = entry.written.real_servers if entry.written else {}
+    written = TableEntry(
+        virtual_server=entry.written.virtual_server if optional and entry.written else each.intended.virtual_server,
+        real_servers={
+            **{key: before[key] for key in before.keys() & keys},
+            **{key: value for key, value in each.intended.real_servers.items() if key not in keys},
+        },
+    )
+    entry = attrs.evolve(entry, written=written)
+    if keys & each.leaving.keys():
+        return entry
+    return attrs.evolve(entry, provenance=_provenance(each, entry), served=each.counts.before)
+
+
+def _real_server_of(request: TableRequest) -> RealServerKey | None:
+    match request:
+        case AddRealServer(real_server=real_server) | SetRealServer(real_server=real_server):
+            return real_server.key
+        case DeleteRealServer(key=key):
+            return key
+        case _:
+            return None
 
 
 def _settled(entry: LedgerEntry, each: VirtualServerDecision, intended: TableEntry) -> LedgerEntry:
     provenance = _provenance(each, entry) if each.steps else entry.provenance
-    if entry.written == intended and not entry.draining and entry.provenance == provenance:
+    served = each.counts.after if each.wanted is not None else entry.served
+    if (entry.written, entry.provenance, entry.served) == (intended, provenance, served) and not entry.draining:
         return entry
     there = intended.real_servers
     draining = {key: since for key, since in entry.draining.items() if key in there}
     left = {key: why for key, why in provenance.left.items() if key in there}
     provenance = attrs.evolve(provenance, left=left or NOTHING)
-    return attrs.evolve(entry, written=intended, draining=draining or NOTHING, provenance=provenance)
+    return attrs.evolve(entry, written=intended, draining=draining or NOTHING, provenance=provenance, served=served)

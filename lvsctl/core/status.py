@@ -22,7 +22,7 @@ class State(enum.Enum):
     OK = "ok"
     DEGRADED = "degraded"  # some instances do not serve, or another datacenter's do
     EMPTY = "empty"  # nothing serves
-    HELD = "held"  # Consul wants the last ones out; they stay
+    HELD = "held"  # Consul wants more out than may leave; they stay
     LEAVING = "leaving"  # no longer configured, draining
     WAITING = "waiting"  # Consul has not answered for it yet; left as it is
     REFUSED = "refused"  # the kernel refused something
@@ -95,6 +95,16 @@ class VirtualServerStatus:
     datacenter: str = ""  # whose instances serve; empty: the agent's own
     failed_over: bool = False  # it is not the first of its list
     overrides: tuple[OverrideStatus, ...] = ()  # that stand, in the order in which they count
+
+
+@attrs.frozen(kw_only=True)
+class Released:
+    """What became of an operator's `lvsctl release`."""
+
+    name: str
+    real_servers: tuple[str, ...]  # that were held, and leave
+    serving: int  # real servers that are left
+    refused: str = ""  # why the kernel did not let them go
 
 
 @attrs.frozen(kw_only=True)

@@ -6,6 +6,8 @@ has of before, and in what stands in the kernel.
 
 from collections.abc import Sequence
 
+import attrs
+
 from lvsctl.core.cause import (
     Cause,
     cause_of_addition,
@@ -110,10 +112,13 @@ def why_leaving(key: RealServerKey, decision: VirtualServerDecision, entry: Ledg
     """Return why real server `key` has to go."""
     member = decision.wanted.by_key.get(key) if decision.wanted else None
     configured = decision.wanted is not None
-    return cause_of_leaving(
+    cause = cause_of_leaving(
         member,
         _written(entry, key),
         configured=configured,
         declaration=decision.declaration,
         unasked=decision.why_unasked(key),
+    )
+    return (
+        attrs.evolve(cause, text=f"released by an operator; {cause.text}") if key in decision.hold.released else cause
     )

@@ -1,11 +1,8 @@
 """The screen, the JSON and the exit code of `lvsctl status`; what the daemon says comes over a real socket."""
 
-import asyncio
 import json
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
@@ -15,9 +12,8 @@ from click.testing import CliRunner, Result
 from lvsctl.cli import status as status_module
 from lvsctl.cli.status import command, exit_code
 from lvsctl.cli.status_screen import render
-from lvsctl.control import serving
 from lvsctl.core.status import KernelStatus, RefusedDeclaration, State, Status
-from tests.statuses import CONSUL, FULL, RECO, SHOP, TIME
+from tests.statuses import CONSUL, FULL, RECO, SHOP, TIME, daemon
 
 
 @pytest.fixture(autouse=True)
@@ -230,33 +226,6 @@ def test_the_exit_code_of_other_troubles(trouble: dict[str, object]) -> None:
 
 
 # --- the command ----------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def daemon(directory: Path, status: Status = FULL) -> Iterator[Path]:
-    """Serve `status` from another thread; give the configuration file that names the socket."""
-    socket, ready, loop = directory / "control.sock", threading.Event(), asyncio.new_event_loop()
-    stop = asyncio.Event()
-
-    async def answer() -> Status:
-        return status
-
-    async def serve() -> None:
-        async with serving(socket, answer):
-            ready.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
-    thread.start()
-    try:
-        assert ready.wait(10)
-        file = directory / "lvsctl.toml"
-        file.write_text(f'[daemon]\ncontrol_socket = "{socket}"\n[virtual_server.reco]\naddress = "10.9.0.100:80"\n')
-        yield file
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
-        loop.close()
 
 
 def run(file: Path, *arguments: str) -> Result:

@@ -97,11 +97,17 @@ def test_what_is_held_keeps_its_proportion_when_an_override_begins_or_ends() -> 
         assert not overridden(observed_of(after), *left, written=after, doubt="one is gone", until=until).steps
 
 
-def test_what_is_held_beside_few_is_rather_too_light_than_too_heavy() -> None:
+def test_what_is_held_beside_few_keeps_its_proportion_too() -> None:
     begins = overridden(observed_of(OWN_WEIGHTS), instance(1), V2, written=OWN_WEIGHTS, doubt="one is gone")
-    assert begins.virtual_servers[KEY].held == {real_key(3): real(3, 1)}
+    assert begins.virtual_servers[KEY].held == {real_key(3): real(3, 19)}
     ends = overridden(observed_of(SHARED), instance(1), V2, written=SHARED, doubt="one is gone", until=NOW)
     assert ends.virtual_servers[KEY].held == {real_key(3): real(3, 1)}
+
+
+def test_what_is_held_is_not_made_lighter_because_a_canary_has_fewer_beside_it() -> None:
+    for left, held in (((instance(1), V2), {real_key(3): 19}), ((V2,), {real_key(1): 19, real_key(3): 19})):
+        decision = overridden(observed_of(SHARED), *left, written=SHARED, doubt="some are gone")
+        assert {key: each.weight for key, each in decision.virtual_servers[KEY].held.items()} == held
 
 
 def test_status_shows_who_and_until_when() -> None:

@@ -71,7 +71,7 @@ class World:
         done = decision.steps[:steps]
         assert not any(self.kernel.apply(requests_of(done)))
         if steps is None:
-            self.keep(ledger_settled(decision, self.ledger, frozenset()))
+            self.keep(ledger_settled(decision, self.ledger, ()))
         self.now += 1.0
         return [(line.real_server, line.cause.kind, line.cause.text) for line in difference(decision)]
 

@@ -102,7 +102,8 @@ def test_when_consul_answers_with_one_that_serves_the_table_is_as_it_says(
 ) -> None:
     standing = entry(*(real(number) for number in sorted(there)))
     ours = {KEY: LedgerEntry(name="reco", drain_timeout=30.0, written=standing)}
-    world = cycles(*map(instance, sorted(said)), kernel=kernel_with(table_of(standing)), ledger=ours)
+    bare = config_of(configured(floor=0))
+    world = cycles(*map(instance, sorted(said)), config=bare, kernel=kernel_with(table_of(standing)), ledger=ours)
     world.until_quiet()
     assert world.kernel.observe().table == table_of(entry(*(real(number) for number in sorted(there or said))))
     world.answers = answers_of(world.config, *map(instance, sorted(says)))

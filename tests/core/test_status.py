@@ -9,6 +9,8 @@ from lvsctl.config import Config, SafetyConfig
 from lvsctl.core.decide import decide
 from lvsctl.core.instance import Answers, Health, Instance
 from lvsctl.core.ownership import Ledger, LedgerEntry
+from lvsctl.core.provenance import Provenance
+from lvsctl.core.served import Served
 from lvsctl.core.status import Place, RealServerStatus, State, VirtualServerStatus
 from lvsctl.core.virtual_server_status import bare_virtual_servers, virtual_servers
 from lvsctl.core.words import virtual_server_words
@@ -21,6 +23,7 @@ from tests.values import (
     answers_of,
     config_of,
     configured,
+    decided,
     entry,
     failing,
     instance,
@@ -182,6 +185,40 @@ def test_held() -> None:
     assert [each.place for each in gone.real_servers] == [Place.HELD, Place.HELD]
     assert [each.why for each in gone.real_servers] == [why, why]
     assert [each.check for each in gone.real_servers] == ["", ""]
+
+
+def floored(config: Config, *instances: Instance, now: float = NOW) -> VirtualServerStatus:
+    """Return the row of six that served, and were to leave but for `instances`."""
+    six = entry(*map(real, range(1, 7)))
+    remembered = LedgerEntry(
+        name="reco",
+        drain_timeout=30.0,
+        written=six,
+        provenance=Provenance(service="reco"),
+        served=Served(count=6),
+    )
+    observed = observed_of(six)
+    decision = decided(observed, *instances, config=config, ledger={KEY: remembered}, now=now)
+    (row,) = virtual_servers(config, decision, observed, refused={}, local=frozenset({VIP}), ages={})
+    return row
+
+
+def test_held_for_the_floor() -> None:
+    row = floored(config_of(), instance(1), instance(2, weight=0))
+    note = (
+        "2 kept, for fewer than 3 of the 6 that served would be left; the floor is 3 until 1970-01-12 14:01 UTC, or: "
+    )
+    assert (row.state, row.note) == (State.HELD, f"{note}lvsctl release reco")
+    why = "kept, for fewer than 3 of the 6 that served would be left"
+    assert [each.why for each in row.real_servers if each.place is Place.HELD] == [
+        f"{why}: its own weight is 0",
+        f"{why}: no longer registered in Consul",
+    ]
+
+
+def test_what_a_high_floor_holds_for_ever_names_the_way_out() -> None:
+    row = floored(config_of(configured(floor=100)), instance(1))
+    assert row.note == "5 kept, for fewer than 6 of the 6 that served would be left; lvsctl release reco"
 
 
 def test_leaving() -> None:

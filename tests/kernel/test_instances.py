@@ -58,7 +58,7 @@ def test_registered_by_file_or_by_api_an_instance_serves_until_it_is_deregistere
     consul = director.scene.consul
     consul.write(instance(director, "r1"))
     director.register(instance(director, "r2"), instance(director, "r3", weight=7))
-    virtual_server = reco(director)
+    virtual_server = reco(director, 'floor = "0%"')
     director.wait_for_lines(
         [
             f"-A {virtual_server} -s wrr",
