@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from itertools import accumulate
 from typing import Final, Protocol
 
@@ -33,6 +33,7 @@ from netlink.types import endpoint
 REUSED: Final = 0.5  # seconds for which what was rendered serves others, too
 MOST: Final = 32  # connections at a time
 LONGEST: Final = 10.0  # seconds that a connection may last
+PIECE: Final = 1 << 16  # bytes of a page that are given to the socket at a time
 LONGEST_LINE: Final = 2048  # bytes of the request line, and of a header
 
 
@@ -57,13 +58,13 @@ async def serving(listen: Endpoint, source: Source) -> AsyncIterator[None]:
     """Serve what `source` knows on `listen` while the context lasts; raises StateError where that cannot be had."""
     page = _Page(source)
 
-    async def metrics(_request: web.Request) -> web.Response:
-        return _closing(web.Response(body=await page.body(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4}))
+    async def metrics(request: web.Request) -> web.StreamResponse:
+        return await _sent(request, await page.parts())
 
-    async def livez(_request: web.Request) -> web.Response:
+    async def livez(_request: web.Request) -> web.StreamResponse:
         return _closing(_probe("alive", source.why_not_alive()))
 
-    async def readyz(_request: web.Request) -> web.Response:
+    async def readyz(_request: web.Request) -> web.StreamResponse:
         return _closing(_probe("ready", source.why_not_ready()))
 
     application = web.Application()
@@ -133,7 +134,7 @@ class _Refusal(asyncio.Protocol):
         transport.close()
 
 
-def _closing(response: web.Response) -> web.Response:
+def _closing(response: web.StreamResponse) -> web.StreamResponse:
     """Return `response` as the only one of its connection: one that lasts would keep a place from others."""
     response.force_close()
     return response
@@ -143,17 +144,30 @@ def _probe(word: str, why_not: str) -> web.Response:
     return web.Response(status=503 if why_not else 200, text=f"{f'not {word}: {why_not}' if why_not else word}\n")
 
 
+async def _sent(request: web.Request, parts: Sequence[bytes]) -> web.StreamResponse:
+    """Send `parts` as they are taken: of a page for thousands of virtual servers nothing is in memory twice."""
+    response = web.StreamResponse(headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+    response.content_length = sum(map(len, parts))
+    _closing(response)
+    await response.prepare(request)
+    for part in parts if request.method != "HEAD" else ():
+        for start in range(0, len(part), PIECE):
+            await response.write(part[start : start + PIECE])
+    await response.write_eof()
+    return response
+
+
 class _Page:
     """What `/metrics` shows: rendered once for all who ask within `REUSED` seconds, beside the loop."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._rendering: asyncio.Task[bytes] | None = None
+        self._rendering: asyncio.Task[Sequence[bytes]] | None = None
         self._forgetting: asyncio.TimerHandle | None = None
         self._standings: Standings = {}  # when it was last rendered
 
-    async def body(self) -> bytes:
-        """Return the page."""
+    async def parts(self) -> Sequence[bytes]:
+        """Return the page, in parts."""
         if self._rendering is None:
             self._rendering = asyncio.create_task(self._render(), name="metrics")
         return await asyncio.shield(self._rendering)  # one who goes away does not take it from the others
@@ -165,7 +179,7 @@ class _Page:
         if self._rendering:
             self._rendering.cancel()
 
-    async def _render(self) -> bytes:
+    async def _render(self) -> Sequence[bytes]:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
@@ -179,14 +193,14 @@ class _Page:
         self._rendering = None
 
 
-def render(seen: Seen) -> bytes:
-    """Return the page in Prometheus's text format: what was seen, and what the kernel says of this process.
+def render(seen: Seen) -> Sequence[bytes]:
+    """Return the page in Prometheus's text format, in parts: what was seen, and what the kernel says of this process.
 
     One family after the other: of all lines at a time, with thousands of virtual servers, 20 MB would be in memory.
     """
     process = CollectorRegistry()
     ProcessCollector(registry=process)
-    return b"".join([*(_rendered(_family(metric, seen)) for metric in METRICS), generate_latest(process)])
+    return (*(_rendered(_family(metric, seen)) for metric in METRICS), generate_latest(process))
 
 
 def _rendered(family: Family) -> bytes:

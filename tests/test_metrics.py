@@ -83,9 +83,14 @@ def seen(**changes: object) -> Seen:
     return counted(attrs.evolve(found, **changes))  # type: ignore[arg-type]
 
 
+def rendered(found: Seen) -> bytes:
+    """Return what is served of `found`."""
+    return b"".join(metrics.render(found))
+
+
 def metrics_page() -> bytes:
     """Return what is served of that."""
-    return metrics.render(seen())
+    return rendered(seen())
 
 
 def samples(page: bytes) -> list[Sample]:
@@ -99,7 +104,7 @@ def value(page: bytes, name: str, **labels: str) -> float:
 
 
 def test_every_metric_is_there_with_its_labels_and_no_other() -> None:
-    page = metrics.render(seen())
+    page = rendered(seen())
     families = {family.name: family for family in text_string_to_metric_families(page.decode())}
     expected = {each.name.removesuffix("_total") for each in METRICS}
     assert {name for name in families if not name.startswith("process_")} == expected
@@ -116,7 +121,7 @@ def test_every_metric_is_there_with_its_labels_and_no_other() -> None:
 
 
 def test_the_values() -> None:
-    page = metrics.render(seen())
+    page = rendered(seen())
     reco = {"virtual_server": "reco", "address": "tcp 10.9.0.100:80"}
     ours = "lvsctl_virtual_server"
     assert value(page, "lvsctl_info", version="1.2.3") == 1
@@ -165,9 +170,7 @@ def test_the_values() -> None:
 
 
 def test_before_the_first_cycle_there_is_consul_and_no_table() -> None:
-    page = metrics.render(
-        seen(reading=None, consul=Consul(status=ConsulStatus(address="", reachable=True, data_age=None)))
-    )
+    page = rendered(seen(reading=None, consul=Consul(status=ConsulStatus(address="", reachable=True, data_age=None))))
     names = {sample.name for sample in samples(page)}
     assert "lvsctl_consul_transport_info" not in names
     assert "lvsctl_table_fingerprint" not in names
@@ -180,7 +183,7 @@ def test_no_series_is_there_twice_even_while_a_virtual_server_moves() -> None:
     moved = config_of(configured(key=VirtualServerKey.by_mark(7)))
     decision = decided(OBSERVED, instance(1), config=moved, ledger=LEDGER, now=1.0)
     reading = Reading(config=moved, decision=decision, observed=OBSERVED, refused=frozenset(), time=1.0)
-    page = metrics.render(seen(reading=reading, config=moved))
+    page = rendered(seen(reading=reading, config=moved))
     every = [(sample.name, *sorted(sample.labels.items())) for sample in samples(page)]
     assert len(every) == len(set(every))
     assert value(page, "lvsctl_virtual_servers", state="leaving") == 1
@@ -192,7 +195,7 @@ def test_nothing_that_consul_or_a_registrant_wrote_is_shown() -> None:
     instances = [instance(1, node=hostile, instance_id=hostile, tags=(hostile,)), failing(2, output=hostile)]
     decision = decided(OBSERVED, *instances, instance(3, address=hostile), config=CONFIG, ledger=LEDGER, now=1.0)
     reading = Reading(config=CONFIG, decision=decision, observed=OBSERVED, refused=frozenset(), time=1.0)
-    page = metrics.render(
+    page = rendered(
         seen(reading=reading, config_error=hostile, kernel=KernelStatus(in_sync_since=None, pending=0, error=hostile))
     )
     assert b"evil" not in page
@@ -206,7 +209,7 @@ def test_a_name_with_every_awkward_character_is_escaped() -> None:
     config = config_of(attrs.evolve(configured(), name=name))
     decision = decided(OBSERVED, instance(1), config=config, ledger=LEDGER, now=1.0)
     reading = Reading(config=config, decision=decision, observed=OBSERVED, refused=frozenset(), time=1.0)
-    page = metrics.render(seen(reading=reading, config=config))
+    page = rendered(seen(reading=reading, config=config))
     assert value(page, "lvsctl_virtual_server_wanted_instances", virtual_server=name) == 1
 
 
@@ -344,6 +347,21 @@ async def test_a_rendering_that_fails_is_an_error_of_that_moment(caplog: pytest.
     assert caplog.records
 
 
+async def test_a_large_page_arrives_whole_and_who_goes_away_in_the_middle_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    large = [b"# a line\n" * 400_000, b"", b"# the last\n"]
+    monkeypatch.setattr(metrics, "render", lambda _seen: large)
+    async with served() as endpoint:
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", endpoint.port)
+            writer.write(b"GET /metrics HTTP/1.1\r\nHost: lvsctl\r\n\r\n")
+            assert await reader.readexactly(1000)
+            writer.transport.abort()
+        assert (await endpoint.ask("/metrics")).body == b"".join(large)
+    assert not caplog.records
+
+
 async def test_connections_beyond_the_most_are_closed_and_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "MOST", 3)
     async with served() as endpoint:
@@ -431,7 +449,7 @@ def test_a_hold_is_a_number() -> None:
     ledger = {KEY: attrs.evolve(LEDGER[KEY], draining={})}
     decision = decided(observed, config=config_of(), ledger=ledger)
     reading = Reading(config=config_of(), decision=decision, observed=observed, refused=frozenset(), time=1.0)
-    page = metrics.render(seen(reading=reading, config=config_of()))
+    page = rendered(seen(reading=reading, config=config_of()))
     assert value(page, "lvsctl_virtual_servers", state=State.HELD.value) == 1
     assert value(page, "lvsctl_virtual_server_held_real_servers") == 2
     assert value(page, "lvsctl_virtual_server_serving_real_servers") == 2
@@ -443,7 +461,7 @@ def test_a_cycle_about_some_changes_what_is_shown_of_them_alone() -> None:
     later = observed_of(entry(real(1), real(3)))
     decision = decided(later, instance(1), instance(3), ledger={KEY: attrs.evolve(LEDGER[KEY], draining={})})
     part = attrs.evolve(whole, decision=decision, observed=later, time=whole.time + 1)
-    page = metrics.render(seen(reading=whole.with_part(part, {KEY})))
+    page = rendered(seen(reading=whole.with_part(part, {KEY})))
     ours = "lvsctl_virtual_server"
     assert value(page, f"{ours}_serving_real_servers", virtual_server="reco") == 2
     assert value(page, f"{ours}_draining_real_servers", virtual_server="reco") == 0
@@ -454,11 +472,11 @@ def test_a_cycle_about_some_changes_what_is_shown_of_them_alone() -> None:
     waiting = attrs.evolve(
         whole, decision=attrs.evolve(whole.decision, virtual_servers={}, waiting=frozenset({"reco", "shop"}))
     )
-    page = metrics.render(seen(reading=waiting.with_part(part, {KEY})))
+    page = rendered(seen(reading=waiting.with_part(part, {KEY})))
     assert value(page, f"{ours}_state", virtual_server="reco", state="ok") == 1
     assert value(page, f"{ours}_state", virtual_server="shop", state="waiting") == 1
     gone = attrs.evolve(part, decision=attrs.evolve(decision, virtual_servers={}), observed=observed_of())
-    page = metrics.render(seen(reading=whole.with_part(gone, {KEY})))
+    page = rendered(seen(reading=whole.with_part(gone, {KEY})))
     assert {each.labels["virtual_server"] for each in samples(page) if each.name == f"{ours}_state"} == {"shop"}
 
 
@@ -467,5 +485,5 @@ def test_drift_is_a_number() -> None:
     ledger = {KEY: attrs.evolve(LEDGER[KEY], draining={})}
     decision = decided(observed, instance(1), instance(2), config=config_of(), ledger=ledger)
     assert [step.cause.kind for step in decision.steps] == [Kind.DRIFT]
-    page = metrics.render(seen(tally=Tally().after_cycle(decision, done=decision.steps, seconds=0.1, now=1.0)))
+    page = rendered(seen(tally=Tally().after_cycle(decision, done=decision.steps, seconds=0.1, now=1.0)))
     assert value(page, "lvsctl_drift_repairs_total") == 1
