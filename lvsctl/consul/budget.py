@@ -2,14 +2,16 @@
 
 Pure. Every body has a limit of its own, but thousands of queries wait at once, and any of them may get a large one. So
 what all of them have received, and what is not decoded yet, is counted together. Where that is too much, the largest
-body is given up: at once, so that the others need not wait for it, not even where it only trickles in. Its query fails
-and asks again. Of bodies that are all large some come through, for one alone always fits.
+body that is still coming is given up: at once, so that the others need not wait for it, not even where it only trickles
+in. Its query fails and asks again. Of bodies that are all large some come through, for one alone always fits.
 """
 
 from types import TracebackType
 from typing import Final, Self
 
 MOST: Final = 40 * 1024 * 1024  # bytes of all bodies; more than the largest one that is read
+Body = bytes | bytearray
+COPIED: Final = 1 << 20  # bytes of a body up to which it is copied, so that nothing is kept that it grew into
 
 
 class TooMuch(Exception):
@@ -37,7 +39,7 @@ class Budget:
         self._shares.add(share)
         self._used += size
         if self._used > self._most:
-            max(self._shares, key=len).give_up()
+            max((each for each in self._shares if not each.taken), key=len).give_up()
 
     def _release(self, share: "Share", size: int) -> None:
         self._shares.discard(share)
@@ -47,13 +49,14 @@ class Budget:
 class Share:
     """One body as it is received; thousands wait for theirs."""
 
-    __slots__ = ("_body", "_budget", "_given_up", "_size")
+    __slots__ = ("_body", "_budget", "_given_up", "_size", "taken")
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._body = bytearray()
         self._size = 0
         self._given_up = False
+        self.taken = False  # whoever decodes it has it: giving it up would free nothing
 
     def __len__(self) -> int:
         """Return the bytes received, and not given up."""
@@ -77,12 +80,16 @@ class Share:
         self._given_up = True
         self._close()
 
-    def take(self) -> bytes:
-        """Return the whole body, which counts until the context ends; raises TooMuch."""
+    def take(self) -> Body:
+        """Return the whole body, which counts until the context ends; raises TooMuch.
+
+        A large one is handed over as it is, a bytearray: as a copy it would be in memory twice.
+        """
         if self._given_up:
             raise TooMuch("all answers of this moment together are too large")
-        body, self._body = bytes(self._body), bytearray()
-        return body
+        self.taken = True
+        body, self._body = self._body, bytearray()
+        return body if len(body) > COPIED else bytes(body)
 
     def _close(self) -> None:
         size, self._size = self._size, 0

@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from lvsctl.config import DiscoveryConfig
+from lvsctl.consul.budget import Body
 from lvsctl.consul.client import Client
 from lvsctl.consul.contact import Contact
 from lvsctl.consul.entries import members
@@ -126,7 +127,7 @@ async def candidates_once(client: Client, discovery: DiscoveryConfig) -> frozens
         return await _read(body, discovery.tag)
 
 
-def candidates_in(body: bytes, tag: str) -> frozenset[str]:
+def candidates_in(body: Body, tag: str) -> frozenset[str]:
     """Return the Consul services in `body` whose tags say that they may declare something.
 
     Raises ConsulError where it is no list of Consul services.
@@ -141,7 +142,7 @@ def candidates_in(body: bytes, tag: str) -> frozenset[str]:
         raise ConsulError(f"/v1/{PATH} is not a JSON object: {error}") from error
 
 
-async def _read(body: bytes, tag: str) -> frozenset[str]:
+async def _read(body: Body, tag: str) -> frozenset[str]:
     return candidates_in(body, tag) if len(body) < BIG else await asyncio.to_thread(candidates_in, body, tag)
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import attrs
 
+from lvsctl.consul.budget import Body
 from lvsctl.consul.entries import Unread, entries, members
 from lvsctl.errors import ConsulUnreadable
 
@@ -42,7 +43,7 @@ Listed = Mapping[tuple[str, ...], tuple[str, str, object]]
 UNREAD: Final = ()  # stands for what of a list could not be read, and may have changed with it
 
 
-def decode_listing(listing: Listing, body: bytes) -> Listed:
+def decode_listing(listing: Listing, body: Body) -> Listed:
     """Return what `body` lists; ConsulUnreadable where it is no such list. Of what cannot be read it has UNREAD."""
     found: dict[tuple[str, ...], tuple[str, str, object]] = {}
     try:

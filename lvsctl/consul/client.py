@@ -14,7 +14,7 @@ from typing import Final, Self
 import attrs
 
 from lvsctl.config import ConsulConfig
-from lvsctl.consul.budget import Share
+from lvsctl.consul.budget import Body, Share
 from lvsctl.consul.decode import MAX_INSTANCES, decode_answer
 from lvsctl.consul.known import Known, digest_of
 from lvsctl.consul.pace import LARGEST_INDEX, WAIT
@@ -128,13 +128,13 @@ class Client:
 
     async def listing(
         self, path: str, datacenter: str = "", *, share: Share, index: int = 0, wait: float = WAIT
-    ) -> tuple[int, bytes]:
+    ) -> tuple[int, Body]:
         """Return X-Consul-Index and body of a list of the catalogue, as `instances` does; `path` is below /v1."""
         params = [("dc", datacenter)] if datacenter else []
         response = await self._ask(f"/v1/{path}", params, index=index, wait=wait, share=share)
         return _index(response), response.body
 
-    async def keys(self, folder: str, *, index: int = 0, wait: float = WAIT) -> tuple[int, bytes]:
+    async def keys(self, folder: str, *, index: int = 0, wait: float = WAIT) -> tuple[int, Body]:
         """Return X-Consul-Index and the JSON list of the keys that begin with `folder`, as `instances` does.
 
         Keys that the token may not read are not listed, and Consul does not say so.
@@ -268,6 +268,7 @@ def _answer(response: Response, max_instances: int, query: Query, known: Known |
     return Answer(
         instances=said.instances,
         malformed=said.malformed,
+        size=said.size,
         index=_index(response),
         filtered=header("X-Consul-Results-Filtered-By-ACLs", "").lower() == "true",
         leader=streamed or header("X-Consul-KnownLeader", "").lower() != "false",

@@ -12,15 +12,20 @@ from collections.abc import Mapping
 from sys import intern  # the same few names are in every answer: each is kept once
 from typing import Any, Final, NoReturn
 
+from lvsctl.consul.budget import Body
 from lvsctl.consul.entries import Unread, entries
 from lvsctl.core.instance import MAINTENANCE_CHECKS, Answer, Check, Health, Instance, Malformed, Query
 from lvsctl.errors import ConsulError
 
 MAX_INSTANCES: Final = 10_000  # where no configuration says otherwise
+MAX_SIZE: Final = 32 << 20  # bytes of memory that the instances of an answer take; 10,000 take 10 to 20 MB
 MAX_TEXT: Final = 512  # characters kept of what only people read, a check's output; scripts print pages
 MAX_NAME: Final = 1024  # characters of what identifies: node, instance, check, address
 MAX_LABEL: Final = 4096  # characters of a tag, of a key or value of Meta
 MAX_LIST: Final = 1024  # tags, keys of Meta, or checks, of one instance
+PLAIN: Final = 400  # bytes of memory that an instance takes without what it has several of
+CHECK: Final = 80  # of a check without its strings
+STRING: Final = 90  # of a string and its places in tuples and dicts, without its characters
 NO_META: Final[Mapping[str, str]] = {}
 HEALTH: Final = {"passing": Health.PASSING, "warning": Health.WARNING, "critical": Health.CRITICAL}
 
@@ -31,14 +36,14 @@ class _Unreadable(Exception):
     """One entry is not what the API describes; the text says where."""
 
 
-def decode_answer(body: bytes, *, index: int, max_instances: int = MAX_INSTANCES, query: Query | None = None) -> Answer:
+def decode_answer(body: Body, *, index: int, max_instances: int = MAX_INSTANCES, query: Query | None = None) -> Answer:
     """Return the instances in `body`, a JSON list, read at X-Consul-Index `index`; `query` is what was asked.
 
     Raises ConsulError when the body as a whole is not a complete answer, or has more than `max_instances` entries.
     """
     instances: dict[tuple[str, str], Instance] = {}
     malformed: list[Malformed] = []
-    strange = 0
+    strange = size = 0
     try:
         for number, entry in enumerate(entries(body), 1):
             if number > max_instances:
@@ -53,13 +58,27 @@ def decode_answer(body: bytes, *, index: int, max_instances: int = MAX_INSTANCES
                 decoded = _malformed(entry, "Node and ID are those of an entry before it")
             if isinstance(decoded, Instance):
                 instances[decoded.identity] = decoded
+                size += _size(decoded)
             else:
                 malformed.append(decoded)
+                size += PLAIN + len(decoded.reason)
+            if size > MAX_SIZE:
+                raise ConsulError(
+                    f"answer would take more than {MAX_SIZE >> 20} MiB of memory, with long lists of tags and Meta; "
+                    "the last complete one stays"
+                )
     except (ValueError, RecursionError) as error:
         raise ConsulError(f"answer is not a JSON list: {error}") from error
     if strange and strange == len(malformed) and not instances:
         raise ConsulError(f"answer is none to this question: {malformed[0].reason}; is there a proxy in between?")
-    return Answer(instances=tuple(instances.values()), malformed=tuple(malformed), index=index)
+    return Answer(instances=tuple(instances.values()), malformed=tuple(malformed), index=index, size=size)
+
+
+def _size(instance: Instance) -> int:
+    """Return about how many bytes of memory an instance takes, each of its strings as if no other had it, too."""
+    texts = [*instance.tags, *instance.meta, *instance.meta.values()]
+    texts += [text for check in instance.checks for text in (check.check_id, check.name, check.output)]
+    return PLAIN + CHECK * len(instance.checks) + STRING * len(texts) + sum(map(len, texts))
 
 
 def _other(entry: Any, query: Query) -> str:

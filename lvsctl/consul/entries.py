@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import attrs
 
+from lvsctl.consul.budget import Body
+
 MAX_ENTRY: Final = 1 << 20  # bytes from which on an entry is not read; one of Consul's has about 1,500
 MAX_SKIPPED: Final = 2 << 20  # bytes of an entry that is left out; a larger one makes the body unreadable
 MAX_DEPTH: Final = 32  # lists and objects in each other, in an entry; one of Consul's has 4, a proxy's a few more
@@ -33,12 +35,12 @@ class Unread:
     reason: str
 
 
-def entries(body: bytes) -> Iterator[Any]:
+def entries(body: Body) -> Iterator[Any]:
     """Yield each entry of the JSON list `body`, or an `Unread`; ValueError where it is no complete list."""
     return _Reading(body).list()
 
 
-def members(body: bytes) -> Iterator[tuple[Any, Any]]:
+def members(body: Body) -> Iterator[tuple[Any, Any]]:
     """Yield name and value of each member of the JSON object `body`, an `Unread` for either; ValueError as above."""
     return _Reading(body).object()
 
@@ -46,7 +48,7 @@ def members(body: bytes) -> Iterator[tuple[Any, Any]]:
 class _Reading:
     """One body, and the part of it that may be taken apart at the moment."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: Body) -> None:
         self._body = body
         self._end = 0  # of the entry that was read last
         self._look_at(0)
@@ -76,7 +78,7 @@ class _Reading:
         body = self._body
         at = _blank(body, 0)
         if body[at : at + 1] != opening:
-            raise ValueError(f"it begins with {body[:40]!r}")
+            raise ValueError(f"it begins with {bytes(body[:40])!r}")
         at = _blank(body, at + 1)
         if body[at : at + 1] == closing:
             _no_more(body, at + 1)
@@ -134,7 +136,7 @@ def _is_deep(value: Any) -> bool:
     return True
 
 
-def _end(body: bytes, start: int, *, deep: bool) -> int:
+def _end(body: Body, start: int, *, deep: bool) -> int:
     """Return where the value at `start` ends, which was too deep or too large; ValueError when it just is no JSON."""
     depth = 0
     text = body[start : start + MAX_SKIPPED].decode("latin-1")
@@ -157,7 +159,7 @@ def _end(body: bytes, start: int, *, deep: bool) -> int:
     raise ValueError(f"the entry at byte {start} is broken or larger than {MAX_SKIPPED} bytes")
 
 
-def _decoded(raw: bytes, value: Any) -> Any:
+def _decoded(raw: Body, value: Any) -> Any:
     """Return `value`, read from `raw` as Latin-1, with its strings decoded as UTF-8."""
     if isinstance(value, Unread) or raw.isascii():
         return value
@@ -169,12 +171,12 @@ def _decoded(raw: bytes, value: Any) -> Any:
         return _TOO_DEEP
 
 
-def _blank(body: bytes, at: int) -> int:
+def _blank(body: Body, at: int) -> int:
     """Return where the white space at `at` ends."""
     match = _BLANK.match(body, at)
     return match.end() if match else at
 
 
-def _no_more(body: bytes, at: int) -> None:
+def _no_more(body: Body, at: int) -> None:
     if _blank(body, at) != len(body):
         raise ValueError(f"there is more behind its end at byte {at}")

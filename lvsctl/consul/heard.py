@@ -18,8 +18,11 @@ from lvsctl.consul.doubt import SETTLING, Belief, moved, recalled
 from lvsctl.consul.signals import Signals
 from lvsctl.consul.turns import round_of
 from lvsctl.core.instance import Answer, Answers, Query
+from lvsctl.errors import ConsulError
 
 KEPT: Final = "what serves and is not listed"  # of an answer in doubt
+SMALL: Final = 1 << 20  # bytes of memory that an answer takes and always has
+MOST: Final = 96 << 20  # bytes of memory that all larger answers take together, whatever is sent
 FRESH: Final = 3  # rounds of `turns` within which a query was heard that needs no signal
 
 log = structlog.get_logger()
@@ -41,6 +44,7 @@ class Heard:
         self._served: dict[Query, int] = {}  # until the first answer, real servers that were in place before the start
         self._bursts = {name: Burst() for name in ("consul_failed", "consul_back", "consul_doubted", "consul_believed")}
         self._in_vain: dict[str, float] = {}  # when signals that have ended failed the last time, by datacenter
+        self._large: dict[Query, int] = {}  # bytes of memory of those that take more than `SMALL`
         self._news: set[Query] = set()
         self._doubted: set[Query] = set()  # those whose last answers are in doubt
         self._unsaved: set[Query] = set()  # news that no snapshot has yet
@@ -147,6 +151,7 @@ class Heard:
         """Forget what was heard of `query`."""
         self._beliefs.pop(query, None)
         self._contacts.pop(query, None)
+        self._large.pop(query, None)
         self._doubted.discard(query)
 
     def ask_another(self, *, elsewhere: bool) -> None:
@@ -186,6 +191,15 @@ class Heard:
         """Return how many real servers `query` had in place before the start, as long as it was not answered."""
         return self._served.get(query, 0)
 
+    def check_room(self, query: Query, answer: Answer) -> None:
+        """Raise ConsulError where `answer` is so large that with all others too much would be kept."""
+        others = sum(size for other, size in self._large.items() if other != query)
+        if answer.size > SMALL and others + answer.size > MOST:
+            raise ConsulError(
+                f"answer would take {answer.size >> 20} MiB of memory, and all large ones together more than "
+                f"{MOST >> 20}; the last complete one stays"
+            )
+
     def believe(self, query: Query, belief: Belief) -> tuple[bool, Answer]:
         """Keep `belief`; return whether it says anything new, and its answer as it is kept."""
         before = self._beliefs.get(query)
@@ -199,6 +213,7 @@ class Heard:
             answer = before.answer
         trusted = answer if belief.trusted is belief.answer else belief.trusted  # nothing is kept twice
         self._beliefs[query] = attrs.evolve(belief, answer=answer, trusted=trusted)
+        self._weigh(query, answer.size if trusted is answer else answer.size + trusted.size)
         (self._doubted.discard if belief.doubt is None else self._doubted.add)(query)
         self._served.pop(query, None)
         self._unanswered.discard(query)
@@ -211,6 +226,12 @@ class Heard:
             self._news.add(query)
             self._wake()
         return news, answer
+
+    def _weigh(self, query: Query, size: int) -> None:
+        if size > SMALL:
+            self._large[query] = size
+        else:
+            self._large.pop(query, None)
 
     def _is_told(self, event: str, text: str, kind: str = "") -> bool:
         """Tell whether `event` is to be logged of this query; where it is not, it is summed up with others' later."""

@@ -9,12 +9,13 @@ import hashlib
 
 import attrs
 
+from lvsctl.consul.budget import Body
 from lvsctl.core.instance import Answer
 
 DIGEST = 16  # bytes
 
 
-def digest_of(body: bytes) -> bytes:
+def digest_of(body: Body) -> bytes:
     """Return what stands for `body`."""
     return hashlib.blake2b(body, digest_size=DIGEST).digest()
 
@@ -34,10 +35,14 @@ class Known:
         """Take note of what a body says."""
         self._digest, self._answer = digest, answer
 
+    def forget(self) -> None:
+        """Know nothing any more."""
+        self._digest, self._answer = b"", None
+
     def keep(self, answer: Answer) -> None:
         """Have what is known be the one that is kept elsewhere, where it says the same: nothing is kept twice."""
         known = self._answer
         if known is None or (known.instances, known.malformed) != (answer.instances, answer.malformed):
-            self._digest, self._answer = b"", None
+            self.forget()
         else:
             self._answer = answer

@@ -15,6 +15,7 @@ from base64 import b64decode, b64encode
 from typing import Any, Final
 
 from lvsctl.config import NAME_PATTERN
+from lvsctl.consul.budget import Body
 from lvsctl.consul.entries import Unread, entries
 from lvsctl.core.override import MAX_SELECTOR, MAX_WORDS, Ignored, Override, Overrides, parse_share
 from lvsctl.errors import ConsulError
@@ -80,7 +81,7 @@ def unwritable(override: Override, prefix: str) -> str:
     return read.ignored[0].why if read.ignored else "it would be read as another one"
 
 
-def decode_overrides(body: bytes, prefix: str) -> Overrides:
+def decode_overrides(body: Body, prefix: str) -> Overrides:
     """Return the overrides in `body`, Consul's JSON list of the keys below `folder_of(prefix)`.
 
     Raises ConsulError when the body as a whole is no such list, or has more than MAX_KEYS entries.

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 import attrs
 from multidict import MultiMapping
 
-from lvsctl.consul.budget import Budget, Share
+from lvsctl.consul.budget import Body, Budget, Share
 
 MOST: Final = 90  # connections where nobody says otherwise: of Consul's 200, as `choice` has it
 FORGIVEN_AFTER: Final = 10  # good answers in which what broke a connection may share one again
@@ -38,7 +38,7 @@ class Response:
 
     status: int
     headers: MultiMapping[str]  # by name in any case
-    body: bytes
+    body: Body
 
 
 class RequestFailed(Exception):

@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 import structlog
 
+from lvsctl.consul.budget import Body
 from lvsctl.consul.changes import EVERYTHING, Changes, Listed, Listing, changes, decode_listing
 from lvsctl.consul.client import Client
 from lvsctl.consul.contact import Contact
@@ -96,7 +97,7 @@ class Signals:
             rest = min(AT_MOST_EVERY, max(SHORTEST_REST, (now - came) / SHARE)) if moved and index else AT_MOST_EVERY
             await asyncio.sleep(max(0.0, rest - (now - asked)))
 
-    async def _read(self, listing: Listing, before: Listed | None, body: bytes) -> Listed:
+    async def _read(self, listing: Listing, before: Listed | None, body: Body) -> Listed:
         """Return what `body` lists, and pass on what has changed since `before`."""
         if len(body) < BIG:
             now, found = _compared(listing, before, body)
@@ -140,6 +141,6 @@ def _pause(failures: int, error: Exception, took: float) -> float:
     return max(useless, back_off(failures, error))
 
 
-def _compared(listing: Listing, before: Listed | None, body: bytes) -> tuple[Listed, Changes]:
+def _compared(listing: Listing, before: Listed | None, body: Body) -> tuple[Listed, Changes]:
     now = decode_listing(listing, body)
     return now, EVERYTHING if before is None else changes(listing, before, now)

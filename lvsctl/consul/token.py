@@ -14,6 +14,7 @@ import structlog
 
 from lvsctl.config import ConsulConfig
 from lvsctl.config_environment import TOKEN_PATTERN
+from lvsctl.consul.budget import Body
 from lvsctl.errors import ConsulError
 
 HEADER: Final = "X-Consul-Token"
@@ -73,7 +74,7 @@ def without(text: str, token: str) -> str:
     return text.replace(token, SHOWN) if token else text
 
 
-def body_without(body: bytes, token: str) -> bytes:
+def body_without(body: Body, token: str) -> Body:
     """Return the same of a body: of one that is no JSON list or object, the beginning is shown as what it is."""
     return body.replace(token.encode(), SHOWN.encode()) if token else body
 

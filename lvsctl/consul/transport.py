@@ -20,7 +20,7 @@ import attrs
 
 from lvsctl.config import ConsulConfig
 from lvsctl.consul import pool
-from lvsctl.consul.budget import Budget, Share, TooMuch
+from lvsctl.consul.budget import Body, Budget, Share, TooMuch
 from lvsctl.consul.pool import Connection, NotOffered, Pool, Request, RequestFailed, Response, TooLarge
 from lvsctl.consul.tls import Tls, reason, tls_context
 from lvsctl.consul.token import HEADER, Token, body_without, without
@@ -273,7 +273,7 @@ def _discreet(response: Response, token: str) -> Response:
     return attrs.evolve(response, body=body_without(response.body, token))
 
 
-async def _body(response: aiohttp.ClientResponse, request: Request) -> bytes:
+async def _body(response: aiohttp.ClientResponse, request: Request) -> Body:
     share = request.share
     if (response.content_length or 0) > request.most_bytes:
         raise TooLarge

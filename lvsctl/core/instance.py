@@ -105,6 +105,7 @@ class Answer:
     streamed: bool = False  # from the agent's own copy, which says neither whether it is filtered nor of a leader
     doubt: str = ""  # why it may list too few instances, in words; empty when it is believed
     snapshot: float | None = None  # Unix seconds when Consul said it, from the snapshot on disk; None: since the start
+    size: int = attrs.field(default=0, eq=False)  # bytes of memory that it takes, about; 0 where nobody knows
     silent: bool = False  # Consul fails to answer since; told where it matters, for virtual servers that can fail over
 
 

@@ -77,12 +77,29 @@ def entries(number: int, padding: int) -> Sending:
     return sending
 
 
+def tags(first: int) -> Sending:
+    """Return what sends 32 MB of tags, no two of them the same, in eight such lists."""
+    one = {"Node": {"Node": "n", "Address": "10.0.0.1"}, "Checks": []}
+    service = {"Address": "10.0.0.1", "Port": 80}
+
+    def entry(at: int) -> bytes:
+        names = [f"{number:x}" for number in range(at * 1000, (at + 1) * 1000)]
+        return json.dumps(one | {"Service": {"ID": str(at), "Tags": names, **service}}).encode()
+
+    async def sending(response: web.StreamResponse) -> None:
+        each = (entry(first * 3000 + at) + b"," for at in range(3000))
+        await send(response, chain([b"["], each, [b"{}]"]))
+
+    return sending
+
+
 LIES: dict[str, dict[str, Sending]] = {
     "10,000 instances": {"many": entries(10_000, 1_000)},
     "a gigabyte": {"bomb": bomb},
     "deep JSON": {"deep": deep},
     "a trickle": {"trickle": trickle},
-    "large, eight times": {f"large-{number}": entries(250, 100_000) for number in range(8)},
+    "large, eight times": {f"large-{number}": entries(10_000, 2_500) for number in range(8)},
+    "tags, eight times": {f"tagged-{number}": tags(number) for number in range(8)},
     "all at once": {
         "many": entries(10_000, 1_000),
         "deep": deep,

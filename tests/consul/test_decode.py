@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvsctl.consul.decode import MAX_TEXT, decode_answer
+from lvsctl.consul.decode import MAX_LIST, MAX_SIZE, MAX_TEXT, decode_answer
 from lvsctl.consul.entries import MAX_DEPTH, MAX_ENTRY, Unread, entries
 from lvsctl.core.instance import Answer, Check, Health, Instance, Malformed, Query
 from lvsctl.errors import ConsulError
@@ -469,6 +469,22 @@ def test_an_answer_to_another_question_is_none_and_an_entry_of_it_is_left_out(
     assert decode_answer(b"[]", index=7, query=query) == Answer(index=7)
     silent = changed(Service__Service=..., Node__Datacenter=...)
     assert decode_answer(json.dumps([silent]).encode(), index=7, query=query).instances
+
+
+def test_an_answer_that_would_take_too_much_memory_is_not_complete() -> None:
+    """Its body has 2 MB: what takes memory is the number of strings."""
+
+    def listing(entries: int) -> bytes:
+        tags = [["t"] * MAX_LIST] * entries
+        return json.dumps([changed(Service__ID=str(at), Service__Tags=each) for at, each in enumerate(tags)]).encode()
+
+    found = decode_answer(listing(3), index=7)
+    assert 3 * MAX_LIST * 50 < found.size < MAX_SIZE
+    with pytest.raises(ConsulError) as caught:
+        decode_answer(listing(MAX_SIZE * 3 // found.size + 1), index=7)
+    assert str(caught.value) == (
+        "answer would take more than 32 MiB of memory, with long lists of tags and Meta; the last complete one stays"
+    )
 
 
 def test_an_answer_with_more_than_allowed_is_not_complete() -> None:
