@@ -156,6 +156,8 @@ class Connection(asyncio.Protocol):
         self._culprit = 0  # the stream whose frame is taken now
         self._heard = self._unused_since = self._loop.time()  # the second as long as there are no streams
         self._pinged = False  # since it was heard
+        self._answered = self._heard  # the last request that was
+        self._stuck = False  # it may answer to PING, and answers no request
         self._window = self._heard  # when the idle frames were begun to be counted
         self._idle = 0
         self._h2 = _LongLived(
@@ -218,7 +220,7 @@ class Connection(asyncio.Protocol):
     @property
     def room(self) -> int:
         """Return how many more requests may begin now; 0 when the connection is lost."""
-        if self._lost or self._ended or self._h2.highest_outbound_stream_id >= LAST_STREAM:
+        if self._lost or self._ended or self._stuck or self._h2.highest_outbound_stream_id >= LAST_STREAM:
             return 0
         return max(0, self._most_streams - len(self._streams))
 
@@ -233,7 +235,12 @@ class Connection(asyncio.Protocol):
         return self._task.done()
 
     async def request(self, request: Request) -> Response:
-        """Return the answer; raises RequestFailed. Left early, by cancellation too, the stream is reset."""
+        """Return the answer; raises RequestFailed. Left early, by cancellation too, the stream is reset.
+
+        Where a request is given up that had `silence` and more to be answered, and meanwhile no other was either, the
+        connection gets no new ones: its other end may answer to PING, but what is behind it does not answer.
+        """
+        began = self._loop.time()
         fields = list(fields_of(request, self._listener.authority))
         number = self._h2.get_next_available_stream_id()
         answer = self._loop.create_future()
@@ -245,9 +252,15 @@ class Connection(asyncio.Protocol):
             self._flush()
             stream.sent = not request.body
             await self._send(number, stream, request.body)
-            return await stream.answer
+            response = await stream.answer
         except H2Error:
             raise RequestFailed("the request does not fit HTTP/2") from None  # h2 would tell what is in it
+        except asyncio.CancelledError:
+            self._stuck |= self._loop.time() - began >= self._listener.silence and self._answered < began
+            raise
+        else:
+            self._answered = self._loop.time()
+            return response
         finally:
             del self._streams[number]
             self._unused_since = self._loop.time()

@@ -423,6 +423,35 @@ async def test_a_peer_that_answers_to_ping_is_alive(certificates: Certificates) 
         assert len(here.listener.links) == 1
 
 
+async def test_a_peer_that_answers_to_ping_alone_gets_no_new_requests(certificates: Certificates) -> None:
+    """A listener whose agent hangs, or a proxy that has lost it, would be asked for ever."""
+    async with asking(certificates, never, silence=0.1) as here:
+        (early,) = await here.hold(1)
+        with pytest.raises(TimeoutError):
+            await here.pool.request(request(), timeout=0.05)  # who goes so soon says nothing of it
+        assert len(here.listener.links) == 1
+        with pytest.raises(TimeoutError):
+            await here.pool.request(request(), timeout=0.2)
+        here.listener.answering = at_once
+        assert (await here.ask()).status == 200
+        assert len(here.listener.links) == 2
+        here.listener.asked[0].answer()
+        assert (await early).status == 200  # what it was asked before may still be answered
+        await here.listener.until(lambda: here.listener.links[0].farewell)
+
+
+async def test_a_peer_that_answers_others_meanwhile_is_asked_again(certificates: Certificates) -> None:
+    async with asking(certificates, never, silence=0.1) as here:
+        waiting = asyncio.create_task(here.pool.request(request(), timeout=0.2))
+        await here.listener.until(lambda: len(here.listener.asked) == 1)
+        here.listener.answering = at_once
+        assert (await here.ask()).status == 200
+        with pytest.raises(TimeoutError):
+            await waiting
+        assert (await here.ask()).status == 200
+        assert len(here.listener.links) == 1
+
+
 async def test_closing_ends_what_is_asked_and_what_waits(certificates: Certificates) -> None:
     async with asking(certificates, never, most_streams=1) as here:
         (held,) = await here.hold(1)
