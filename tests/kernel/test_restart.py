@@ -56,6 +56,22 @@ def weights_of_many(director: Director) -> dict[str, int]:
     return dict(table["-t 10.1.0.100:81"].weights) if "-t 10.1.0.100:81" in table else {}
 
 
+def changed_when_killed(serving: Director, registered: int, *, weight: int) -> int:
+    """Kill it while it changes many to `weight`, register the rest and start it; return how many were changed."""
+    changer = threading.Thread(target=put_many, args=(serving, range(1, registered + 1)), kwargs={"weight": weight})
+    changer.start()
+    eventually(lambda: weight in weights_of_many(serving).values(), within=20, every=0.0)
+    serving.kill()
+    at_kill = serving.lines()
+    changer.join()
+    put_many(serving, range(registered + 1, SIZE + 1), weight=weight)
+    assert serving.lines() == at_kill, "nobody writes now"
+    serving.start()
+    wanted = {f"10.3.1.{number}:80": weight for number in range(1, SIZE + 1)}
+    serving.wait_for_weights("-t 10.1.0.100:81", wanted, within=START)
+    return sum(":81 " in line and line.endswith(f"-w {weight}") for line in at_kill)
+
+
 @pytest.mark.parametrize("registered", [32, 104, SIZE])
 def test_killed_in_the_middle_of_many_changes_the_next_start_converges(serving: Director, registered: int) -> None:
     """Kill it at the first change that ipvsadm shows, with so many registered; the rest comes while it is dead."""
@@ -63,19 +79,11 @@ def test_killed_in_the_middle_of_many_changes_the_next_start_converges(serving: 
     half = {f"10.3.1.{number}:80": 1 for number in range(1, SIZE // 2 + 1)}
     serving.wait_for_weights("-t 10.1.0.100:81", half, within=20)
     with Traffic(serving.scene.client, VIP4, HTTP, rate=20) as traffic:
-        changer = threading.Thread(target=put_many, args=(serving, range(1, registered + 1)), kwargs={"weight": 7})
-        changer.start()
-        eventually(lambda: 7 in weights_of_many(serving).values(), within=20, every=0.0)
-        serving.kill()
-        at_kill = serving.lines()
-        changer.join()
-        put_many(serving, range(registered + 1, SIZE + 1), weight=7)
-        assert serving.lines() == at_kill, "nobody writes now"
-        serving.start()
-        wanted = {f"10.3.1.{number}:80": 7 for number in range(1, SIZE + 1)}
-        serving.wait_for_weights("-t 10.1.0.100:81", wanted, within=START)
+        for weight in (7, 8, 9):  # again where all were changed before anybody saw the first, on a busy machine
+            changed = changed_when_killed(serving, registered, weight=weight)
+            if changed < SIZE:
+                break
         report = traffic.stop()
-    changed = sum(":81 " in line and line.endswith("-w 7") for line in at_kill)
     print(f"killed when {changed} of {SIZE} were changed; {report}")
     assert changed < SIZE
     assert not report.failures, report
