@@ -315,6 +315,20 @@ def test_no_history_takes_more_than_the_floor_allows(history: list[tuple[list[Ev
             assert director.real_servers() == {**wanted.entry.real_servers, **each.held}
 
 
+def test_what_the_kernel_takes_at_last_is_counted_at_once() -> None:
+    with directing() as director:
+        hand(3, None)(director)
+        change(never=3)(director)
+        director.cycle()
+        change(never=None)(director)
+        director.world.now += 1
+        cycle = director.cycle()
+        assert cycle is not None
+        assert len(cycle.done) == 1
+        assert not cycle.undone
+        director.is_steady()
+
+
 TROUBLES: Final[tuple[tuple[dict[str, Any], set[int]], ...]] = (({"never": 1}, {2}), ({"scheduler": "mh"}, {1, 2}))
 
 

@@ -70,7 +70,10 @@ def guard(
     served = after(before, len(found.real_servers.keys() | _staying(wanted, absent)), now)
     if found.floor is not NO_FLOOR:
         found = attrs.evolve(found, floor=floor_of(served, wanted.config.floor, now))
-    return found, Counts(before=before, after=served, least=least)
+    whole = served
+    if absent:
+        whole = after(before, len(found.real_servers.keys() | _staying(wanted, NOBODY)), now)
+    return found, Counts(before=before, after=served, whole=whole, least=least)
 
 
 def hold(

@@ -221,7 +221,7 @@ def _real_server_of(request: TableRequest) -> RealServerKey | None:
 
 def _settled(entry: LedgerEntry, each: VirtualServerDecision, intended: TableEntry) -> LedgerEntry:
     provenance = _provenance(each, entry) if each.steps else entry.provenance
-    served = each.counts.after if each.wanted is not None else entry.served
+    served = each.counts.whole if each.wanted is not None else entry.served
     if (entry.written, entry.provenance, entry.served) == (intended, provenance, served) and not entry.draining:
         return entry
     there = intended.real_servers

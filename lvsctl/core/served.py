@@ -29,7 +29,8 @@ class Counts:
     """The counts of one cycle, and how many have to stay for that."""
 
     before: Served = NEVER  # with what served until now; nothing where the count begins anew
-    after: Served = NEVER  # once its steps are done
+    after: Served = NEVER  # once its steps are done, but for what the kernel has refused before
+    whole: Served = NEVER  # once it has taken that, too
     least: int = 0
 
 
