@@ -296,6 +296,14 @@ class DefaultsTable:
         percentage("50%"),
         default=None,
     )
+    probe: bool | None = _key(
+        "Take a second opinion where something is to be held: the director connects to all that Consul calls bad or "
+        "gone then. What answers stays, and what does not goes, even below the floor; see "
+        "[operations](operations.md#a-second-opinion). For TCP only.",
+        "true",
+        boolean(),
+        default=None,
+    )
     only_passing: bool | None = _key(
         "Admit only instances whose checks all pass. `false` admits warning instances too, with `Weights.Warning`.",
         "false",
@@ -537,6 +545,7 @@ class VirtualServerConfig:
     lower_threshold: int = 0
     drain_timeout: float = 30.0
     floor: int = 50  # percent
+    probe: bool = False
     declaration: Declaration | None = None  # None: it is in the file
 
 

@@ -101,6 +101,7 @@ def virtual_server_rules(merged: Merged) -> Iterator[Wrong]:
     yield from _persistence(merged)
     yield from thresholds(merged)
     yield from failover(merged)
+    yield from _probe(merged)
 
 
 def _identity(merged: Merged) -> Iterator[Wrong]:
@@ -207,6 +208,20 @@ def failover(merged: Merged) -> Iterator[Wrong]:
     )
 
 
+def _probe(merged: Merged) -> Iterator[Wrong]:
+    if merged.is_written("probe") and merged.known("probe") and merged.value("probe") and not _is_tcp(merged):
+        yield Wrong(
+            "probe connects by TCP, and this virtual server is not told to be TCP alone",
+            'remove this key, or write address and protocol = "tcp"',
+            merged.at("probe"),
+        )
+
+
+def _is_tcp(merged: Merged) -> bool:
+    """Tell whether all that is balanced is TCP; of what is inherited nothing counts where it is not."""
+    return merged.own.table.firewall_mark is None and merged.own.table.protocol in {None, Protocol.TCP}
+
+
 def family_of_table(merged: Merged) -> Family | None:
     """Return the address family of a virtual server, None when its keys do not say one."""
     if merged.own.table.address is not None:
@@ -278,5 +293,10 @@ def virtual_server(merged: Merged) -> VirtualServerConfig:
         one_packet=table.one_packet,
         persistence=int(merged.value("persistence") or 0) or None,
         persistence_prefix=prefix.length if prefix else None,
-        **{name: merged.value(name) for name in attrs.fields_dict(DefaultsTable) if name != "persistence"},
+        probe=bool(merged.value("probe")) and _is_tcp(merged),
+        **{
+            name: merged.value(name)
+            for name in attrs.fields_dict(DefaultsTable)
+            if name not in {"persistence", "probe"}
+        },
     )

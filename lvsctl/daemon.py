@@ -34,6 +34,7 @@ from lvsctl.core.virtual_server_status import refused_declarations, virtual_serv
 from lvsctl.errors import ConfigError, StateError
 from lvsctl.health import Health
 from lvsctl.keeping import Keeping
+from lvsctl.probing import Prober
 from lvsctl.reconcile import Cycle, Look, Reconciler
 from lvsctl.record import Record
 from lvsctl.releases import Releases
@@ -77,6 +78,7 @@ class Daemon:
         self._health = Health()
         self._agenda = Agenda()
         self._releases = Releases()
+        self._prober = Prober(self._wake.set)
         self._known = config  # with what was discovered, as the last cycle had it
         self._concerned_by = config, concerned(config)
 
@@ -112,6 +114,7 @@ class Daemon:
             async with asyncio.TaskGroup() as group:
                 tasks = self._sources.tasks(group)
                 tasks.append(group.create_task(self._health.feed_watchdog(), name="watchdog"))
+                tasks.append(group.create_task(self._prober.run(), name="probes"))
                 if not self._dry_run:
                     tasks.append(group.create_task(self._keeping.run(), name="snapshots"))
                 await self._reconcile()  # a cycle that is under way is finished, and logged
@@ -223,7 +226,8 @@ class Daemon:
                 news = self._sources.heard.take_news()
                 if news and self._config.discovery is not None:
                     self._agenda.everything()  # what one declares concerns others
-                due = self._agenda.due(self._concerned(news) | self._releases.keys, time.monotonic())
+                concerned = self._concerned(news) | self._releases.keys | self._prober.take_news()
+                due = self._agenda.due(concerned, time.monotonic())
                 if due and await self._one_cycle(due) > MANY:
                     await asyncio.to_thread(memory.trim)
                 pause = self._agenda.pause(time.monotonic())
@@ -266,6 +270,7 @@ class Daemon:
         answered = bool(answers) or sources.listed
         write = answered and not self._dry_run  # without a single answer the table stays as it is
         released = self._releases.keys
+        act.opinions = self._prober.opinions
         began = time.monotonic()
         with self._health.in_cycle():  # to wait for whoever uses the kernel may be to be stuck, too
             async with self._kernel:
@@ -287,6 +292,7 @@ class Daemon:
                     cycle = Cycle(look=look)
                     self._releases.fail("Consul has not answered since the start, so nothing is held")
         self._known = cycle.look.config
+        self._prober.concern(cycle)
         self._releases.settle(released, cycle)
         if config.discovery is not None:
             self._watch()  # the ledger may remember more declarations now, or fewer

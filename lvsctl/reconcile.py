@@ -22,6 +22,8 @@ from lvsctl.core.decision import Decision, Step
 from lvsctl.core.discovery import Discovered, discover
 from lvsctl.core.expectation import expected
 from lvsctl.core.instance import Answers, Query
+from lvsctl.core.nothing import NOTHING
+from lvsctl.core.opinion import Opinions
 from lvsctl.core.override import NO_OVERRIDES, Overrides
 from lvsctl.core.ownership import Ledger
 from lvsctl.core.remembrance import ledger_ahead, ledger_settled
@@ -104,6 +106,7 @@ class Reconciler:
         self._audited: tuple[Glance, Surroundings] | None = None  # how everything was just before the last audit
         self._written: frozenset[VirtualServerKey] = frozenset()  # since then: who undoes that leaves what was
         self.refusals: Refusals = {}
+        self.opinions: Opinions = NOTHING  # what the director itself found of real servers, until now
 
     def questions(self, config: Config, candidates: AbstractSet[str]) -> Questions:
         """Return what has to be asked of Consul; `candidates` may declare virtual servers themselves."""
@@ -155,6 +158,7 @@ class Reconciler:
             overrides=overrides,
             released=released,
             refused=self._refused_real_servers(),
+            opinions=self.opinions,
         )
         self._decision = decision
         moves = None
@@ -214,6 +218,7 @@ class Reconciler:
             overrides=overrides,
             released=released,
             refused=self._refused_real_servers(),
+            opinions=self.opinions,
         )
         if not part.stands_for_itself(decision, whole, only):
             return None

@@ -179,6 +179,7 @@ failover = []
 near = "here"
 weight_meta = ""
 floor = "0%"
+probe = false
 [virtual_server.inherits]
 address = "10.9.0.2:80"
 [defaults]
@@ -194,6 +195,12 @@ failover = ["dc1"]
 near = "there"
 weight_meta = "lvs-weight"
 floor = "75%"
+probe = true
+[virtual_server.datagrams]
+address = "10.9.0.2:53"
+protocol = "udp"
+[virtual_server.marked]
+firewall_mark = 7
 """,
         FILE,
     )
@@ -202,10 +209,12 @@ floor = "75%"
     def values(one: VirtualServerConfig) -> list[Any]:
         return [getattr(one, name) for name in attrs.fields_dict(DefaultsTable)]
 
-    assert values(own) == ["rr", Forwarding.MASQUERADE, 0.0, 0, True, "", None, 0, 0, "dc1", (), "here"]
+    assert values(own) == ["rr", Forwarding.MASQUERADE, 0.0, 0, False, True, "", None, 0, 0, "dc1", (), "here"]
     assert values(inherits) == [
-        "sed", Forwarding.DIRECT_ROUTE, 3600.0, 75, False, "lvs-weight", 60, 9, 8, "dc2", ("dc1",), "there",
+        "sed", Forwarding.DIRECT_ROUTE, 3600.0, 75, True, False, "lvs-weight", 60, 9, 8, "dc2", ("dc1",), "there",
     ]  # fmt: skip
+    assert not config.virtual_servers["datagrams"].probe, "for TCP only"
+    assert not config.virtual_servers["marked"].probe
 
 
 @pytest.mark.parametrize(
@@ -276,6 +285,7 @@ IN_SERVER = [
     ('scheduler_flags = ["sh-prot"]', "scheduler_flags[0]", '"sh-prot" is not known', 'did you mean "sh-port"?'),
     ('scheduler_flags = "flag-1"', "scheduler_flags", "is not a list", 'write it in square brackets: ["flag-1"]'),
     ("one_packet = true", "one_packet", "does not work with tcp", 'write protocol = "udp"'),
+    ('probe = true\nprotocol = "udp"', "probe", "probe connects by TCP", 'protocol = "tcp"'),
     ("one_packet = 1", "one_packet", "1 is neither true nor false", "without quotes"),
     ('only_passing = "true"', "only_passing", '"true" is neither true nor false', "without quotes"),
     ("persistence = 300", "persistence", "300 has no unit", 'write "300s"'),

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +23,7 @@ from lvsctl.config import Config, SafetyConfig
 from lvsctl.core.admission import Reason, Rejected
 from lvsctl.core.decision import VirtualServerDecision
 from lvsctl.core.instance import Answer, Answers, Health, Instance, Query
+from lvsctl.core.opinion import ENOUGH, NO_OPINION, Opinion, opinion_of
 from lvsctl.core.override import NO_OVERRIDES, Fixed, Override, Overrides, Percent
 from lvsctl.core.provenance import filters_of
 from lvsctl.core.served import WINDOW
@@ -78,6 +80,8 @@ class Director:
     overrides: Overrides = NO_OVERRIDES
     released: bool = False
     never: int | None = None  # the kernel does not take it
+    probe: bool = False
+    opinion: Opinion = NO_OPINION
     history: list[tuple[float, int]] = attrs.field(factory=list)
     config: Config = attrs.field(factory=config_of)
 
@@ -90,6 +94,7 @@ class Director:
                 failover=("dc2",) if self.failover else (),
                 drain_timeout=self.drain_timeout,
                 scheduler=self.scheduler,
+                probe=self.probe,
             ),
             safety=SafetyConfig(allowed_networks=ALLOWED[self.allowed]),
         )
@@ -118,6 +123,7 @@ class Director:
         ours = before.written.real_servers if before and before.written else {}
         served = {key for key, each in self.real_servers().items() if each.weight and key in ours and ours[key].weight}
         released, self.released = self.released, False
+        world.reconciler.opinions = {KEY: self.opinion}
         try:
             cycle = world.reconciler.cycle(
                 self.config,
@@ -137,10 +143,13 @@ class Director:
         if released or source != (each.wanted.datacenter, filters_of(self.config.virtual_servers["reco"])):
             self.history.clear()
         else:
+            dead = self.opinion.dead if self.probe and not self.doubt else frozenset()
             lost = {key for key in served - counted if not is_rejected(each, key)}
+            assert not lost or any(found.weight for found in now.values()), "never empty on Consul's word"
+            assert not lost & self.opinion.answering or not self.is_tripped(each, lost), "what answers stays"
+            lost -= dead
             least = -(-most_lately(self.history, world.now, WINDOW) * self.floor // 100) if self.history else 0
             assert not lost or len(counted) >= least
-            assert not lost or any(found.weight for found in now.values()), "never empty on Consul's word"
         history = [*((min(time, world.now), count) for time, count in self.history), (world.now, len(counted))]
         over = [at for at, (time, _) in enumerate(history[1:]) if time + WINDOW <= world.now]  # those before ended then
         self.history = history[over[-1] + 1 :] if over else history
@@ -151,6 +160,7 @@ class Director:
         world = self.world
         look = world.reconciler.look(self.config, self.answers(), overrides=self.overrides)
         stranger = Reconciler(world.kernel, FakeAddresses(), Store(world.state), lambda: world.now)
+        stranger.opinions = world.reconciler.opinions
         assert stranger.look(self.config, self.answers(), overrides=self.overrides).decision == look.decision
         if look.decision.steps:
             return
@@ -158,12 +168,17 @@ class Director:
         self.cycle()
         assert (len(self.kernel.writes), files(world.state)) == (writes, ledger)
 
+    def is_tripped(self, each: VirtualServerDecision, lost: AbstractSet[RealServerKey]) -> bool:
+        """Tell whether the guard has to hold something, and may ask for an opinion."""
+        return self.probe and not self.doubt and bool(each.hold.suspects & lost)
+
     def serving(self) -> set[int]:
         """Return the numbers of those that serve."""
         return {int(key.address) & 255 for key, each in self.real_servers().items() if each.weight}
 
     def settles(self) -> VirtualServerDecision:
-        """Return what is decided after hours in which nothing happens."""
+        """Return what is decided after hours in which nothing happens, and nobody answers a knock."""
+        self.opinion = opinion_of((real_key(number), ENOUGH) for number in range(20))
         for pause in (1.0, 31.0, 1.0, *(WINDOW, 31.0, 1.0) * 4):
             cycle = self.cycle()
             self.world.now += pause
@@ -260,6 +275,10 @@ standing = st.builds(
 overriding = st.lists(standing, max_size=2, unique_by=lambda each: each.selector).map(
     lambda found: Overrides(entries=tuple(found))
 )
+opinions = st.builds(
+    lambda failures: opinion_of((real_key(number), failed) for number, failed in failures.items()),
+    st.dictionaries(st.sampled_from(NUMBERS), st.sampled_from((0, 0, 1, ENOUGH, ENOUGH))),
+)
 events: st.SearchStrategy[Event] = st.one_of(
     st.builds(set_instances, some, makers),
     st.builds(set_instances, some, makers),
@@ -280,6 +299,9 @@ events: st.SearchStrategy[Event] = st.one_of(
     st.just(restart),
     st.builds(lambda number: change(never=number), st.sampled_from((None, *NUMBERS))),
     st.builds(lambda: change(released=True)),
+    st.builds(lambda found: change(probe=found), st.booleans()),
+    st.builds(lambda found: change(opinion=found), opinions),
+    st.builds(lambda found: change(opinion=found), opinions),
 )
 pauses = st.sampled_from((0.0, 0.0, 1.0, 31.0, 300.0, 899.0, 900.0, 1200.0, -3600.0))
 

@@ -58,12 +58,15 @@ def _unheard(each: VirtualServerDecision) -> str:
 
 
 def _why_held(each: VirtualServerDecision) -> str:
+    kept = f"{len(each.held)} kept"
+    if each.opinion.counts:
+        kept += f" ({len(each.held.keys() & each.opinion.answering)} answer lvsctl)"
     if each.hold.floor.least:
         end = each.hold.floor.until
         until = f"the floor is {each.hold.floor.least} until {moment(end)}, or: " if end is not None else ""
-        return f"{len(each.held)} kept, for {each.hold.why}; {until}lvsctl release {each.name}"
+        return f"{kept}, for {each.hold.why}; {until}lvsctl release {each.name}"
     if each.wanted and each.wanted.doubt:
-        return f"{len(each.held)} kept, for {each.hold.why}"
+        return f"{kept}, for {each.hold.why}"
     return f"{_nobody(each)}{_unheard(each)}; the last serving real servers stay"
 
 

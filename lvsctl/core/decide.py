@@ -20,6 +20,7 @@ from lvsctl.core.drain import NO_USAGE, Draining, drain
 from lvsctl.core.guard import guard, serves_in
 from lvsctl.core.instance import Answers
 from lvsctl.core.nothing import NOBODY, NOTHING
+from lvsctl.core.opinion import NO_OPINION, Opinion, Opinions
 from lvsctl.core.override import NO_OVERRIDES, Overrides, next_end, standing
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, foreign, is_still_ours, owner_of
 from lvsctl.core.plan import plan_virtual_server
@@ -50,13 +51,15 @@ def decide(
     overrides: Overrides = NO_OVERRIDES,
     released: AbstractSet[VirtualServerKey] = NOBODY,
     refused: Mapping[VirtualServerKey, AbstractSet[RealServerKey]] = NOTHING,
+    opinions: Opinions = NOTHING,
 ) -> Decision:
     """Return what to do about every virtual server.
 
     `own_addresses` are the director's, `now` is Unix seconds. `templates_expire` is the kernel's setting
     `expire_quiescent_template`: whether clients with persistence leave a quiesced real server. `before` is an earlier
     decision: it spares work where nothing has changed since, and changes nothing. Of the virtual servers that are
-    `released` an operator has just let go of what is held. `refused` are real servers that the kernel did not take.
+    `released` an operator has just let go of what is held. `refused` are real servers that the kernel did not take,
+    `opinions` what the director itself found of some.
     """
     limits = limits or limits_of(config, own_addresses)
     if before is not None and (before.limits, before.templates_expire) != (limits, templates_expire):
@@ -78,9 +81,17 @@ def decide(
     for each in wanted.values():
         key = each.config.key
         absent = _absent(refused.get(key, NOBODY), each, observed.table.get(key))
-        same = _same_as_before(known.get(key), each, observed.table.get(key), ledger.get(key), absent=absent, now=now)
+        there, entry, opinion = observed.table.get(key), ledger.get(key), opinions.get(key, NO_OPINION)
+        same = _same_as_before(known.get(key), each, there, entry, absent=absent, opinion=opinion, now=now)
         decisions[key] = (key not in released and same) or _decide_configured(
-            each, observed, ledger, absent, templates_expire=templates_expire, now=now, released=key in released
+            each,
+            observed,
+            ledger,
+            absent,
+            opinion,
+            templates_expire=templates_expire,
+            now=now,
+            released=key in released,
         )
     waiting = frozenset(config.virtual_servers.keys() - wanted.keys())
     configured = {virtual_server.key for virtual_server in config.virtual_servers.values()}
@@ -122,12 +133,15 @@ def _same_as_before(
     entry: LedgerEntry | None,
     *,
     absent: AbstractSet[RealServerKey],
+    opinion: Opinion,
     now: float,
 ) -> VirtualServerDecision | None:
     """Return `before` where it was made of the same; what leaves is decided by the clock and by connections too."""
     if before is None or before.leaving or before.steps or before.hold.released:
         return None
-    if before.wanted is not wanted or before.remembered is not entry or before.absent != absent:
+    if before.wanted is not wanted or before.remembered is not entry:
+        return None
+    if (before.absent, before.opinion) != (absent, opinion):
         return None
     return before if before.observed == observed and before.hold.floor.holds(now) else None
 
@@ -145,6 +159,7 @@ def _decide_configured(
     observed: Observed,
     ledger: Ledger,
     absent: frozenset[RealServerKey],
+    opinion: Opinion,
     *,
     templates_expire: bool,
     now: float,
@@ -165,7 +180,7 @@ def _decide_configured(
         )
     there = current.real_servers if current else {}
     entry = ledger.get(key)
-    hold, counts = guard(wanted, there, entry, now=now, released=released, absent=absent)
+    hold, counts = guard(wanted, there, entry, now=now, released=released, absent=absent, opinion=opinion)
     real_servers = {**wanted.entry.real_servers, **hold.real_servers}
     return _decide_leaving(
         VirtualServerDecision(
@@ -177,6 +192,7 @@ def _decide_configured(
             hold=hold,
             counts=counts,
             absent=absent,
+            opinion=opinion,
             remembered=entry,
             drain_timeout=wanted.config.drain_timeout,
             undrained=NOBODY if templates_expire else _undrainable(wanted),

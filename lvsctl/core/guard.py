@@ -6,6 +6,7 @@ each for what the one before it leaves:
 1. doubt: while Consul's answer is in doubt (`consul.doubt`), what serves and is not registered any more stays;
 2. the last: where nothing would serve, what serves now stays, what is registered rather than what is gone;
 3. the floor: where fewer would serve than `served` asks for, as many stay as are missing, registered ones first.
+Where the operator wants a second opinion (`probe`), it decides who is held by the last two (`opinion`).
 
 What admission rejected is never kept: an address that must not be in the table is worse than an empty one. An
 operator's word is no loss: what an override quiesced or is in maintenance counts as serving, and what the file or
@@ -20,6 +21,7 @@ import attrs
 from lvsctl.core.admission import Reason, Rejected
 from lvsctl.core.desired import Wanted
 from lvsctl.core.nothing import NOBODY, NOTHING
+from lvsctl.core.opinion import NO_OPINION, Opinion
 from lvsctl.core.ownership import LedgerEntry
 from lvsctl.core.provenance import filters_of
 from lvsctl.core.served import NEVER, NO_FLOOR, Counts, Floor, after, floor_of
@@ -35,6 +37,7 @@ class Hold:
     why: str = ""
     floor: Floor = NO_FLOOR
     released: RealServers = NOTHING  # what would be held, but that an operator has just let go of it
+    suspects: frozenset[RealServerKey] = NOBODY  # what Consul would have go, of which a second opinion is wanted
 
 
 NO_HOLD: Final = Hold()
@@ -48,19 +51,21 @@ def guard(
     now: float,
     released: bool = False,
     absent: AbstractSet[RealServerKey] = NOBODY,
+    opinion: Opinion = NO_OPINION,
 ) -> tuple[Hold, Counts]:
     """Return what is held of a virtual server whose real servers in the kernel are `observed`, and the counts then.
 
     `entry` is what the ledger has of it. Nothing is held where an operator has just `released` it, and the count begins
     anew there as it does where other instances are asked for than those that served. Those `absent` are wanted and the
-    kernel does not take them.
+    kernel does not take them. The `opinion` counts where the virtual server wants one.
     """
     written = entry.written.real_servers if entry and entry.written else {}
     before = NEVER
     if entry and _same_instances(entry, wanted):
         before = after(entry.served, len(counted(wanted, written)), now)
     floor = floor_of(before, wanted.config.floor, now)
-    found, least = hold(wanted, observed, written, floor, absent), floor.least
+    opinion = opinion if wanted.config.probe else NO_OPINION
+    found, least = hold(wanted, observed, written, floor, absent=absent, opinion=opinion), floor.least
     if released:
         found, before, least = Hold(released=found.real_servers), NEVER, 0
     if found.real_servers:
@@ -81,24 +86,37 @@ def hold(
     observed: RealServers,
     written: RealServers,
     floor: Floor,
+    *,
     absent: AbstractSet[RealServerKey] = NOBODY,
+    opinion: Opinion = NO_OPINION,
 ) -> Hold:
     """Return what stays although `wanted` lets it go.
 
     It is what serves in `observed`, as we last wrote it (`written`), and what a hand quiesced or deleted since; of what
     was deleted only that which Consul still has, for an old ledger may remember addresses that are somebody else's now.
     """
-    kept = _doubtful(wanted, observed, written) or _last(wanted, observed, written)
+    kept = doubtful = _doubtful(wanted, observed, written)
+    if not doubtful:
+        kept = _last(wanted, observed, written)
     staying = kept.keys() | _staying(wanted, absent)
-    missing = floor.least - len(staying)
-    more = _under_the_floor(wanted, observed, written, staying | absent)[: max(0, missing)]
-    if more:
-        why = f"fewer than {floor.least} of the {floor.most} that served would be left"
-        return Hold(real_servers={**kept, **{key: written[key] for key in more}}, why=why, floor=floor)
-    if not kept:
+    lost = _under_the_floor(wanted, observed, written, staying | absent)
+    more = lost[: max(0, floor.least - len(staying))]
+    if not kept and not more:
         return NO_HOLD
     doubt = f"Consul's answer is in doubt ({wanted.doubt})" if wanted.doubt else ""
-    return Hold(real_servers=kept, why=doubt or "nothing else would serve")
+    found = Hold(
+        real_servers={**kept, **{key: written[key] for key in more}},
+        why=f"fewer than {floor.least} of the {floor.most} that served would be left"
+        if more
+        else doubt or "nothing else would serve",
+        floor=floor if more else NO_FLOOR,
+    )
+    if doubtful or not wanted.config.probe:
+        return found
+    in_opinion = _in_opinion(found, {**kept, **{key: written[key] for key in lost}}, opinion)
+    if kept and not in_opinion.real_servers:
+        return attrs.evolve(found, suspects=in_opinion.suspects)  # the last ones stay whatever anybody says
+    return in_opinion
 
 
 def counted(wanted: Wanted, real_servers: RealServers) -> AbstractSet[RealServerKey]:
@@ -183,6 +201,21 @@ def _under_the_floor(
         return key not in registered, key in registered and wanted.by_key[key].is_filtered, key
 
     return sorted(lost, key=rank)
+
+
+def _in_opinion(found: Hold, suspects: RealServers, opinion: Opinion) -> Hold:
+    """Return what of `suspects` stays by the `opinion`: all of which it does not say that they are silent.
+
+    Where it does not count, what `found` holds stays too.
+    """
+    stays = {
+        key: each
+        for key, each in suspects.items()
+        if key not in opinion.silent or (not opinion.counts and key in found.real_servers)
+    }
+    if not stays:
+        return Hold(suspects=frozenset(suspects))
+    return attrs.evolve(found, real_servers=stays, suspects=frozenset(suspects))
 
 
 def _there(observed: RealServers, written: RealServers) -> RealServers:

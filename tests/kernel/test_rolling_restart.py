@@ -23,8 +23,10 @@ def real_server_of(program: HttpServer) -> str:
     return f"{program.host.ipv4}:{program.ports[0]}"
 
 
-def serve(director: Director, programs: Sequence[HttpServer], forwarding: Forwarding, *, drain_timeout: str) -> str:
-    """Have `programs` serve, by their health pages; return ipvsadm's words for their virtual server."""
+def serve(
+    director: Director, programs: Sequence[HttpServer], forwarding: Forwarding, *, drain_timeout: str, more: str = ""
+) -> str:
+    """Have `programs` serve, by their health pages, with `more` lines; return the virtual server in ipvsadm's words."""
     for each in programs:
         address = each.host.ipv4
         check = Check.http(address, director.port)
@@ -33,7 +35,7 @@ def serve(director: Director, programs: Sequence[HttpServer], forwarding: Forwar
         )
     director.configure(
         f'[virtual_server.reco]\naddress = "{VIP4}:{director.port}"\nscheduler = "rr"\n'
-        f'forwarding = "{forwarding}"\ndrain_timeout = "{drain_timeout}"\n'
+        f'forwarding = "{forwarding}"\ndrain_timeout = "{drain_timeout}"\n{more}'
     )
     virtual_server = tcp(VIP4, director.port)
     director.wait_for_weights(virtual_server, {real_server_of(each): 1 for each in programs})
