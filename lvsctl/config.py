@@ -8,6 +8,7 @@ a key cannot exist without its description.
 server is written as `VirtualServerTable`, whose keys `config_rules` turns into one `VirtualServerConfig`.
 """
 
+import enum
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -51,6 +52,13 @@ PRIVATE_NETWORKS: Final = tuple(
 )
 
 
+class OnCritical(enum.Enum):
+    """What becomes of a real server whose check is critical."""
+
+    QUIESCE = "quiesce"
+    DELETE = "delete"
+
+
 FORWARDING: Final = {
     "masquerade": Forwarding.MASQUERADE,
     "direct-route": Forwarding.DIRECT_ROUTE,
@@ -62,6 +70,8 @@ FORWARDING_ELSEWHERE: Final = {
     "route": "direct-route", "-g": "direct-route",
     "ipip": "tunnel", "tun": "tunnel", "tunneling": "tunnel", "-i": "tunnel",
 }  # fmt: skip
+ON_CRITICAL: Final = {each.value: each for each in OnCritical}
+ON_CRITICAL_ELSEWHERE: Final = {"drain": "quiesce", "remove": "delete"}
 PROTOCOLS: Final = {"tcp": Protocol.TCP, "udp": Protocol.UDP, "sctp": Protocol.SCTP}
 FAMILIES: Final = {"ipv4": Family.IPV4, "ipv6": Family.IPV6}
 SCHEDULER_FLAGS: Final = {
@@ -285,6 +295,14 @@ class DefaultsTable:
         "How long a leaving real server keeps its connections, at weight 0, before it is deleted. `0s`: at once.",
         '"1m"',
         duration(0, 86_400, "30s"),
+        default=None,
+    )
+    on_critical: OnCritical | None = _key(
+        "How a real server leaves whose check is critical: `quiesce` drains it like any other, `delete` takes it out "
+        "at once, and its connections with it. One that is deregistered, in maintenance or filtered out is drained "
+        "either way. See [operations](operations.md#how-a-real-server-leaves).",
+        '"delete"',
+        choice(ON_CRITICAL, ON_CRITICAL_ELSEWHERE),
         default=None,
     )
     floor: int | None = _key(
@@ -544,6 +562,7 @@ class VirtualServerConfig:
     upper_threshold: int = 0
     lower_threshold: int = 0
     drain_timeout: float = 30.0
+    on_critical: OnCritical = OnCritical.QUIESCE
     floor: int = 50  # percent
     probe: bool = False
     declaration: Declaration | None = None  # None: it is in the file

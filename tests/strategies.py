@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_network
 import attrs
 from hypothesis import strategies as st
 
-from lvsctl.config import Config, SafetyConfig, VirtualServerConfig
+from lvsctl.config import Config, OnCritical, SafetyConfig, VirtualServerConfig
 from lvsctl.core.desired import queries_of
 from lvsctl.core.instance import Answer, Answers, Check, Health, Instance, Malformed
 from lvsctl.core.override import Fixed, Override, Overrides, Percent
@@ -105,6 +105,7 @@ def configured(draw: st.DrawFn, name: str, key: VirtualServerKey) -> VirtualServ
         upper_threshold=upper,
         lower_threshold=min(upper, draw(st.sampled_from((0, 3)))),
         drain_timeout=draw(st.sampled_from((0.0, 0.5, 30.0))),
+        on_critical=draw(st.sampled_from(OnCritical)),
         floor=0,  # it goes by the clock, which tests of what a death changes set; test_floor has it
     )
 

@@ -16,6 +16,7 @@ from lvsctl.config import (
     ConsulConfig,
     DefaultsTable,
     DiscoveryConfig,
+    OnCritical,
     VirtualServerConfig,
     VirtualServerTable,
 )
@@ -180,6 +181,7 @@ near = "here"
 weight_meta = ""
 floor = "0%"
 probe = false
+on_critical = "quiesce"
 [virtual_server.inherits]
 address = "10.9.0.2:80"
 [defaults]
@@ -196,6 +198,7 @@ near = "there"
 weight_meta = "lvs-weight"
 floor = "75%"
 probe = true
+on_critical = "delete"
 [virtual_server.datagrams]
 address = "10.9.0.2:53"
 protocol = "udp"
@@ -209,9 +212,12 @@ firewall_mark = 7
     def values(one: VirtualServerConfig) -> list[Any]:
         return [getattr(one, name) for name in attrs.fields_dict(DefaultsTable)]
 
-    assert values(own) == ["rr", Forwarding.MASQUERADE, 0.0, 0, False, True, "", None, 0, 0, "dc1", (), "here"]
+    assert values(own) == [
+        "rr", Forwarding.MASQUERADE, 0.0, OnCritical.QUIESCE, 0, False, True, "", None, 0, 0, "dc1", (), "here",
+    ]  # fmt: skip
     assert values(inherits) == [
-        "sed", Forwarding.DIRECT_ROUTE, 3600.0, 75, True, False, "lvs-weight", 60, 9, 8, "dc2", ("dc1",), "there",
+        "sed", Forwarding.DIRECT_ROUTE, 3600.0, OnCritical.DELETE, 75, True, False, "lvs-weight", 60, 9, 8, "dc2",
+        ("dc1",), "there",
     ]  # fmt: skip
     assert not config.virtual_servers["datagrams"].probe, "for TCP only"
     assert not config.virtual_servers["marked"].probe

@@ -10,7 +10,7 @@ from typing import Final
 
 import attrs
 
-from lvsctl.config import Config
+from lvsctl.config import Config, OnCritical
 from lvsctl.core import peak
 from lvsctl.core.admission import Excluded, Limits, Reason
 from lvsctl.core.cause import cause_of_virtual_server
@@ -195,7 +195,7 @@ def _decide_configured(
             opinion=opinion,
             remembered=entry,
             drain_timeout=wanted.config.drain_timeout,
-            undrained=NOBODY if templates_expire else _undrainable(wanted),
+            undrained=_undrained(wanted, templates_expire=templates_expire),
         ),
         attrs.evolve(wanted.entry, real_servers=real_servers) if hold.real_servers else wanted.entry,
         observed,
@@ -204,13 +204,14 @@ def _decide_configured(
     )
 
 
-def _undrainable(wanted: Wanted) -> frozenset[RealServerKey]:
-    """Return the real servers that would go on getting clients however long they are quiesced, and are failing.
+def _undrained(wanted: Wanted, *, templates_expire: bool) -> frozenset[RealServerKey]:
+    """Return the real servers that are failing and not to be waited for: the operator says so, or they get clients.
 
-    A persistent virtual server keeps its clients where they are. One that leaves on purpose still answers them until
-    it is deleted; one whose check is critical may not, so it is not worth waiting for.
+    A persistent virtual server keeps its clients where they are, however long that is quiesced, unless the kernel lets
+    them go. One that leaves on purpose still answers them until it is deleted; one whose check is critical may not.
     """
-    if wanted.config.persistence is None:
+    keeps_clients = wanted.config.persistence is not None and not templates_expire
+    if wanted.config.on_critical is OnCritical.QUIESCE and not keeps_clients:
         return NOBODY
     return frozenset(
         key

@@ -129,6 +129,22 @@ def test_without_a_drain_timeout_it_is_deleted_at_once(director: Director) -> No
     assert not director.events("real_server_quiesced")
 
 
+def test_one_that_fails_may_be_deleted_at_once_and_one_that_leaves_is_drained(director: Director) -> None:
+    virtual_server, r1, r2 = serve(director, drain_timeout="60s", more='on_critical = "delete"\nfloor = "0%"\n')
+    with session_on(director, director.port, "r2") as session:
+        director.scene.consul.update_ttl("reco-r1", "fail", "no database")
+        director.wait_for_weights(virtual_server, {r2: 1}, within=2)
+        deleted = director.wait_for_event("real_server_deleted", real_server=r1)
+        assert deleted["why"].startswith('not drained, on_critical is "delete"; ')
+        assert "no database" in deleted["why"]
+        assert not director.events("real_server_quiesced")
+        director.scene.consul.update_ttl("reco-r1", "pass")
+        director.wait_for_weights(virtual_server, {r1: 1, r2: 1}, within=2)
+        director.scene.consul.deregister("reco-r2")
+        director.wait_for_weights(virtual_server, {r1: 1, r2: 0}, within=2)
+        assert session.echo()
+
+
 def test_one_that_returns_while_it_drains_keeps_its_connections_and_gets_new_ones(director: Director) -> None:
     virtual_server, r1, r2 = serve(director, drain_timeout="60s")
     with session_on(director, director.port, "r1") as session:
