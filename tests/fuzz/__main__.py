@@ -14,7 +14,10 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-NAMES = ("framing", "answers", "bulk", "layouts", "connections", "talk", "encoder", "consul", "consul-bytes", "weights")
+NAMES = (
+    "framing", "answers", "bulk", "layouts", "connections", "talk", "encoder", "consul", "consul-bytes", "weights",
+    "http2", "http2-fields",
+)  # fmt: skip
 STATE = Path("build/fuzz")
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-from tests.fuzz import decoding, reading, recorded, talking, weighing, writing
+from tests.fuzz import answering, decoding, reading, recorded, talking, weighing, writing
 
 Target = Callable[[bytes], None]
 
@@ -88,6 +88,8 @@ TARGETS: Final[Mapping[str, Fuzzed]] = MappingProxyType(
         "consul": Fuzzed(decoding.decoding_target, tuple(_decoding_seeds())),
         "consul-bytes": Fuzzed(decoding.bytes_target, tuple(_body_seeds())),
         "weights": Fuzzed(weighing.weights_target, tuple(_weight_seeds())),
+        "http2": Fuzzed(answering.connection_target, tuple(answering.connection_seeds())),
+        "http2-fields": Fuzzed(answering.fields_target, tuple(answering.fields_seeds())),
         "encoder": Fuzzed(writing.encoder_target, tuple(_encoder_seeds())),
     }
 )
