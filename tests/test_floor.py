@@ -143,7 +143,7 @@ class Director:
         if released or source != (each.wanted.datacenter, filters_of(self.config.virtual_servers["reco"])):
             self.history.clear()
         else:
-            dead = self.opinion.dead if self.probe and not self.doubt else frozenset()
+            dead = self.opinion.dead if self.probe else frozenset()
             lost = {key for key in served - counted if not is_rejected(each, key)}
             assert not lost or any(found.weight for found in now.values()), "never empty on Consul's word"
             assert not lost & self.opinion.answering or not self.is_tripped(each, lost), "what answers stays"
@@ -170,7 +170,7 @@ class Director:
 
     def is_tripped(self, each: VirtualServerDecision, lost: AbstractSet[RealServerKey]) -> bool:
         """Tell whether the guard has to hold something, and may ask for an opinion."""
-        return self.probe and not self.doubt and bool(each.hold.suspects & lost)
+        return self.probe and bool(each.hold.suspects & lost)
 
     def serving(self) -> set[int]:
         """Return the numbers of those that serve."""
