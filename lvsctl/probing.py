@@ -1,13 +1,14 @@
 """Knocking at real servers, for a second opinion on what Consul would have go (`core.opinion`).
 
-Only what the guard would have to hold is knocked at, and a few that serve, so that a director that reaches nobody knows
-it. A knock is a TCP connection that is closed as soon as it is there; nothing is sent. It goes to the real server's own
-address, whatever the forwarding.
+Only what the guard would have to hold is knocked at, and a few that serve, whose answers tell that the director
+reaches anybody. A knock is a TCP connection that is closed as soon as it is there; nothing is sent. It goes to the real
+server's own address, whatever the forwarding. Each virtual server has its own rounds: none waits for a large one.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import errno
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import attrs
@@ -15,27 +16,31 @@ import structlog
 
 from lvsctl.core.decision import VirtualServerDecision
 from lvsctl.core.guard import serves
-from lvsctl.core.opinion import NO_OPINION, Opinion, Opinions, opinion_of
+from lvsctl.core.opinion import ALONE, ENOUGH, NO_OPINION, Knocks, Opinion, Opinions, opinion_of
 from lvsctl.reconcile import Cycle
 from netlink.types import RealServerKey, VirtualServerKey
 
 EVERY: Final = 1.0  # seconds from one round to the next
-PATIENCE: Final = 1.0  # seconds for a connection to be made
-MOST: Final = 128  # knocks at a time
+PATIENCE: Final = 1.5  # seconds for a connection to be made: a SYN that is lost is sent again after one
+MOST: Final = 256  # knocks at a time
+MOST_OF_ONE: Final = 32  # for one virtual server
 OTHERS: Final = 3  # real servers that serve and are knocked at, too, of each virtual server
+NO_DOOR: Final = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ETIMEDOUT})
 
 log = structlog.get_logger()
 
-Knock = Callable[[RealServerKey], Awaitable[bool]]
+Knock = Callable[[RealServerKey], Awaitable[bool | None]]
 
 
-async def knock(key: RealServerKey) -> bool:
-    """Tell whether real server `key` takes a connection within `PATIENCE`."""
+async def knock(key: RealServerKey) -> bool | None:
+    """Tell whether real server `key` takes a connection within `PATIENCE`; None where it could not be tried."""
     try:
         async with asyncio.timeout(PATIENCE):
             _, writer = await asyncio.open_connection(str(key.address), key.port)
-    except OSError:  # TimeoutError is one
+    except TimeoutError:
         return False
+    except OSError as error:
+        return False if error.errno in NO_DOOR else None  # else it is about us: no file left, no route
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
@@ -44,13 +49,20 @@ async def knock(key: RealServerKey) -> bool:
 
 @attrs.define(eq=False)
 class _Asked:
-    """Who is knocked at for one virtual server, and how many knocks in a row have failed at each so far."""
+    """Who is knocked at for one virtual server, and what came of it."""
 
     name: str
     suspects: frozenset[RealServerKey]
-    failures: dict[RealServerKey, int | None]  # None: not knocked at yet
+    others: frozenset[RealServerKey]  # that serve
+    knocks: dict[RealServerKey, Knocks]
     opinion: Opinion = NO_OPINION
-    told: Opinion = NO_OPINION  # of the suspects, in the log
+    told: set[tuple[str, RealServerKey]] = attrs.field(factory=set)  # in the log
+
+    def judge(self) -> bool:
+        """Have an opinion of the suspects; return whether it is another one."""
+        suspects = {key: each for key, each in self.knocks.items() if key in self.suspects}
+        before, self.opinion = self.opinion, opinion_of(suspects, enough=ENOUGH if self.others else ALONE)
+        return self.opinion != before
 
 
 class Prober:
@@ -60,7 +72,7 @@ class Prober:
         self._wake = wake
         self._knock = knock
         self._asked: dict[VirtualServerKey, _Asked] = {}
-        self._some = asyncio.Event()
+        self._rounds: dict[VirtualServerKey, asyncio.Task[None]] = {}
         self._room = asyncio.Semaphore(MOST)
         self._news: set[VirtualServerKey] = set()
 
@@ -77,76 +89,87 @@ class Prober:
     def concern(self, cycle: Cycle) -> None:
         """Knock from now on at those of whom `cycle` wants an opinion, and for those it was about at nobody else."""
         decided = cycle.look.decision.virtual_servers
-        only = self._asked.keys() | decided.keys() if cycle.only is None else cycle.only
-        for key in only:
+        for key in self._asked.keys() | decided.keys() if cycle.only is None else cycle.only:
             each = decided.get(key)
             if each is None or not each.hold.suspects:
                 self._asked.pop(key, None)
+                if key in self._rounds:
+                    self._rounds.pop(key).cancel()
             else:
                 self._ask(key, each)
-        if self._asked:
-            self._some.set()
 
     def _ask(self, key: VirtualServerKey, each: VirtualServerDecision) -> None:
         known = self._asked.get(key)
-        before: Mapping[RealServerKey, int | None] = known.failures if known else {}
         wanted = each.wanted.entry.real_servers.items() if each.wanted else ()
         others = sorted(server for server, found in wanted if serves(found) and server not in each.hold.suspects)
-        asked = [*each.hold.suspects, *others[:OTHERS]]
-        self._asked[key] = _Asked(
+        apart = len(others) // OTHERS or 1  # neighbours may be in one rack
+        asked = _Asked(
             name=each.name,
             suspects=each.hold.suspects,
-            failures={server: before.get(server) for server in asked},
-            opinion=known.opinion if known else NO_OPINION,
-            told=known.told if known else NO_OPINION,
+            others=frozenset(others[::apart][:OTHERS]),
+            knocks={
+                server: known.knocks[server]
+                for server in each.hold.suspects
+                if known and server in known.suspects and server in known.knocks
+            },
+            told=known.told if known else set(),
         )
+        asked.judge()
+        self._asked[key] = asked
+        if key not in self._rounds:
+            self._rounds[key] = asyncio.create_task(self._keep_knocking(key), name=f"probe {each.name}")
 
     async def run(self) -> None:
-        """Knock in rounds, until it is cancelled."""
-        while True:
-            await self._some.wait()
-            rest = asyncio.create_task(asyncio.sleep(EVERY))
-            try:
-                await asyncio.gather(*(self._round(key, each.failures.keys()) for key, each in self._asked.items()))
-                await rest
-            finally:
-                rest.cancel()
-            if not self._asked:
-                self._some.clear()
+        """Return when it is cancelled; nobody is knocked at any more then."""
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            rounds, self._rounds = self._rounds, {}
+            for each in rounds.values():
+                each.cancel()
+            await asyncio.gather(*rounds.values(), return_exceptions=True)
 
-    async def _round(self, key: VirtualServerKey, servers: Iterable[RealServerKey]) -> None:
-        """Knock once at every one of `servers`, for virtual server `key`."""
-        servers = tuple(servers)
-        found = await asyncio.gather(*map(self._one, servers))
-        asked = self._asked.get(key)
-        if asked is None:
-            return
-        for server, answers in zip(servers, found, strict=True):
-            if server in asked.failures:
-                asked.failures[server] = 0 if answers else (asked.failures[server] or 0) + 1
-        known = ((server, failed) for server, failed in asked.failures.items() if failed is not None)
-        opinion = opinion_of(known)
-        self._tell(asked, opinion)
-        if opinion != asked.opinion:
-            asked.opinion = opinion
+    async def _keep_knocking(self, key: VirtualServerKey) -> None:
+        room = asyncio.Semaphore(MOST_OF_ONE)
+        while True:
+            ends = asyncio.get_running_loop().time() + EVERY
+            await self._round(key, room)
+            await asyncio.sleep(max(0.0, ends - asyncio.get_running_loop().time()))
+
+    async def _round(self, key: VirtualServerKey, room: asyncio.Semaphore) -> None:
+        """Knock once at all for virtual server `key`."""
+        asked = self._asked[key]
+        servers = (*asked.suspects, *asked.others)
+        found = dict(zip(servers, await asyncio.gather(*(self._one(each, room) for each in servers)), strict=True))
+        asked = self._asked[key]  # it may be another one meanwhile
+        reached = any(found.get(each) for each in asked.others or asked.suspects)
+        for server in asked.suspects:
+            answers = found.get(server)
+            if answers is not None:
+                asked.knocks[server] = asked.knocks.get(server, Knocks()).after(answers, counts=reached)
+        if asked.judge():
+            self._tell(asked)
             self._news.add(key)
             self._wake()
 
-    async def _one(self, server: RealServerKey) -> bool:
-        async with self._room:
-            return await self._knock(server)
+    async def _one(self, server: RealServerKey, room: asyncio.Semaphore) -> bool | None:
+        async with room, self._room:
+            try:
+                return await self._knock(server)
+            except Exception as error:  # noqa: BLE001  # whatever it is, it says nothing of the real server
+                log.debug("probe_failed", real_server=str(server), error=repr(error))
+                return None
 
     @staticmethod
-    def _tell(asked: _Asked, opinion: Opinion) -> None:
-        """Log what is new of the suspects."""
-        found = Opinion(answering=opinion.answering & asked.suspects, silent=opinion.silent & asked.suspects)
-        if found == asked.told:
+    def _tell(asked: _Asked) -> None:
+        """Log what is known of suspects for the first time."""
+        found = {"alive": asked.opinion.alive, "dead": asked.opinion.dead, "unknowable": asked.opinion.unknowable}
+        new = {
+            word: sorted(server for server in servers if (word, server) not in asked.told)
+            for word, servers in found.items()
+        }
+        if not any(new.values()):
             return
-        asked.told = found
-        log.warning(
-            "probed",
-            name=asked.name,
-            answering=[str(server) for server in sorted(found.answering)],
-            silent=[str(server) for server in sorted(found.silent)],
-            **{} if opinion.counts else {"why": "nobody answers, not even what serves, so this is no opinion"},
-        )
+        asked.told |= {(word, server) for word, servers in new.items() for server in servers}
+        words = {word: list(map(str, servers)) for word, servers in new.items() if servers}
+        log.warning("probed", name=asked.name, **words)

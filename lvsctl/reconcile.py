@@ -22,7 +22,6 @@ from lvsctl.core.decision import Decision, Step
 from lvsctl.core.discovery import Discovered, discover
 from lvsctl.core.expectation import expected
 from lvsctl.core.instance import Answers, Query
-from lvsctl.core.nothing import NOTHING
 from lvsctl.core.opinion import Opinions
 from lvsctl.core.override import NO_OVERRIDES, Overrides
 from lvsctl.core.ownership import Ledger
@@ -106,7 +105,7 @@ class Reconciler:
         self._audited: tuple[Glance, Surroundings] | None = None  # how everything was just before the last audit
         self._written: frozenset[VirtualServerKey] = frozenset()  # since then: who undoes that leaves what was
         self.refusals: Refusals = {}
-        self.opinions: Opinions = NOTHING  # what the director itself found of real servers, until now
+        self.opinions: Opinions | None = None  # what the director itself found of real servers; None: it does not look
 
     def questions(self, config: Config, candidates: AbstractSet[str]) -> Questions:
         """Return what has to be asked of Consul; `candidates` may declare virtual servers themselves."""

@@ -9,7 +9,6 @@ import contextlib
 import errno
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +22,7 @@ from lvsctl.config import Config, SafetyConfig
 from lvsctl.core.admission import Reason, Rejected
 from lvsctl.core.decision import VirtualServerDecision
 from lvsctl.core.instance import Answer, Answers, Health, Instance, Query
-from lvsctl.core.opinion import ENOUGH, NO_OPINION, Opinion, opinion_of
+from lvsctl.core.opinion import NO_OPINION, Opinion
 from lvsctl.core.override import NO_OVERRIDES, Fixed, Override, Overrides, Percent
 from lvsctl.core.provenance import filters_of
 from lvsctl.core.served import WINDOW
@@ -146,11 +145,12 @@ class Director:
             dead = self.opinion.dead if self.probe else frozenset()
             lost = {key for key in served - counted if not is_rejected(each, key)}
             assert not lost or any(found.weight for found in now.values()), "never empty on Consul's word"
-            assert not lost & self.opinion.answering or not self.is_tripped(each, lost), "what answers stays"
+            assert not self.probe or not lost & self.opinion.alive & each.hold.suspects, "who lives stays"
             lost -= dead
             least = -(-most_lately(self.history, world.now, WINDOW) * self.floor // 100) if self.history else 0
             assert not lost or len(counted) >= least
-        history = [*((min(time, world.now), count) for time, count in self.history), (world.now, len(counted))]
+        known = len(counted - each.hold.by_opinion)  # the floor is of what would serve without an opinion
+        history = [*((min(time, world.now), count) for time, count in self.history), (world.now, known)]
         over = [at for at, (time, _) in enumerate(history[1:]) if time + WINDOW <= world.now]  # those before ended then
         self.history = history[over[-1] + 1 :] if over else history
         return cycle
@@ -168,17 +168,13 @@ class Director:
         self.cycle()
         assert (len(self.kernel.writes), files(world.state)) == (writes, ledger)
 
-    def is_tripped(self, each: VirtualServerDecision, lost: AbstractSet[RealServerKey]) -> bool:
-        """Tell whether the guard has to hold something, and may ask for an opinion."""
-        return self.probe and bool(each.hold.suspects & lost)
-
     def serving(self) -> set[int]:
         """Return the numbers of those that serve."""
         return {int(key.address) & 255 for key, each in self.real_servers().items() if each.weight}
 
     def settles(self) -> VirtualServerDecision:
         """Return what is decided after hours in which nothing happens, and nobody answers a knock."""
-        self.opinion = opinion_of((real_key(number), ENOUGH) for number in range(20))
+        self.opinion = Opinion(unknowable=frozenset(map(real_key, range(20))))
         for pause in (1.0, 31.0, 1.0, *(WINDOW, 31.0, 1.0) * 4):
             cycle = self.cycle()
             self.world.now += pause
@@ -275,9 +271,13 @@ standing = st.builds(
 overriding = st.lists(standing, max_size=2, unique_by=lambda each: each.selector).map(
     lambda found: Overrides(entries=tuple(found))
 )
-opinions = st.builds(
-    lambda failures: opinion_of((real_key(number), failed) for number, failed in failures.items()),
-    st.dictionaries(st.sampled_from(NUMBERS), st.sampled_from((0, 0, 1, ENOUGH, ENOUGH))),
+opinions = st.dictionaries(st.sampled_from(NUMBERS), st.sampled_from(("alive", "dead", "unknowable"))).map(
+    lambda found: Opinion(
+        **{
+            word: frozenset(real_key(number) for number, said in found.items() if said == word)
+            for word in ("alive", "dead", "unknowable")
+        }
+    )
 )
 events: st.SearchStrategy[Event] = st.one_of(
     st.builds(set_instances, some, makers),

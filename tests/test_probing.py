@@ -11,12 +11,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from lvsctl import probing
-from lvsctl.core.opinion import Opinion
+from lvsctl.core.instance import Health
+from lvsctl.core.opinion import ALONE, Opinion
 from lvsctl.probing import OTHERS, Prober, knock
+from netlink.requests import Flush
 from netlink.types import RealServerKey
 from tests.consul.server import DEADLINE
 from tests.test_floor import Director, change, directing, set_instances
-from tests.values import KEY, failing, real_key
+from tests.values import KEY, failing, instance, real_key
 
 
 @attrs.define
@@ -24,13 +26,24 @@ class Doors:
     """Who opens, by number, and how often each was knocked at."""
 
     open: set[int]
+    untried: set[int] = attrs.field(factory=set)
+    broken: set[int] = attrs.field(factory=set)
     knocks: dict[int, int] = attrs.field(factory=dict)
 
-    async def __call__(self, key: RealServerKey) -> bool:
+    async def __call__(self, key: RealServerKey) -> bool | None:
         number = int(key.address) & 255
         self.knocks[number] = self.knocks.get(number, 0) + 1
         await asyncio.sleep(0)
-        return number in self.open
+        if number in self.broken:
+            raise ValueError(number)
+        return None if number in self.untried else number in self.open
+
+    async def rounds(self, many: int) -> None:
+        """Return after so many more rounds."""
+        before = max(self.knocks.values(), default=0)
+        async with asyncio.timeout(DEADLINE):
+            while max(self.knocks.values(), default=0) <= before + many:  # noqa: ASYNC110 -- of a loop under test
+                await asyncio.sleep(0.001)
 
 
 @attrs.define
@@ -87,58 +100,127 @@ async def test_of_what_consul_calls_bad_the_living_stay_and_the_dead_go(monkeypa
         set_instances([1, 2, 3, 4], failing)(here.director)
         assert here.cycle() == {1, 2, 3, 4, 5, 6}, "nobody goes before it is known"
         with capture_logs() as logs:
-            await here.until(lambda: here.prober.opinions[KEY].silent == keys(3, 4))
+            await here.until(lambda: here.prober.opinions[KEY].dead == keys(3, 4))
         assert here.prober.take_news() == {KEY}
         assert here.cycle() == {1, 2, 5, 6}
-        told = [each for each in logs if each["event"] == "probed"][-1]
-        assert (told["name"], told["answering"], told["silent"]) == (
-            "reco",
-            ["10.0.0.1:8080", "10.0.0.2:8080"],
-            ["10.0.0.3:8080", "10.0.0.4:8080"],
-        )
+        told = [each for each in logs if each["event"] == "probed"]
+        assert told == [
+            {
+                "event": "probed",
+                "log_level": "warning",
+                "name": "reco",
+                "alive": ["10.0.0.1:8080", "10.0.0.2:8080"],
+            },
+            {"event": "probed", "log_level": "warning", "name": "reco", "dead": ["10.0.0.3:8080", "10.0.0.4:8080"]},
+        ]
+
+
+async def test_it_ends_when_it_would_without_an_opinion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes connections may hang all the same, and Consul has said so for long enough then."""
+    async with knocking(1, 2, 3, 4, 5, 6, monkeypatch=monkeypatch) as here:
+        here.cycle()
+        set_instances([1, 2, 3, 4], failing)(here.director)
+        here.cycle()
+        await here.until(lambda: here.prober.opinions[KEY].alive == keys(1, 2, 3, 4))
         for _ in range(3):
+            assert here.cycle() == {1, 2, 3, 4, 5, 6}
             here.director.world.now += 250
-            assert here.cycle() == {1, 2, 5, 6}, "they stay as long as the floor asks for more"
         here.director.world.now += 250
-        assert here.cycle() == {5, 6}, "half of the four that served lately"
+        assert here.cycle() == {5, 6}, "half of the three that serve by Consul or by the floor"
         assert here.prober.opinions == {}
 
 
-async def test_whoever_falls_silent_later_goes_then(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_whoever_dies_later_goes_then(monkeypatch: pytest.MonkeyPatch) -> None:
     async with knocking(1, 2, 3, 4, 5, 6, monkeypatch=monkeypatch) as here:
         here.cycle()
         set_instances([1, 2, 3, 4, 5], lambda _: None)(here.director)
         assert here.cycle() == {1, 2, 3, 4, 5, 6}
-        await here.until(lambda: here.prober.opinions[KEY].answering == keys(1, 2, 3, 4, 5, 6))
+        await here.until(lambda: here.prober.opinions[KEY].alive == keys(1, 2, 3, 4, 5))
         here.doors.open -= {2}
-        await here.until(lambda: here.prober.opinions[KEY].silent == keys(2))
+        await here.until(lambda: here.prober.opinions[KEY].dead == keys(2))
         assert here.cycle() == {1, 3, 4, 5, 6}
 
 
-async def test_who_reaches_nobody_has_no_opinion(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then half of six stay, as they would without it."""
-    async with knocking(monkeypatch=monkeypatch) as here:
+async def test_who_reaches_nobody_for_a_while_forgets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with knocking(1, 2, 3, 4, 5, 6, monkeypatch=monkeypatch) as here:
+        here.cycle()
+        set_instances([1, 2, 3, 4], failing)(here.director)
+        here.cycle()
+        await here.until(lambda: here.prober.opinions[KEY].alive == keys(1, 2, 3, 4))
+        here.doors.open.clear()
+        await here.doors.rounds(2 * ALONE)
+        assert here.cycle() == {1, 2, 3, 4, 5, 6}
+        here.doors.open |= {1, 5, 6}
+        await here.until(lambda: here.prober.opinions[KEY].dead == keys(2, 3, 4))
+        assert here.cycle() == {1, 5, 6}
+
+
+async def test_who_never_reaches_anybody_that_serves_has_no_opinion_of_the_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Then half of six stay, as they would without it, and who answers beside them."""
+    async with knocking(5, monkeypatch=monkeypatch) as here:
         here.cycle()
         set_instances([1, 2, 3, 4, 5], failing)(here.director)
         assert here.cycle() == {1, 2, 3, 4, 5, 6}
-        with capture_logs() as logs:
-            await here.until(lambda: len(here.prober.opinions[KEY].silent) == 6)
-        assert here.cycle() == {1, 2, 6}
-        (told,) = [each for each in logs if each["event"] == "probed"]
-        assert told["why"] == "nobody answers, not even what serves, so this is no opinion"
+        await here.until(lambda: here.prober.opinions[KEY].unknowable == keys(1, 2, 3, 4))
+        assert here.cycle() == {1, 2, 5, 6}
 
 
-async def test_the_last_ones_stay_though_they_are_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_last_ones_stay_though_they_are_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     async with knocking(1, monkeypatch=monkeypatch) as here:
         change(floor=0)(here.director)
         here.cycle()
         set_instances([1, 2, 3, 4, 5, 6], failing)(here.director)
         assert here.cycle() == {1, 2, 3, 4, 5, 6}
-        await here.until(lambda: len(here.prober.opinions[KEY].silent) == 5)
+        await here.until(lambda: len(here.prober.opinions[KEY].dead) == 5)
         assert here.cycle() == {1}
         here.doors.open.clear()
-        await here.until(lambda: real_key(1) in here.prober.opinions[KEY].silent)
+        await here.doors.rounds(2 * ALONE)
         assert here.cycle() == {1}
+
+
+async def test_a_doubt_of_one_takes_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with knocking(1, 2, 3, 4, 5, 6, monkeypatch=monkeypatch) as here:
+        here.cycle()
+        set_instances([1, 2, 3, 4], failing)(here.director)
+        here.cycle()
+        await here.until(lambda: here.prober.opinions[KEY].alive == keys(1, 2, 3, 4))
+        set_instances([5], lambda _: None)(here.director)
+        change(doubt="x")(here.director)
+        assert here.cycle() == {1, 2, 3, 4, 5, 6}
+        set_instances([5], instance)(here.director)
+        change(doubt="")(here.director)
+        assert here.cycle() == {1, 2, 3, 4, 5, 6}
+
+
+async def test_what_is_ours_says_nothing_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with knocking(1, 2, 5, 6, monkeypatch=monkeypatch) as here:
+        here.cycle()
+        set_instances([1, 2, 3, 4], failing)(here.director)
+        here.doors.untried, here.doors.broken = {3}, {4}
+        here.cycle()
+        await here.until(lambda: here.prober.opinions[KEY].alive == keys(1, 2))
+        await here.doors.rounds(2 * ALONE)
+        assert here.cycle() == {1, 2, 3, 4, 5, 6}
+
+
+async def test_who_is_not_in_the_table_is_not_put_there_to_find_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with knocking(5, 6, monkeypatch=monkeypatch) as here:
+        here.cycle()
+        set_instances([1, 2, 3, 4], failing)(here.director)
+        here.director.kernel.apply([Flush()])
+        assert here.cycle() == {1, 5, 6}
+
+
+async def test_maintenance_counts_where_others_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with knocking(1, 2, 3, 4, 5, 6, monkeypatch=monkeypatch) as here:
+        here.cycle()
+        set_instances([1, 2], lambda number: failing(number, Health.MAINTENANCE))(here.director)
+        set_instances([3, 4, 5, 6], failing)(here.director)
+        here.cycle()
+        await here.until(lambda: here.prober.opinions[KEY].alive >= keys(3, 4, 5, 6))
+        assert here.cycle() == {3, 4, 5, 6}
 
 
 async def test_nobody_is_knocked_at_without_need_and_few_of_those_that_serve(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,12 +232,14 @@ async def test_nobody_is_knocked_at_without_need_and_few_of_those_that_serve(mon
         change(floor=100)(here.director)
         set_instances([2], failing)(here.director)
         here.cycle()
-        await here.until(lambda: len(here.prober.opinions[KEY].answering) == 1 + OTHERS)
-        assert set(here.doors.knocks) == {2, 3, 4, 5}
+        await here.until(lambda: here.prober.opinions[KEY].alive == keys(2))
         assert len(here.doors.knocks) == 1 + OTHERS
         change(probe=False)(here.director)
         here.cycle()
         assert here.prober.opinions == {}
+        before = dict(here.doors.knocks)
+        await asyncio.sleep(0.02)
+        assert here.doors.knocks == before
 
 
 async def test_a_knock_is_a_connection() -> None:

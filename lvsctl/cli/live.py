@@ -32,7 +32,9 @@ log = structlog.get_logger()
 def reconciler(config: Config) -> Iterator[Reconciler]:
     """Open the kernel; raises netlink.errors.Unavailable when IPVS cannot be used from here."""
     with IPVS() as kernel:
-        yield Reconciler(kernel, Addresses(), Store(config.daemon.state_directory), time.time)
+        found = Reconciler(kernel, Addresses(), Store(config.daemon.state_directory), time.time)
+        found.opinions = {}  # a daemon beside us may have some: what it may hold by them is not shown as to go
+        yield found
 
 
 @attrs.frozen(kw_only=True)

@@ -107,6 +107,7 @@ def _plan(config: "Config", kernel: "Reconciler") -> None:
 
 def _once(config: "Config", kernel: "Reconciler") -> int:
     """Converge and print each change; return 5 when the kernel refused something, 1 when something is left."""
+    kernel.opinions = None  # nobody knocks, so nobody is waited for
     from lvsctl.cli.diff import render
     from lvsctl.cli.live import ask, ask_overrides, demand
     from lvsctl.core.difference import difference, line_of

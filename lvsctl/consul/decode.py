@@ -8,14 +8,15 @@ Source: Consul HTTP API, Health; Consul's `structs.CheckServiceNode`.
 """
 
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Collection, Mapping
 from sys import intern  # the same few names are in every answer: each is kept once
 from typing import Any, Final, NoReturn
 
 from lvsctl.consul.budget import Body
 from lvsctl.consul.entries import Unread, entries
 from lvsctl.core.instance import MAINTENANCE_CHECKS, Answer, Check, Health, Instance, Malformed, Query
-from lvsctl.errors import ConsulError
+from lvsctl.errors import ConsulError, ConsulUnreadable
 
 MAX_INSTANCES: Final = 10_000  # where no configuration says otherwise
 MAX_SIZE: Final = 32 << 20  # bytes of memory that the instances of an answer take; 10,000 take 10 to 20 MB
@@ -25,7 +26,7 @@ MAX_LABEL: Final = 4096  # characters of a tag, of a key or value of Meta
 MAX_LIST: Final = 1024  # tags, keys of Meta, or checks, of one instance
 PLAIN: Final = 400  # bytes of memory that an instance takes without what it has several of
 CHECK: Final = 80  # of a check without its strings
-STRING: Final = 90  # of a string and its places in tuples and dicts, without its characters
+PLACE: Final = 40  # of a string's places in tuples and dicts
 NO_META: Final[Mapping[str, str]] = {}
 HEALTH: Final = {"passing": Health.PASSING, "warning": Health.WARNING, "critical": Health.CRITICAL}
 
@@ -47,7 +48,7 @@ def decode_answer(body: Body, *, index: int, max_instances: int = MAX_INSTANCES,
     try:
         for number, entry in enumerate(entries(body), 1):
             if number > max_instances:
-                raise ConsulError(
+                raise ConsulUnreadable(
                     f"answer lists more than the {max_instances} instances of safety.max_instances; "
                     "the last complete one stays"
                 )
@@ -61,9 +62,9 @@ def decode_answer(body: Body, *, index: int, max_instances: int = MAX_INSTANCES,
                 size += _size(decoded)
             else:
                 malformed.append(decoded)
-                size += PLAIN + len(decoded.reason)
+                size += PLAIN + _weight((decoded.node, decoded.instance_id, decoded.reason))
             if size > MAX_SIZE:
-                raise ConsulError(
+                raise ConsulUnreadable(
                     f"answer would take more than {MAX_SIZE >> 20} MiB of memory, with long lists of tags and Meta; "
                     "the last complete one stays"
                 )
@@ -76,9 +77,14 @@ def decode_answer(body: Body, *, index: int, max_instances: int = MAX_INSTANCES,
 
 def _size(instance: Instance) -> int:
     """Return about how many bytes of memory an instance takes, each of its strings as if no other had it, too."""
-    texts = [*instance.tags, *instance.meta, *instance.meta.values()]
+    texts = [instance.node, instance.instance_id, instance.address, *instance.tags, *instance.meta]
+    texts += instance.meta.values()
     texts += [text for check in instance.checks for text in (check.check_id, check.name, check.output)]
-    return PLAIN + CHECK * len(instance.checks) + STRING * len(texts) + sum(map(len, texts))
+    return PLAIN + CHECK * len(instance.checks) + _weight(texts)
+
+
+def _weight(texts: Collection[str]) -> int:
+    return sum(map(sys.getsizeof, texts)) + PLACE * len(texts)  # a character may take four bytes
 
 
 def _other(entry: Any, query: Query) -> str:

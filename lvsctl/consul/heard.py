@@ -18,11 +18,11 @@ from lvsctl.consul.doubt import SETTLING, Belief, moved, recalled
 from lvsctl.consul.signals import Signals
 from lvsctl.consul.turns import round_of
 from lvsctl.core.instance import Answer, Answers, Query
-from lvsctl.errors import ConsulError
+from lvsctl.errors import ConsulUnreadable
 
 KEPT: Final = "what serves and is not listed"  # of an answer in doubt
 SMALL: Final = 1 << 20  # bytes of memory that an answer takes and always has
-MOST: Final = 96 << 20  # bytes of memory that all larger answers take together, whatever is sent
+MOST: Final = 64 << 20  # bytes that all larger answers take together; those in doubt are kept beside the last believed
 FRESH: Final = 3  # rounds of `turns` within which a query was heard that needs no signal
 
 log = structlog.get_logger()
@@ -192,10 +192,13 @@ class Heard:
         return self._served.get(query, 0)
 
     def check_room(self, query: Query, answer: Answer) -> None:
-        """Raise ConsulError where `answer` is so large that with all others too much would be kept."""
-        others = sum(size for other, size in self._large.items() if other != query)
-        if answer.size > SMALL and others + answer.size > MOST:
-            raise ConsulError(
+        """Raise ConsulUnreadable where `answer` is so large that with all others too much would be kept.
+
+        What is no larger than what it replaces is always kept: without it nothing would ever be heard of it again.
+        """
+        before = self._large.get(query, 0)
+        if answer.size > max(before, SMALL) and sum(self._large.values()) - before + answer.size > MOST:
+            raise ConsulUnreadable(
                 f"answer would take {answer.size >> 20} MiB of memory, and all large ones together more than "
                 f"{MOST >> 20}; the last complete one stays"
             )
@@ -213,7 +216,7 @@ class Heard:
             answer = before.answer
         trusted = answer if belief.trusted is belief.answer else belief.trusted  # nothing is kept twice
         self._beliefs[query] = attrs.evolve(belief, answer=answer, trusted=trusted)
-        self._weigh(query, answer.size if trusted is answer else answer.size + trusted.size)
+        self._weigh(query, answer.size)
         (self._doubted.discard if belief.doubt is None else self._doubted.add)(query)
         self._served.pop(query, None)
         self._unanswered.discard(query)

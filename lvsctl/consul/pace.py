@@ -6,7 +6,7 @@ Pure but for jitter. Source: Consul HTTP API, Blocking Queries.
 import random
 from typing import Final
 
-from lvsctl.errors import ConsulRefused
+from lvsctl.errors import ConsulRefused, ConsulUnreadable
 
 WAIT: Final = 25  # seconds; times 17/16 of jitter stays below the 30 s at which Consul 1.22 cuts a request
 FIRST_BACK_OFF: Final = 0.25  # seconds
@@ -36,9 +36,10 @@ def next_index(sent: int, received: int, seen: int) -> int:
 def back_off(failures: int, error: Exception | None = None) -> float:
     """Return seconds to wait after so many failures in a row: full jitter under a doubling bound.
 
-    After a 429 the bound grows further, and what Retry-After says is waited for, with jitter on top of it.
+    After a 429 the bound grows further, and what Retry-After says is waited for, with jitter on top of it. It also does
+    after an answer that is too large: the next one is likely to be, and is read as a whole.
     """
-    limited = isinstance(error, ConsulRefused) and error.status == 429
+    limited = isinstance(error, ConsulUnreadable) or (isinstance(error, ConsulRefused) and error.status == 429)
     bound = min(LONGEST_LIMITED if limited else LONGEST_BACK_OFF, FIRST_BACK_OFF * 2 ** min(failures, 10))
     asked_for = min(error.retry_after, LONGEST_LIMITED) if isinstance(error, ConsulRefused) else 0.0
     return asked_for + random.uniform(FIRST_BACK_OFF / 2, bound)  # noqa: S311  # jitter, no secret

@@ -252,11 +252,6 @@ class Watches:
 
     async def _read(self, query: Query, answer: Answer, known: Known) -> "_Read":
         """Have `answer` heard, once it is known what to believe of it; `known` keeps what is heard."""
-        try:
-            self.heard.check_room(query, answer)
-        except ConsulError:
-            known.forget()
-            raise
         before, served = self.heard.belief(query), self.heard.served(query)
         refused, failed = query in self._refused, self.heard.is_failing(query)
         belief = believe(before, answer, time.monotonic(), refused=refused, failed=failed, served=served)
@@ -270,6 +265,11 @@ class Watches:
             self._refused.discard(query)
         elif _refuses(missing):
             self._refused.add(query)
+        try:
+            self.heard.check_room(query, belief.answer)
+        except ConsulUnreadable:
+            known.forget()
+            raise
         news, kept = self.heard.believe(query, belief)
         known.keep(kept)
         return _Read(

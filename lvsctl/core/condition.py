@@ -59,8 +59,8 @@ def _unheard(each: VirtualServerDecision) -> str:
 
 def _why_held(each: VirtualServerDecision) -> str:
     kept = f"{len(each.held)} kept"
-    if each.opinion.counts:
-        kept += f" ({len(each.held.keys() & each.opinion.answering)} answer lvsctl)"
+    if each.opinion is not None and each.opinion.alive:
+        kept += f" ({len(each.held.keys() & each.opinion.alive)} answer lvsctl)"
     if each.hold.floor.least:
         end = each.hold.floor.until
         until = f"the floor is {each.hold.floor.least} until {moment(end)}, or: " if end is not None else ""

@@ -51,7 +51,7 @@ def decide(
     overrides: Overrides = NO_OVERRIDES,
     released: AbstractSet[VirtualServerKey] = NOBODY,
     refused: Mapping[VirtualServerKey, AbstractSet[RealServerKey]] = NOTHING,
-    opinions: Opinions = NOTHING,
+    opinions: Opinions | None = None,
 ) -> Decision:
     """Return what to do about every virtual server.
 
@@ -59,7 +59,7 @@ def decide(
     `expire_quiescent_template`: whether clients with persistence leave a quiesced real server. `before` is an earlier
     decision: it spares work where nothing has changed since, and changes nothing. Of the virtual servers that are
     `released` an operator has just let go of what is held. `refused` are real servers that the kernel did not take,
-    `opinions` what the director itself found of some.
+    `opinions` what the director itself found of some; None where it does not look.
     """
     limits = limits or limits_of(config, own_addresses)
     if before is not None and (before.limits, before.templates_expire) != (limits, templates_expire):
@@ -81,7 +81,9 @@ def decide(
     for each in wanted.values():
         key = each.config.key
         absent = _absent(refused.get(key, NOBODY), each, observed.table.get(key))
-        there, entry, opinion = observed.table.get(key), ledger.get(key), opinions.get(key, NO_OPINION)
+        there, entry, opinion = observed.table.get(key), ledger.get(key), None
+        if opinions is not None and each.config.probe:
+            opinion = opinions.get(key, NO_OPINION)
         same = _same_as_before(known.get(key), each, there, entry, absent=absent, opinion=opinion, now=now)
         decisions[key] = (key not in released and same) or _decide_configured(
             each,
@@ -133,7 +135,7 @@ def _same_as_before(
     entry: LedgerEntry | None,
     *,
     absent: AbstractSet[RealServerKey],
-    opinion: Opinion,
+    opinion: Opinion | None,
     now: float,
 ) -> VirtualServerDecision | None:
     """Return `before` where it was made of the same; what leaves is decided by the clock and by connections too."""
@@ -159,7 +161,7 @@ def _decide_configured(
     observed: Observed,
     ledger: Ledger,
     absent: frozenset[RealServerKey],
-    opinion: Opinion,
+    opinion: Opinion | None,
     *,
     templates_expire: bool,
     now: float,

@@ -14,7 +14,7 @@ from lvsctl.core.desired import Wanted
 from lvsctl.core.drain import Drained, Draining
 from lvsctl.core.guard import NO_HOLD, Hold
 from lvsctl.core.nothing import NOBODY, NOTHING
-from lvsctl.core.opinion import NO_OPINION, Opinion
+from lvsctl.core.opinion import Opinion
 from lvsctl.core.ownership import LedgerEntry, Owner
 from lvsctl.core.provenance import why_unasked
 from lvsctl.core.served import NO_COUNTS, Counts
@@ -45,7 +45,7 @@ class VirtualServerDecision:
     hold: Hold = NO_HOLD
     counts: Counts = attrs.field(default=NO_COUNTS, eq=False)  # what is over in them is left out when they change
     absent: frozenset[RealServerKey] = NOBODY  # what the kernel refused, so that it does not serve
-    opinion: Opinion = NO_OPINION  # what the director itself found of some
+    opinion: Opinion | None = None  # what the director itself found of some; None where it does not look
     leaving: Mapping[RealServerKey, Draining | Drained] = NOTHING
     leaving_causes: Mapping[RealServerKey, Cause] = NOTHING
     steps: tuple[Step, ...] = ()

@@ -21,7 +21,7 @@ import attrs
 from lvsctl.core.admission import Reason, Rejected
 from lvsctl.core.desired import Wanted
 from lvsctl.core.nothing import NOBODY, NOTHING
-from lvsctl.core.opinion import NO_OPINION, Opinion
+from lvsctl.core.opinion import Opinion
 from lvsctl.core.ownership import LedgerEntry
 from lvsctl.core.provenance import filters_of
 from lvsctl.core.served import NEVER, NO_FLOOR, Counts, Floor, after, floor_of
@@ -38,6 +38,7 @@ class Hold:
     floor: Floor = NO_FLOOR
     released: RealServers = NOTHING  # what would be held, but that an operator has just let go of it
     suspects: frozenset[RealServerKey] = NOBODY  # what Consul would have go, of which a second opinion is wanted
+    by_opinion: frozenset[RealServerKey] = NOBODY  # what is held for that alone; it does not count as serving
 
 
 NO_HOLD: Final = Hold()
@@ -51,20 +52,23 @@ def guard(
     now: float,
     released: bool = False,
     absent: AbstractSet[RealServerKey] = NOBODY,
-    opinion: Opinion = NO_OPINION,
+    opinion: Opinion | None = None,
 ) -> tuple[Hold, Counts]:
     """Return what is held of a virtual server whose real servers in the kernel are `observed`, and the counts then.
 
     `entry` is what the ledger has of it. Nothing is held where an operator has just `released` it, and the count begins
     anew there as it does where other instances are asked for than those that served. Those `absent` are wanted and the
-    kernel does not take them. The `opinion` counts where the virtual server wants one.
+    kernel does not take them. The `opinion` counts where the virtual server wants one; None where nobody asks for any.
     """
     written = entry.written.real_servers if entry and entry.written else {}
     before = NEVER
     if entry and _same_instances(entry, wanted):
-        before = after(entry.served, len(counted(wanted, written)), now)
+        serving = len(counted(wanted, written))
+        if wanted.config.probe:
+            serving = min(serving, entry.served.count)  # who stayed for an opinion alone is in what was written
+        before = after(entry.served, serving, now)
     floor = floor_of(before, wanted.config.floor, now)
-    opinion = opinion if wanted.config.probe else NO_OPINION
+    opinion = opinion if wanted.config.probe else None
     found, least = hold(wanted, observed, written, floor, absent=absent, opinion=opinion), floor.least
     if released:
         found, before, least = Hold(released=found.real_servers), NEVER, 0
@@ -72,12 +76,13 @@ def guard(
         others = {key: each for key, each in wanted.entry.real_servers.items() if key not in wanted.weighed.by}
         scaled = in_proportion(found.real_servers, others, written)
         found = attrs.evolve(found, real_servers=scaled)
-    served = after(before, len(found.real_servers.keys() | _staying(wanted, absent)), now)
+    held = found.real_servers.keys() - found.by_opinion
+    served = after(before, len(held | _staying(wanted, absent)), now)
     if found.floor is not NO_FLOOR:
         found = attrs.evolve(found, floor=floor_of(served, wanted.config.floor, now))
     whole = served
     if absent:
-        whole = after(before, len(found.real_servers.keys() | _staying(wanted, NOBODY)), now)
+        whole = after(before, len(held | _staying(wanted, NOBODY)), now)
     return found, Counts(before=before, after=served, whole=whole, least=least)
 
 
@@ -88,16 +93,15 @@ def hold(
     floor: Floor,
     *,
     absent: AbstractSet[RealServerKey] = NOBODY,
-    opinion: Opinion = NO_OPINION,
+    opinion: Opinion | None = None,
 ) -> Hold:
     """Return what stays although `wanted` lets it go.
 
     It is what serves in `observed`, as we last wrote it (`written`), and what a hand quiesced or deleted since; of what
     was deleted only that which Consul still has, for an old ledger may remember addresses that are somebody else's now.
     """
-    kept = doubtful = _doubtful(wanted, observed, written)
-    if not doubtful:
-        kept = _last(wanted, observed, written)
+    doubtful = _doubtful(wanted, observed, written)
+    kept = {**_last(wanted, observed, written), **doubtful}  # who is in doubt may be gone
     staying = kept.keys() | _staying(wanted, absent)
     lost = _under_the_floor(wanted, observed, written, staying | absent)
     more = lost[: max(0, floor.least - len(staying))]
@@ -111,12 +115,13 @@ def hold(
         else doubt or "nothing else would serve",
         floor=floor if more else NO_FLOOR,
     )
-    if doubtful or not wanted.config.probe:
+    if opinion is None:
         return found
-    in_opinion = _in_opinion(found, {**kept, **{key: written[key] for key in lost}}, opinion)
-    if kept and not in_opinion.real_servers:
-        return attrs.evolve(found, suspects=in_opinion.suspects)  # the last ones stay whatever anybody says
-    return in_opinion
+    suspects = {**kept, **{key: written[key] for key in lost}}
+    suspects = {key: each for key, each in suspects.items() if key not in doubtful}
+    stay = _stay(wanted, observed, found, suspects, opinion)
+    last = kept and not doubtful and not stay  # the last ones stay whatever anybody says
+    return _in_opinion(found, suspects, kept.keys() if last else stay)
 
 
 def counted(wanted: Wanted, real_servers: RealServers) -> AbstractSet[RealServerKey]:
@@ -203,19 +208,32 @@ def _under_the_floor(
     return sorted(lost, key=rank)
 
 
-def _in_opinion(found: Hold, suspects: RealServers, opinion: Opinion) -> Hold:
-    """Return what of `suspects` stays by the `opinion`: all of which it does not say that they are silent.
+def _stay(
+    wanted: Wanted, observed: RealServers, found: Hold, suspects: RealServers, opinion: Opinion
+) -> AbstractSet[RealServerKey]:
+    """Return which of `suspects` stay by the `opinion`: the living, and those of whom it is not known yet.
 
-    Where it does not count, what `found` holds stays too.
+    Of whom nothing can be found out stays what `found` holds. Who is not in the table is not put there unasked. Of
+    those in maintenance nobody stays beside one that lives.
     """
-    stays = {
-        key: each
-        for key, each in suspects.items()
-        if key not in opinion.silent or (not opinion.counts and key in found.real_servers)
-    }
-    if not stays:
-        return Hold(suspects=frozenset(suspects))
-    return attrs.evolve(found, real_servers=stays, suspects=frozenset(suspects))
+    resting = {key for key in suspects if key in wanted.by_key and wanted.by_key[key].is_in_maintenance}
+    serving = {key for key in suspects if key in observed and serves(observed[key])}
+    unasked = (opinion.unknowable | (suspects.keys() - serving - opinion.alive)) - found.real_servers.keys()
+    staying = suspects.keys() - opinion.dead - unasked
+    return staying - resting if opinion.alive & (staying - resting) else staying
+
+
+def _in_opinion(found: Hold, suspects: RealServers, staying: AbstractSet[RealServerKey]) -> Hold:
+    """Return `found` with those `staying` in place of what it holds of `suspects`."""
+    real_servers = {key: each for key, each in found.real_servers.items() if key not in suspects}
+    more = len(staying) - (len(found.real_servers) - len(real_servers))  # than would be held without it
+    real_servers |= {key: suspects[key] for key in staying}
+    return attrs.evolve(
+        found if real_servers else NO_HOLD,
+        real_servers=real_servers,
+        suspects=frozenset(suspects),
+        by_opinion=frozenset(sorted(staying - found.real_servers.keys())[: max(0, more)]),
+    )
 
 
 def _there(observed: RealServers, written: RealServers) -> RealServers:

@@ -7,7 +7,7 @@ import pytest
 from lvsctl.consul.doubt import believe
 from lvsctl.consul.heard import MOST, SMALL, Heard
 from lvsctl.core.instance import Answer, Query
-from lvsctl.errors import ConsulError
+from lvsctl.errors import ConsulUnreadable
 from tests.values import instance
 
 RECO = Query(service="reco")
@@ -48,11 +48,12 @@ async def test_of_large_answers_no_more_is_kept_than_there_is_room_for_and_small
 
     for query in queries[:3]:
         hear(query, large)
-    with pytest.raises(ConsulError, match=r"answer would take 32 MiB of memory, .* the last complete one stays"):
+    with pytest.raises(ConsulUnreadable, match=r"answer would take 21 MiB of memory, .* the last complete one stays"):
         hear(queries[3], large)
     hear(queries[3], Answer(index=1, size=SMALL))
     hear(queries[0], Answer(instances=(instance(2),), index=2, size=MOST // 3))  # in place of its last one
     hear(queries[0], Answer(instances=(instance(2), instance(3)), index=3, size=SMALL))
     hear(queries[3], Answer(instances=(instance(2),), index=2, size=MOST // 3))
+    hear(queries[3], Answer(instances=(instance(2, weight=2),), index=3, size=MOST // 3))
     heard.forget(queries[1])
     hear(queries[0], Answer(instances=(instance(2),), index=4, size=MOST // 3))

@@ -66,7 +66,8 @@ def test_while_an_answer_is_in_doubt_what_is_gone_stays_and_what_fails_does_not(
 
 def test_while_an_answer_is_in_doubt_the_last_that_serves_stays_too() -> None:
     assert stays(wanted(failing(1), doubt="x"), real(1)) == {real_key(1)}
-    assert stays(wanted(failing(1), doubt="x"), real(1), real(2)) == {real_key(2)}
+    assert stays(wanted(failing(1), doubt="x"), real(1), real(2)) == {real_key(1), real_key(2)}, "2 may be gone"
+    assert stays(wanted(failing(1), instance(3), doubt="x"), real(1), real(2), real(3)) == {real_key(2)}
     assert stays(wanted(doubt="x"), real(1), real(2)) == {real_key(1), real_key(2)}
 
 
