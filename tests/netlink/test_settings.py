@@ -39,6 +39,44 @@ def test_what_cannot_be_read_is_an_error(tmp_path: Path) -> None:
         settings.read("conn_reuse_mode", tmp_path)
 
 
+@pytest.mark.parametrize("number", [0, 1, -1])
+def test_a_setting_is_set_and_no_other(tmp_path: Path, number: int) -> None:
+    (tmp_path / "conntrack").write_text("7\n")
+    (tmp_path / "sloppy_tcp").write_text("7\n")
+    settings.write("conntrack", number, tmp_path)
+    assert (settings.read("conntrack", tmp_path), (tmp_path / "sloppy_tcp").read_text()) == (number, "7\n")
+
+
+def test_a_setting_that_the_kernel_does_not_have_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(NetlinkError, match="set setting conntrack: this kernel has no such setting"):
+        settings.write("conntrack", 1, tmp_path)
+    with pytest.raises(ValueError, match="is not a name"):
+        settings.write("../conntrack", 1, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_set_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "conntrack").mkdir()
+    with pytest.raises(NetlinkError, match="set setting conntrack: is a directory"):
+        settings.write("conntrack", 1, tmp_path)
+    (tmp_path / "sloppy_tcp").symlink_to("/dev/null")
+    with pytest.raises(NetlinkError, match="setting sloppy_tcp: it is no number"):
+        settings.write("sloppy_tcp", 1, tmp_path)
+
+
+@pytest.mark.kernel
+def test_the_kernel_takes_what_is_set(kernel: IPVS) -> None:
+    assert kernel.observe().table == {}
+    before = settings.read("conn_reuse_mode")
+    assert before is not None
+    try:
+        for number in (2, 0, before):
+            settings.write("conn_reuse_mode", number)
+            assert settings.read("conn_reuse_mode") == number
+    finally:
+        settings.write("conn_reuse_mode", before)
+
+
 @pytest.mark.kernel
 @pytest.mark.parametrize("name", ["expire_quiescent_template", "expire_nodest_conn"])
 def test_the_kernel_has_the_settings_that_matter(kernel: IPVS, name: str) -> None:
