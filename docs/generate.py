@@ -165,6 +165,10 @@ SECTIONS = {
     "vip": "Virtual addresses on this director. Without this table lvsctl leaves addresses alone, and `lvsctl status` "
     "says when a virtual address is nowhere on the machine.",
     "daemon": "The daemon itself.",
+    "kernel": "Settings of the kernel's IPVS (`net.ipv4.vs`) that lvsctl sets in its network namespace, where foreign "
+    "virtual servers have them, too. One that is not written is never touched, and none is set back when lvsctl stops "
+    "or its key is taken out. `lvsctl doctor` says which of them matter to this file: see [operations]"
+    "(operations.md#before-the-first-start-lvsctl-doctor).",
     "metrics": "The metrics endpoint for Prometheus, and two probes: see [metrics](metrics.md). Without this table "
     "nothing listens; the header alone is enough. It changes at the next start only.",
     "overrides": "Operators' overrides in Consul's KV (`lvsctl weight`), which all directors share. Without this table "

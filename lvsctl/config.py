@@ -248,6 +248,54 @@ class DaemonConfig:
     )
 
 
+@attrs.frozen(kw_only=True)
+class KernelConfig:
+    """Settings of the kernel's IPVS that lvsctl sets: `[kernel]`. One that is not written is never touched."""
+
+    expire_nodest_conn: bool | None = _key(
+        "Whether a connection ends with the first packet after its real server was deleted: a TCP client gets a reset, "
+        "a UDP client another real server. Otherwise its packets are dropped until the connection expires. "
+        "Recommended: `true`.",
+        "true",
+        boolean(),
+        default=None,
+        default_words="none, it is not touched",
+    )
+    expire_quiescent_template: bool | None = _key(
+        "Whether persistence ends while a real server is quiesced: its clients get another one with their next "
+        "connection, and one whose check is critical can be drained. Recommended with persistence: `true`.",
+        "true",
+        boolean(),
+        default=None,
+        default_words="none, it is not touched",
+    )
+    conn_reuse_mode: int | None = _key(
+        "What becomes of a client that uses a source port again before the kernel has forgotten the connection. 0: it "
+        "gets the same real server. 1: another one may be chosen once the connection was closed. 2 or 3: the same with "
+        "`direct-route` and `tunnel`, where the director sees a half of the closing only.",
+        "1",
+        integer(0, 3, 1),
+        default=None,
+        default_words="none, it is not touched",
+    )
+    conntrack: bool | None = _key(
+        "Whether netfilter's connection tracking knows balanced connections. Needed where firewall rules ask for their "
+        "state or rewrite their addresses; it costs memory and time for each.",
+        "false",
+        boolean(),
+        default=None,
+        default_words="none, it is not touched",
+    )
+    sloppy_tcp: bool | None = _key(
+        "Whether a TCP packet of a connection that the kernel does not know makes one, as if it were the first. For "
+        "directors that take over from each other: with `sh` or `mh`, or with a synchronisation daemon.",
+        "false",
+        boolean(),
+        default=None,
+        default_words="none, it is not touched",
+    )
+
+
 METRICS_PORT: Final = 9105
 
 
@@ -576,6 +624,7 @@ class Config:
     safety: SafetyConfig = SafetyConfig()
     vip: VipConfig | None = None
     daemon: DaemonConfig = DaemonConfig()
+    kernel: KernelConfig = KernelConfig()
     metrics: MetricsConfig | None = None
     overrides: OverridesConfig | None = None
     discovery: DiscoveryConfig | None = None

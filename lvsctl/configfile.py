@@ -25,6 +25,7 @@ from lvsctl.config import (
     DefaultsTable,
     DiscoveryConfig,
     DiscoveryTable,
+    KernelConfig,
     MetricsConfig,
     OverridesConfig,
     SafetyConfig,
@@ -46,6 +47,7 @@ TABLES: Final[dict[str, type[Any]]] = {
     "safety": SafetyConfig,
     "vip": VipConfig,
     "daemon": DaemonConfig,
+    "kernel": KernelConfig,
     "metrics": MetricsConfig,
     "overrides": OverridesConfig,
     "discovery": DiscoveryTable,
@@ -188,6 +190,7 @@ class _Reading:
         safety = self._table(SafetyConfig, "safety")
         vip = self._table(VipConfig, "vip") if "vip" in self._data else None
         daemon = self._table(DaemonConfig, "daemon")
+        kernel = self._table(KernelConfig, "kernel")
         metrics = self._table(MetricsConfig, "metrics") if "metrics" in self._data else None
         overrides = self._table(OverridesConfig, "overrides") if "overrides" in self._data else None
         defaults = self._table(DefaultsTable, "defaults")
@@ -195,13 +198,14 @@ class _Reading:
         if discovery:
             self._add(config_declared.discovery_rules(discovery, defaults or Read(table=DefaultsTable())))
         servers = self._virtual_servers(defaults or Read(table=DefaultsTable()))
-        if self._problems or not (consul and safety and daemon):
+        if self._problems or not (consul and safety and daemon and kernel):
             return None
         return Config(
             consul=consul,
             safety=safety.table,
             vip=vip.table if vip else None,
             daemon=daemon.table,
+            kernel=kernel.table,
             metrics=metrics.table if metrics else None,
             overrides=overrides.table if overrides else None,
             discovery=_discovery(discovery.table, defaults) if discovery else None,

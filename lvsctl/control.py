@@ -114,6 +114,23 @@ def release(path: Path, name: str) -> Released:
     return _structured(body, Released)
 
 
+def process_of(path: Path) -> int | None:
+    """Return the process that listens on `path`, None where nobody does; raises DaemonError where it is not told."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+            asking.settimeout(ANSWER_TIMEOUT)
+            asking.connect(str(path))
+            pid: int = PEER.unpack(asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))[0]
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise DaemonError(f"the daemon on {path} cannot be seen: {reason}; {_who_may(path)}") from error
+    if pid == 0:  # unix(7)
+        raise DaemonError(f"the daemon on {path} is in a PID namespace that cannot be seen from here")
+    return pid
+
+
 def _request(path: Path, method: str, target: str, patience: float) -> tuple[int, bytes]:
     """Return status and body of the daemon's answer; raises DaemonError when there is none within `patience`."""
     connection = _UnixConnection(path, patience)

@@ -464,7 +464,7 @@ IN_TABLE = [
         "\n[zzz]",
         "zzz",
         "there is no such table",
-        "consul, safety, vip, daemon, metrics, overrides, discovery, defaults, virtual_server",
+        "consul, safety, vip, daemon, kernel, metrics, overrides, discovery, defaults, virtual_server",
     ),
     ('\nscheduler = "rr"', "scheduler", "there is no such table", "it belongs in [defaults] or [virtual_server.NAME]"),
     ("\nconsul = 1", "consul", "1 where a table belongs", "write [consul]"),

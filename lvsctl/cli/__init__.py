@@ -11,11 +11,12 @@ import click
 from lvsctl import __version__
 from lvsctl.cli.ending import ending, open_streams
 
-COMMANDS: Final = ("check", "diff", "release", "run", "status", "teardown", "weight")
+COMMANDS: Final = ("check", "diff", "doctor", "release", "run", "status", "teardown", "weight")
 
 EPILOG: Final = """\b
 Start here:
   lvsctl check /etc/lvsctl/lvsctl.toml   is the file right?
+  lvsctl doctor                          is the kernel set up for it?
   lvsctl diff                            what would change, and why?
   lvsctl run                             keep the kernel equal to Consul
   lvsctl status                          how does everything stand?
