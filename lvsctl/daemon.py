@@ -34,6 +34,7 @@ from lvsctl.core.virtual_server_status import refused_declarations, virtual_serv
 from lvsctl.errors import ConfigError, StateError
 from lvsctl.health import Health
 from lvsctl.keeping import Keeping
+from lvsctl.kernel_settings import KernelSettings
 from lvsctl.probing import Prober
 from lvsctl.reconcile import Cycle, Look, Reconciler
 from lvsctl.record import Record
@@ -78,6 +79,7 @@ class Daemon:
         self._health = Health()
         self._agenda = Agenda()
         self._releases = Releases()
+        self._settings = KernelSettings()
         self._prober = Prober(self._wake.set)
         self._known = config  # with what was discovered, as the last cycle had it
         self._concerned_by = config, concerned(config)
@@ -274,6 +276,8 @@ class Daemon:
         began = time.monotonic()
         with self._health.in_cycle():  # to wait for whoever uses the kernel may be to be stuck, too
             async with self._kernel:
+                if due.keys is None or due.audit:  # whether Consul answers or not
+                    await asyncio.to_thread(self._settings.keep, config.kernel, write=not self._dry_run)
                 if write:
                     cycle = await asyncio.to_thread(
                         act.cycle,

@@ -98,7 +98,10 @@ def _plan(config: "Config", kernel: "Reconciler") -> None:
     from lvsctl.cli.diff import render
     from lvsctl.cli.live import ask, ask_overrides, demand
     from lvsctl.core.difference import difference
+    from lvsctl.kernel_settings import KernelSettings
 
+    for setting in KernelSettings().keep(config.kernel, write=False):
+        click.echo(f"~ {setting.setting}  {setting.was} -> {setting.now}  {setting.why}")
     asked = ask(config).whole()
     look = demand(kernel.look(config, asked.answers, overrides=ask_overrides(config), candidates=asked.candidates))
     lines = [line for line in difference(look.decision, look.moves) if line.differs]
@@ -112,7 +115,10 @@ def _once(config: "Config", kernel: "Reconciler") -> int:
     from lvsctl.cli.live import ask, ask_overrides, demand
     from lvsctl.core.difference import difference, line_of
     from lvsctl.errors import KernelError, StateError
+    from lvsctl.kernel_settings import KernelSettings
 
+    for setting in KernelSettings().keep(config.kernel):
+        click.echo(f"~ {setting.setting}  {setting.was} -> {setting.now}  {setting.why}")
     asked, overrides = ask(config).whole(), ask_overrides(config)
     changes = 0
     while True:
