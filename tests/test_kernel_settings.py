@@ -74,6 +74,7 @@ def test_what_is_named_no_more_is_left_as_it_is() -> None:
     kernel.settings["expire_nodest_conn"] = 0
     assert kernel.keeper.keep(KernelConfig()) == ()
     assert kernel.written == [("expire_nodest_conn", 1)]
+    assert [each.why for each in kernel.keeper.keep(WANTED)] == ["[kernel] in the configuration"]
 
 
 @pytest.mark.parametrize("missing", [False, True])

@@ -153,7 +153,7 @@ def of_ipvs(config: Config, needs: Needs, facts: Facts) -> Iterator[Row]:
         else:
             continue
         known = rows.get(judged.name)
-        if known is None or (known.grade is Grade.FINE and (row.grade is not Grade.FINE or row.relevant)):
+        if known is None or (known.grade is Grade.FINE and row.relevant):
             rows[judged.name] = row
     yield from rows.values()
 

@@ -138,13 +138,13 @@ def _routing(config: Config, needs: Needs, facts: Facts) -> Iterator[Row]:
 
 
 def _row_of(facts: Facts, name: str, *, relevant: bool, why: str) -> Row:
-    """Return the row of a setting of the machine that should be 1."""
+    """Return the row of a setting of the machine that should be on."""
     reading = facts.settings.get(name)
     if reading is None:
         reading = Unread("this kernel has no such setting")
     if not isinstance(reading, int):
         return unread(name, reading, relevant=relevant)
-    if reading == 1 or not relevant:
+    if reading or not relevant:
         return Row(setting=name, value=str(reading), relevant=relevant)
     return Row(setting=name, value=str(reading), should="1", why=why, grade=Grade.FINDING)
 

@@ -126,6 +126,7 @@ def test_a_setting_that_costs_clients_is_a_finding(
         (config_of(configured(key=IPV6_KEY)), "net.ipv4.vs.conn_reuse_mode", 0),  # UDP has none
         (config_of(configured(key=IPV6_KEY, forwarding=Forwarding.DIRECT_ROUTE)), "net.ipv6.conf.all.forwarding", 0),
         (config_of(), "net.ipv6.conf.all.forwarding", 0),
+        (config_of(), "net.ipv4.ip_forward", 2),  # on is on
         (config_of(), "net.ipv4.conf.eth0.rp_filter", 1),  # the director answers clients itself
         (config_of(), "net.ipv4.conf.all.arp_ignore", 1),  # addresses are not ours
         (config_of(), "net.ipv4.vs.drop_packet", 1),
@@ -203,6 +204,7 @@ def test_behind_one_interface_redirects_are_a_finding_and_reverse_paths_are_none
     )
     row = found(config_of(), one)["net.ipv4.conf.*.send_redirects"]
     assert (row.value, row.should, row.grade) == ("1 (eth0)", "0", Grade.FINDING)
+    assert row.names == ("net.ipv4.conf.all.send_redirects", "net.ipv4.conf.eth0.send_redirects")
     assert found(DIRECT, one) == {}
 
 
@@ -357,18 +359,31 @@ SERVERS = st.builds(
 )
 
 
-@given(server=SERVERS, kernel=KERNELS, settings=SETTINGS, daemon=st.booleans())
+@given(
+    server=SERVERS,
+    kernel=KERNELS,
+    settings=SETTINGS,
+    daemon=st.booleans(),
+    vip=st.sampled_from([None, VipConfig(interface="lvs0")]),
+    interfaces=st.sampled_from([(), ("eth0",), ("eth0", "eth1")]),
+)
 def test_every_finding_is_mended_by_what_it_says(
-    server: VirtualServerConfig, kernel: KernelConfig, settings: Mapping[str, int], *, daemon: bool
+    server: VirtualServerConfig,
+    kernel: KernelConfig,
+    settings: Mapping[str, int],
+    *,
+    daemon: bool,
+    vip: VipConfig | None,
+    interfaces: tuple[str, ...],
 ) -> None:
     """Whatever the settings are: set what should be, and let lvsctl set what it does, and there is no finding left."""
-    config = attrs.evolve(config_of(server), kernel=kernel)
-    before = facts(settings, daemon=daemon)
+    config = attrs.evolve(config_of(server), kernel=kernel, vip=vip)
+    before = facts(settings, daemon=daemon, interfaces=interfaces)
     changes: dict[str, Any] = dict(settings)
     for row in preflight(config, before):
         if row.grade is Grade.FINDING or row.by_lvsctl:
             changes |= dict.fromkeys(row.names or (row.setting,), int(row.should))
-    rows = preflight(config, facts(changes, daemon=daemon))
+    rows = preflight(config, facts(changes, daemon=daemon, interfaces=interfaces))
     assert [row for row in rows if row.grade is Grade.FINDING] == []
 
 

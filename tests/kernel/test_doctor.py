@@ -98,7 +98,7 @@ def test_a_setting_that_is_wrong_is_found_with_its_sentence_and_nothing_is_writt
     assert "with masquerade" in rows["net.ipv4.ip_forward"]["why"]
     assert rows["module ip_vs"]["is"] == "loaded"
     assert rows["module ip_vs_wlc"]["is"] in ("loaded", "not loaded")
-    assert rows["connections"]["is"].endswith(" in 4096 slots") or "conn_max" in str(rows)
+    assert rows["connections"]["is"].split()[0] == "0"
     director.host.sysctl(dict.fromkeys(findings, 1))
     assert doctor(director)[0] == 0
     text = director.lvsctl("doctor")
