@@ -4,19 +4,27 @@ Event names are constant; fields carry the rest. Nothing is announced twice, how
 """
 
 import time
+from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from typing import Final
 
+import attrs
 import structlog
 
 from lvsctl.apply import Done, target_of
 from lvsctl.core.admission import Rejected
+from lvsctl.core.cause import Kind
 from lvsctl.core.decision import VirtualServerDecision
+from lvsctl.core.desired import Member
 from lvsctl.core.difference import Line, Sign, address_lines, line_of, remedy_of_foreign
+from lvsctl.core.event import Event, Evidence
+from lvsctl.core.evidence import evidence_of, evidence_of_member
 from lvsctl.core.failover import named
 from lvsctl.core.ownership import Owner
 from lvsctl.core.restoration import OLD
-from lvsctl.core.weighing import Effect
+from lvsctl.core.weighing import Effect, override_words
 from lvsctl.core.words import moment
+from lvsctl.journal import now
 from lvsctl.reconcile import Cycle
 from netlink.requests import (
     AddRealServer,
@@ -39,6 +47,7 @@ EVENTS: dict[type[Request], str] = {
 }
 
 DECLARATION: Final = "declaration_refused"
+REJECTED: Final = "instance_rejected"
 
 Trouble = dict[tuple[str, str], str]
 """What is wrong, by event name and object."""
@@ -46,21 +55,28 @@ Trouble = dict[tuple[str, str], str]
 Troubles = dict[VirtualServerKey | None, Trouble]
 """The troubles of each virtual server that has any, and of what is no virtual server's."""
 
+Tell = Callable[[Event], None]
+"""Who else is told what happened: the journal."""
+
 log = structlog.get_logger()
 
 
 class Announcer:
-    """Remembers what was announced, so that only changes are."""
+    """Remembers what was announced, so that only changes are. What is logged of a cycle it tells to `tell`, too."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Tell = lambda _: None) -> None:
+        self._tell = tell
         self._troubles: Troubles = {}
+        self._told: dict[tuple[str, str], Event] = {}  # of the troubles that there are
         self._plan: tuple[Line, ...] = ()
         self._overrides: dict[tuple[str, str], Effect] = {}
 
     def cycle(self, cycle: Cycle, *, planned: bool = False) -> None:
         """Log what `cycle` did, and what troubles began or ended with it; `planned` logs what it would have done."""
-        for done in cycle.done:
-            _announce_step(done, cycle)
+        for event in events_of(cycle):
+            _announce(event)
+            if event.attempt & (event.attempt - 1) == 0:  # a refusal is tried for ever: the 1st, 2nd, 4th, 8th …
+                self._tell(event)
         _announce_restored(cycle)
         self._announce_overrides(cycle)
         if planned:
@@ -71,16 +87,12 @@ class Announcer:
                 for line in plan:
                     log.info("would_change", **_fields(line))
             self._plan = plan
-        for address in cycle.added_addresses:
-            log.info("virtual_address_added", address=str(address))
-        for address in cycle.removed_addresses:
-            log.info("virtual_address_removed", address=str(address))
         troubles, only = _troubles(cycle), cycle.only
         if only is not None:
             troubles |= {key: each for key, each in self._troubles.items() if key is not None and key not in only}
             known = self._troubles.get(None, {}).items()  # what is declared is a matter of cycles about everything
             troubles[None] |= {place: text for place, text in known if place[0] == DECLARATION}
-        self._announce_troubles(troubles)
+        self._announce_troubles(troubles, cycle)
 
     def _announce_overrides(self, cycle: Cycle) -> None:
         """Log each override when it begins to count, when it changes, and when it is over or cleared."""
@@ -93,23 +105,38 @@ class Announcer:
             known, fields = self._overrides.get((name, selector)), _override_fields(effect)
             if known is None or _override_fields(known) != fields:
                 log.info("override", name=name, selector=selector, **fields)
+                self._tell(_override_event("override", effect, why=effect.why_not))
         over = set(wanted)
         if cycle.only is None:  # and of what is no virtual server any more
             over |= {name for name, _ in self._overrides} - cycle.look.config.virtual_servers.keys()
         gone = [place for place in self._overrides if place not in found and place[0] in over]
         for name, selector in gone:
-            override = self._overrides.pop((name, selector)).override
+            effect = self._overrides.pop((name, selector))
+            override = effect.override
             why = "its time is over" if override.until is not None and override.until <= time.time() else "cleared"
             log.info("override_over", name=name, selector=selector, share=str(override.share), by=override.by, why=why)
+            self._tell(_override_event("override_over", effect, why=why))
         self._overrides |= found
 
-    def _announce_troubles(self, troubles: "Troubles") -> None:
-        before, now = _flat(self._troubles), _flat(troubles)
-        for (event, name), text in now.items():
-            if before.get((event, name)) != text:
-                log.warning(event, name=name, why=text)
-        for event, name in before.keys() - now.keys():
+    def _announce_troubles(self, troubles: "Troubles", cycle: Cycle) -> None:
+        before, after = _flat(self._troubles), _flat(troubles)
+        new = {place: found for place, found in after.items() if before.get(place, (None, ""))[1] != found[1]}
+        rejected = _rejected({key for (event, _), (key, _) in new.items() if event == REJECTED}, cycle)
+        for (event, name), (key, text) in new.items():
+            log.warning(event, name=name, why=text)
+            its = cycle.look.decision.virtual_servers.get(key) if key else None
+            told = Event(
+                time=now(), event=event, name=its.name if its else name, virtual_server=str(key or ""), why=text
+            )
+            if event == REJECTED and name in rejected:
+                place, evidence = rejected[name]
+                told = attrs.evolve(told, real_server=place, cause=Kind.REJECTED.value, evidence=evidence)
+            self._told[event, name] = told
+            self._tell(told)
+        for event, name in before.keys() - after.keys():
             log.info("trouble_over", name=name, trouble=event)
+            told = self._told.pop((event, name))
+            self._tell(attrs.evolve(told, time=now(), event="trouble_over", of=event, why=""))
         self._troubles = troubles
 
 
@@ -121,17 +148,73 @@ def _override_fields(effect: Effect) -> dict[str, str]:
     return fields | ({"why_not": effect.why_not} if effect.why_not else {})
 
 
-def _announce_step(done: Done, cycle: Cycle) -> None:
+def events_of(cycle: Cycle) -> Iterator[Event]:
+    """Yield what `cycle` did to the kernel, or tried to."""
+    time = now()
+    for done in cycle.done:
+        yield _event_of(done, cycle, time)
+    for address in cycle.added_addresses:
+        yield Event(time=time, event="virtual_address_added", address=str(address))
+    for address in cycle.removed_addresses:
+        yield Event(time=time, event="virtual_address_removed", address=str(address))
+
+
+def _event_of(done: Done, cycle: Cycle, time: float) -> Event:
     step = done.step
-    line = line_of(step, cycle.look.decision.virtual_servers[step.key])
-    fields = _fields(line)
-    if done.refused is not None:
-        attempt = cycle.refusals[target_of(step)].attempts
-        log.error("kernel_refused", **fields, error=str(done.refused), attempt=attempt)
-    elif isinstance(step.request, SetRealServer) and line.sign is Sign.REMOVE:
-        log.info("real_server_quiesced", **fields)
+    each = cycle.look.decision.virtual_servers[step.key]
+    line, (key, server) = line_of(step, each), target_of(step)
+    quiesced = isinstance(step.request, SetRealServer) and line.sign is Sign.REMOVE
+    name = "real_server_quiesced" if quiesced else EVENTS[type(step.request)]
+    refused = done.refused is not None
+    return Event(
+        time=time,
+        event="kernel_refused" if refused else name,
+        of=name if refused else "",
+        name=line.name,
+        virtual_server=line.virtual_server,
+        real_server=line.real_server or "",
+        what=line.what,
+        cause=line.cause.kind.value,
+        why=line.cause.text,
+        error=str(done.refused) if refused else "",
+        attempt=cycle.refusals[key, server].attempts if refused else 0,
+        evidence=evidence_of(each, server, step.cause) if server else None,
+    )
+
+
+def _announce(event: Event) -> None:
+    if event.address:
+        log.info(event.event, address=event.address)
+        return
+    fields = {"name": event.name, "virtual_server": event.virtual_server}
+    fields |= {"real_server": event.real_server} if event.real_server else {}
+    fields |= {"what": event.what, "cause": event.cause, "why": event.why}
+    if event.of:
+        log.error(event.event, **fields, error=event.error, attempt=event.attempt)
     else:
-        log.info(EVENTS[type(step.request)], **fields)
+        log.info(event.event, **fields)
+
+
+def _override_event(name: str, effect: Effect, *, why: str) -> Event:
+    override = effect.override
+    words = override_words(attrs.evolve(override, by=""))
+    return Event(time=now(), event=name, name=override.virtual_server, what=words, by=override.by, why=why)
+
+
+def _rejected(keys: AbstractSet[VirtualServerKey | None], cycle: Cycle) -> dict[str, tuple[str, Evidence]]:
+    """Return the rejected instances of the virtual servers at `keys`, by what the log calls them."""
+    decided = cycle.look.decision.virtual_servers
+    wanted = [(each, each.wanted) for key in keys if key and (each := decided.get(key)) and each.wanted]
+    return {
+        _label(each, member): (str(member.key or ""), evidence_of_member(its, member))
+        for each, its in wanted
+        for member in its.members
+        if isinstance(member.verdict, Rejected)
+    }
+
+
+def _label(each: VirtualServerDecision, member: Member) -> str:
+    return f"{each.name}: {member.source.instance_id} on {member.source.node}"
 
 
 def _announce_restored(cycle: Cycle) -> None:
@@ -157,8 +240,8 @@ def _fields(line: Line) -> dict[str, str]:
     return fields | {"what": line.what, "cause": line.cause.kind.value, "why": line.cause.text}
 
 
-def _flat(troubles: Troubles) -> Trouble:
-    return {name: text for each in troubles.values() for name, text in each.items()}
+def _flat(troubles: Troubles) -> dict[tuple[str, str], tuple[VirtualServerKey | None, str]]:
+    return {name: (key, text) for key, each in troubles.items() for name, text in each.items()}
 
 
 def _troubles(cycle: Cycle) -> Troubles:
@@ -190,7 +273,5 @@ def _troubles_of(each: VirtualServerDecision) -> Trouble:
         troubles["failed_over", each.name] = f"{named(each.wanted.failed_over)} serves in place of {first}"
     for member in each.wanted.members if each.wanted else ():
         if isinstance(member.verdict, Rejected):
-            source = member.source
-            label = f"{each.name}: {source.instance_id} on {source.node}"
-            troubles["instance_rejected", label] = member.verdict.text
+            troubles[REJECTED, _label(each, member)] = member.verdict.text
     return troubles

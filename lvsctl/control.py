@@ -1,8 +1,9 @@
 """What commands ask of the daemon: HTTP over a Unix socket, so that `curl --unix-socket` works too.
 
-`GET /v1/status` returns core.status.Status as JSON; `POST /v1/release/NAME` lets go of what is held of a virtual server
-and returns core.status.Released, or an object with an `error`. The socket is 0660 and belongs to the group lvsctl where
-that exists: whoever may ask may release, and the log says who did. `ask` and `release` are the client's side, on the
+`GET /v1/status` returns core.status.Status as JSON, with `?about=INSTANCE` or an address also that instance where it is
+not meant for a virtual server; `POST /v1/release/NAME` lets go of what is held of a virtual server and returns
+core.status.Released, or an object with an `error`. The socket is 0660 and belongs to the group lvsctl where that
+exists: whoever may ask may release, and the log says who did. `ask` and `release` are the client's side, on the
 standard library, for a command that starts fast.
 """
 
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 import cattrs.preconf.json
 
 from lvsctl.core.status import SCHEMA, Released, Status
+from lvsctl.core.subject import LONGEST, Subject
 from lvsctl.errors import DaemonError, StateError
 
 if TYPE_CHECKING:
@@ -40,8 +42,8 @@ converter = cattrs.preconf.json.make_converter()
 class Asked(Protocol):
     """Who is asked."""
 
-    async def status(self) -> Status:
-        """Return how everything stands."""
+    async def status(self, about: Subject | None = None) -> Status:
+        """Return how everything stands; with instances that `about` means and that are left out otherwise."""
 
     async def release(self, name: str, by: str) -> Released:
         """Let go of what is held of virtual server `name`; raises DaemonError."""
@@ -57,8 +59,10 @@ async def serving(path: Path, asked: Asked) -> AsyncIterator[None]:
 
     from aiohttp import web
 
-    async def get_status(_request: web.Request) -> web.Response:
-        return web.json_response(converter.unstructure(await asked.status()))
+    async def get_status(request: web.Request) -> web.Response:
+        about = request.query.get("about")
+        status = await asked.status(Subject(about[:LONGEST]) if about else None)
+        return web.json_response(converter.unstructure(status))
 
     async def post_release(request: web.Request) -> web.Response:
         try:
@@ -93,9 +97,13 @@ async def serving(path: Path, asked: Asked) -> AsyncIterator[None]:
         await runner.cleanup()
 
 
-def ask(path: Path) -> Status:
-    """Return the status of the daemon that listens on `path`; raises DaemonError when there is none."""
-    status, body = _request(path, "GET", "/v1/status", ANSWER_TIMEOUT)
+def ask(path: Path, about: str = "") -> Status:
+    """Return the status of the daemon that listens on `path`; raises DaemonError when there is none.
+
+    With the instances that `about` means, also where they are not meant for a virtual server.
+    """
+    query = f"?about={urllib.parse.quote(about, safe='')}" if about else ""
+    status, body = _request(path, "GET", f"/v1/status{query}", ANSWER_TIMEOUT)
     if status != 200:
         raise DaemonError(f"the daemon on {path} answered {status}; its log says why")
     return decode_status(body)

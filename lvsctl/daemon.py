@@ -25,14 +25,17 @@ from lvsctl.announce import Announcer
 from lvsctl.config import Config
 from lvsctl.configfile import load
 from lvsctl.core.candidates import questions_of
+from lvsctl.core.event import Event
 from lvsctl.core.instance import Query
 from lvsctl.core.measures import Seen
 from lvsctl.core.part import concerned
 from lvsctl.core.restoration import stands_alone
 from lvsctl.core.status import Released, Status
+from lvsctl.core.subject import Subject
 from lvsctl.core.virtual_server_status import refused_declarations, virtual_servers
 from lvsctl.errors import ConfigError, StateError
 from lvsctl.health import Health
+from lvsctl.journal import Journal, now
 from lvsctl.keeping import Keeping
 from lvsctl.kernel_settings import KernelSettings
 from lvsctl.probing import Prober
@@ -73,7 +76,8 @@ class Daemon:
             dry_run=dry_run,
         )
         self._keeping = Keeping(Snapshot(config.daemon.state_directory), self._sources)
-        self._announcer = Announcer()
+        self._journal = Journal(config.daemon.state_directory)
+        self._announcer = Announcer(self._note)
         self._record = Record(keep=config.metrics is not None and not dry_run)
         self._started = time.time()
         self._health = Health()
@@ -99,6 +103,8 @@ class Daemon:
                     from lvsctl import metrics  # noqa: PLC0415  prometheus_client, for those who want it
 
                     await stack.enter_async_context(metrics.serving(self._config.metrics.listen, self))
+                stack.enter_context(self._journal)
+            self._note(Event(time=now(), event="started", what=f"version {__version__}, pid {os.getpid()}"))
             log.info(
                 "started",
                 version=__version__,
@@ -126,10 +132,19 @@ class Daemon:
                     task.cancel()
             if not self._dry_run:
                 await self._keeping.keep(renew=True)
+            self._note(Event(time=now(), event="stopped", what="the table is left serving"))
         log.info("stopped", table="left serving")
 
-    async def status(self) -> Status:
-        """Return how everything stands now; the table is read afresh."""
+    def _note(self, event: Event) -> None:
+        """Have `event` in the journal; one that only looks has none."""
+        if not self._dry_run:
+            self._journal.note(event)
+
+    async def status(self, about: Subject | None = None) -> Status:
+        """Return how everything stands now; the table is read afresh.
+
+        Instances that are not meant for a virtual server are left out, but for those that somebody asks `about`.
+        """
         async with self._kernel:
             look = await asyncio.to_thread(
                 self._reconciler.look,
@@ -138,7 +153,7 @@ class Daemon:
                 overrides=self._sources.overrides,
                 candidates=self._sources.candidates,
             )
-        refused = {key: refusal.error for (key, _), refusal in self._reconciler.refusals.items()}
+        refused = {target: refusal.error for target, refusal in self._reconciler.refusals.items()}
         pending = len(look.decision.steps) + len(look.moves or ())
         return Status(
             version=__version__,
@@ -159,6 +174,7 @@ class Daemon:
                 refused=refused,
                 local=look.surroundings.local,
                 ages=self._sources.ages(),
+                about=about,
             ),
             refused_declarations=refused_declarations(look.refusals),
         )
@@ -174,6 +190,8 @@ class Daemon:
                 {"refused": released.refused} if released.refused else {},
             )
             log.warning("released", name=name, by=by, real_servers=real_servers, serving=released.serving, **refused)
+            what = ", ".join(real_servers)
+            self._note(Event(time=now(), event="released", name=name, what=what, by=by, error=released.refused))
         return released
 
     def seen(self) -> Seen:
@@ -244,6 +262,8 @@ class Daemon:
                 self._record.failure()
                 self._releases.fail(f"{self._health.error}; nothing was released")
                 log.warning("cycle_failed", error=self._health.error, retry_in=f"{pause:g}s")
+                if failures & (failures - 1) == 0:  # it may fail for ever
+                    self._note(Event(time=now(), event="cycle_failed", error=self._health.error, attempt=failures))
             if due.keys is None or due.audit:
                 systemd.notify(f"STATUS={self._in_words()}")
             with contextlib.suppress(TimeoutError):
@@ -345,6 +365,7 @@ class Daemon:
         self._config_error = str(error)
         for problem in error.problems:
             log.error("reload_refused", problem=problem.at(self._path), kept="the old configuration")
+            self._note(Event(time=now(), event="reload_refused", why=problem.at(self._path)))
 
     def _use(self, config: Config) -> None:
         old, self._config_error = self._config, ""
@@ -361,6 +382,7 @@ class Daemon:
             self._keeping.everything()
         self._watch(again=True)
         log.info("reloaded", config=str(self._path), virtual_servers=len(config.virtual_servers))
+        self._note(Event(time=now(), event="reloaded", what=str(self._path)))
 
     def why_not_alive(self) -> str:
         """Return why we should be restarted; empty when we should not."""

@@ -19,6 +19,7 @@ from lvsctl.core.status import (
     Status,
     VirtualServerStatus,
 )
+from lvsctl.core.subject import Subject
 from lvsctl.errors import DaemonError
 
 TIME = 1_700_000_000.0
@@ -102,9 +103,11 @@ class Told:
     its: Status | None = None  # None: it is in trouble
     releases: dict[str, Released] = attrs.field(factory=dict)
     asked: list[tuple[str, str]] = attrs.field(factory=list)  # what was to be released, and by whom
+    about: list[str] = attrs.field(factory=list)  # what each status was asked about
 
-    async def status(self) -> Status:
+    async def status(self, about: Subject | None = None) -> Status:
         """Return what it was made with."""
+        self.about.append(about.text if about else "")
         if self.its is None:
             raise RuntimeError
         return self.its

@@ -10,6 +10,7 @@ from structlog.typing import EventDict
 
 from lvsctl.announce import Announcer
 from lvsctl.core.candidates import Refusal
+from lvsctl.core.event import Event, Evidence
 from lvsctl.core.instance import Answer, Instance, Query
 from lvsctl.reconcile import Cycle, Reconciler
 from lvsctl.store import Store
@@ -39,12 +40,20 @@ class World:
     state: Path
     kernel: FakeIPVS
     now: float = NOW
-    announcer: Announcer = attrs.field(factory=Announcer)
+    events: list[Event] = attrs.field(factory=list)
+    announcer: Announcer = attrs.field(init=False)
     reconciler: Reconciler = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         """Start."""
+        self.announcer = Announcer(self.events.append)
         self.reconciler = Reconciler(self.kernel, FakeAddresses(), Store(self.state), lambda: self.now)
+
+    def told(self, *instances: Instance) -> list[Event]:
+        """Run a cycle; return what the journal is told."""
+        self.events.clear()
+        self.said(*instances)
+        return list(self.events)
 
     def said(self, *instances: Instance) -> list[str]:
         """Run a cycle; return the names of what was logged, and of whom."""
@@ -165,3 +174,78 @@ def test_what_is_refused_is_no_matter_of_a_cycle_about_a_part(world: World, only
             world.announcer.cycle(attrs.evolve(cycle, done=(), only=only))
         world.announcer.cycle(attrs.evolve(cycle, done=()))
     assert [each["event"] for each in logs] == ["declaration_refused", "trouble_over"]
+
+
+# ---- what the journal is told
+
+
+def test_the_journal_is_told_which_answer_instance_and_check_decided_it(world: World) -> None:
+    added, *_ = [each for each in world.told(instance(1), instance(2)) if each.real_server]
+    passing = Evidence(service="reco", index=1, node="app1", instance="reco-1", health="passing")
+    assert added == Event(
+        time=added.time,
+        event="real_server_added",
+        name="reco",
+        virtual_server=str(KEY),
+        real_server="10.0.0.1:8080",
+        what="masquerade, weight 1",
+        cause="new",
+        why="passing in Consul: instance 'reco-1' on node 'app1'",
+        evidence=passing,
+    )
+    (quiesced,) = world.told(failing(1), instance(2))
+    assert (quiesced.event, quiesced.cause, quiesced.what) == ("real_server_quiesced", "check", "weight 1 -> 0")
+    assert quiesced.evidence == attrs.evolve(passing, health="critical", check="HTTP")
+    (deleted,) = world.told(failing(1), instance(2))
+    assert (deleted.event, deleted.cause, deleted.evidence) == ("real_server_deleted", "drain", quiesced.evidence)
+
+
+def test_of_what_is_deregistered_it_is_told_in_which_answer_it_lacks(world: World) -> None:
+    world.said(*map(instance, (1, 2, 3)))
+    for event in (*world.told(instance(1), instance(2)), *world.told(instance(1), instance(2))):
+        assert event.real_server == "10.0.0.3:8080"
+        assert event.evidence == Evidence(service="reco", index=1)
+
+
+def test_what_a_hand_added_is_no_answers_doing(world: World) -> None:
+    world.said(instance(1))
+    assert world.kernel.apply([AddRealServer(virtual_server=KEY, real_server=real(9))]) == [None]
+    (told,) = world.told(instance(1))
+    assert (told.event, told.cause, told.evidence) == ("real_server_quiesced", "drift", None)
+
+
+def test_a_hold_and_its_end_are_told(world: World) -> None:
+    world.said(instance(1))
+    (began,) = world.told(failing(1))
+    assert (began.event, began.name, began.virtual_server) == ("hold", "reco", str(KEY))
+    assert "nothing else would serve" in began.why
+    assert world.told(failing(1)) == []
+    (ended,) = world.told(instance(1))
+    assert ended == attrs.evolve(began, time=ended.time, event="trouble_over", of="hold", why="")
+
+
+def test_a_rejection_is_told_with_its_instance_and_its_end(world: World) -> None:
+    bad = instance(2, address="127.0.0.1")
+    world.said(instance(1))
+    (began,) = world.told(instance(1), bad)
+    assert (began.event, began.cause, began.real_server) == ("instance_rejected", "rejected", "127.0.0.1:8080")
+    assert began.evidence is not None
+    assert (began.evidence.instance, began.name) == ("reco-2", "reco")
+    (ended,) = world.told(instance(1))
+    assert (ended.event, ended.of, ended.evidence) == ("trouble_over", "instance_rejected", began.evidence)
+
+
+def test_a_refusal_that_lasts_is_told_less_and_less(world: World) -> None:
+    attempts = []
+    for _ in range(70):
+        world.kernel.fail_next(AddRealServer, errno.ENOMEM)
+        told = world.told(instance(1))
+        attempts += [(each.attempt, each.of) for each in told if each.event == "kernel_refused"]
+        world.now += 60
+    assert attempts == [(each, "real_server_added") for each in (1, 2, 4, 8, 16, 32, 64)]
+
+
+def test_a_thousand_rejected_at_once_are_told_in_no_time(world: World) -> None:
+    """Each of them is looked up, and not among all the others each time."""
+    told = world.told(*(instance(1, instance_id=f"x{number}", address="127.0.0.1") for number in range(3000)))
+    assert sum(each.event == "instance_rejected" for each in told) == 3000

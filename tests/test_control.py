@@ -66,6 +66,14 @@ async def test_a_daemon_in_trouble_is_an_error_that_points_to_its_log(
     assert caplog.records
 
 
+async def test_what_is_asked_about_arrives_as_it_was_typed(tmp_path: Path) -> None:
+    path, told = tmp_path / "control.sock", Told(FULL)
+    async with serving(path, told):
+        for about in ("[fd00::1]:80", "re&co=?#/ é", ""):
+            assert await asyncio.to_thread(ask, path, about) == FULL
+    assert told.about == ["[fd00::1]:80", "re&co=?#/ é", ""]
+
+
 async def test_a_release_says_whose_it_is_and_comes_back_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
     told = Told(FULL, {"re/co ?": Released(name="re/co ?", real_servers=("10.0.0.1:8080",), serving=2)})
@@ -203,10 +211,11 @@ def test_the_schema_is_named_and_every_key_is_there() -> None:
     assert set(document["virtual_servers"][0]) == {
         "name", "consul_service", "address", "scheduler", "forwarding", "serving", "wanted", "state", "note",
         "active", "inactive", "rate", "real_servers", "data_age", "datacenter", "failed_over", "overrides",
+        "doubt",
     }  # fmt: skip
     assert set(document["virtual_servers"][0]["real_servers"][0]) == {
         "real_server", "node", "instance", "check", "place", "weight", "active", "inactive", "rate", "why",
-        "datacenter",
+        "datacenter", "until", "filtered",
     }  # fmt: skip
     assert set(document["consul"]) == {
         "address", "reachable", "data_age", "failing_since", "failing", "error", "snapshot_age",

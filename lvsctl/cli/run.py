@@ -12,6 +12,7 @@ from lvsctl.cli.options import config_file
 from lvsctl.text import visible
 
 if TYPE_CHECKING:
+    from lvsctl.announce import Tell
     from lvsctl.config import Config
     from lvsctl.reconcile import Reconciler
 
@@ -57,6 +58,7 @@ def command(path: Path, *, dry_run: bool, once: bool, log_level: str | None, log
     from lvsctl.configfile import load
     from lvsctl.consul.client import Client
     from lvsctl.errors import ConsulError
+    from lvsctl.journal import Journal
     from lvsctl.store import locked
 
     logs.configure(
@@ -81,7 +83,9 @@ def command(path: Path, *, dry_run: bool, once: bool, log_level: str | None, log
             _plan(config, kernel)
         else:
             try:
-                sys.exit(_once(config, kernel))
+                with Journal(config.daemon.state_directory) as journal:
+                    code = _once(config, kernel, journal.note)
+                sys.exit(code)
             except KeyboardInterrupt:
                 click.echo("lvsctl: interrupted; what was still draining stays quiesced", err=True)
                 sys.exit(130)
@@ -108,9 +112,9 @@ def _plan(config: "Config", kernel: "Reconciler") -> None:
     click.echo("\n".join(render(lines) or ["in sync: nothing would be changed"]))
 
 
-def _once(config: "Config", kernel: "Reconciler") -> int:
+def _once(config: "Config", kernel: "Reconciler", tell: "Tell" = lambda _: None) -> int:
     """Converge and print each change; return 5 when the kernel refused something, 1 when something is left."""
-    kernel.opinions = None  # nobody knocks, so nobody is waited for
+    from lvsctl.announce import events_of
     from lvsctl.cli.diff import render
     from lvsctl.cli.live import ask, ask_overrides, demand
     from lvsctl.core.difference import difference, line_of
@@ -119,10 +123,13 @@ def _once(config: "Config", kernel: "Reconciler") -> int:
 
     for setting in KernelSettings().keep(config.kernel):
         click.echo(f"~ {setting.setting}  {setting.was} -> {setting.now}  {setting.why}")
+    kernel.opinions = None  # nobody knocks, so nobody is waited for
     asked, overrides = ask(config).whole(), ask_overrides(config)
     changes = 0
     while True:
         cycle = kernel.cycle(config, asked.answers, overrides=overrides, candidates=asked.candidates)
+        for event in events_of(cycle):
+            tell(event)
         virtual_servers = cycle.look.decision.virtual_servers
         done = [line_of(each.step, virtual_servers[each.step.key]) for each in cycle.done if not each.refused]
         done.sort(key=lambda line: (line.name, line.virtual_server))

@@ -31,7 +31,9 @@ def command(path: Path, *, yes: bool, dry_run: bool) -> None:
     import contextlib
 
     from lvsctl import logs
+    from lvsctl.cli.overriding import author
     from lvsctl.configfile import load
+    from lvsctl.journal import Journal
     from lvsctl.store import Store, locked
     from lvsctl.teardown import find, known, remove
     from netlink import IPVS
@@ -61,6 +63,7 @@ def command(path: Path, *, yes: bool, dry_run: bool) -> None:
         if not yes and not click.confirm("Clients are cut off at once. Remove all this?"):
             click.echo("nothing was removed")
             sys.exit(1)
-        remove(leftovers, kernel, Addresses(), store)
+        with Journal(config.daemon.state_directory) as journal:
+            remove(leftovers, kernel, Addresses(), store, journal.note, by=author())
         interfaces = [count(len(leftovers.interfaces), "interface")] if leftovers.interfaces else []
         click.echo(", ".join([f"removed {count(len(leftovers.virtual_servers), 'virtual server')}", *interfaces]))

@@ -3,32 +3,65 @@
 Pure.
 """
 
+from collections.abc import Mapping
+
+import attrs
+
 from lvsctl.core.admission import Admitted, Rejected
 from lvsctl.core.cause import cause_of_disappearance
 from lvsctl.core.decision import VirtualServerDecision
 from lvsctl.core.desired import Member
-from lvsctl.core.drain import NO_USAGE
+from lvsctl.core.drain import NO_USAGE, Draining
 from lvsctl.core.instance import Health, Instance
+from lvsctl.core.nothing import NOTHING
 from lvsctl.core.status import Place, RealServerStatus
+from lvsctl.core.subject import Subject
 from lvsctl.core.weighing import why_weighed
 from netlink.types import Observed, RealServerKey, VirtualServerKey
 
 
-def real_servers(each: VirtualServerDecision, observed: Observed) -> tuple[RealServerStatus, ...]:
-    """Return a row for each real server in the kernel, then for each instance that is none, in Consul's order."""
+def real_servers(
+    each: VirtualServerDecision,
+    observed: Observed,
+    *,
+    refused: Mapping[RealServerKey, str] = NOTHING,
+    about: Subject | None = None,
+) -> tuple[RealServerStatus, ...]:
+    """Return a row for each real server in the kernel, then for each instance that is none, in Consul's order.
+
+    `refused` is what the kernel said to the last try. Instances that are not meant for it are left out, but for those
+    that somebody asks `about`.
+    """
     there = each.observed.real_servers if each.observed else {}
     by_key = each.wanted.by_key if each.wanted else {}
     rows = []
     for key in sorted(there):
         place, why = _place(each, key, by_key.get(key))
-        rows.append(row_of(by_key.get(key), observed, each.key, key, place, why))
+        row = row_of(by_key.get(key), observed, each.key, key, place, _with_refusal(why, refused.get(key)))
+        rows.append(attrs.evolve(row, until=_deadline(each, key)) if place is Place.DRAINING else row)
     shown = {id(by_key[key]) for key in there if key in by_key}
     for member in each.wanted.members if each.wanted else ():
-        if id(member) in shown or member.is_filtered:
+        if id(member) in shown or (member.is_filtered and not _is_meant(about, member)):
             continue
         place, why = _absent(member)
-        rows.append(row_of(member, observed, each.key, None if member.key in there else member.key, place, why))
+        why = _with_refusal(why, refused.get(member.key) if member.key and member.key not in there else None)
+        row = row_of(member, observed, each.key, None if member.key in there else member.key, place, why)
+        rows.append(attrs.evolve(row, filtered=True) if member.is_filtered else row)
     return tuple(rows)
+
+
+def _with_refusal(why: str, refused: str | None) -> str:
+    return "; ".join(filter(None, (f"the kernel refuses it: {refused}" if refused else "", why)))
+
+
+def _is_meant(about: Subject | None, member: Member) -> bool:
+    return about is not None and about.is_real_server(str(member.key or ""), member.source.instance_id)
+
+
+def _deadline(each: VirtualServerDecision, key: RealServerKey) -> float | None:
+    """Return when what drains is deleted at the latest, Unix seconds."""
+    state = each.leaving.get(key)
+    return state.since + each.drain_timeout if isinstance(state, Draining) else None
 
 
 def _place(each: VirtualServerDecision, key: RealServerKey, member: Member | None) -> tuple[Place, str]:

@@ -56,6 +56,8 @@ class RealServerStatus:
     rate: int  # new connections a second
     why: str
     datacenter: str = ""  # where the instance is; empty: the agent's own, or not in Consul
+    until: float | None = None  # when it is deleted at the latest, while it drains; else None
+    filtered: bool = False  # an instance that is not meant for this virtual server
 
 
 @attrs.frozen(kw_only=True)
@@ -95,6 +97,7 @@ class VirtualServerStatus:
     datacenter: str = ""  # whose instances serve; empty: the agent's own
     failed_over: bool = False  # it is not the first of its list
     overrides: tuple[OverrideStatus, ...] = ()  # that stand, in the order in which they count
+    doubt: str = ""  # why Consul may list too few instances of it; empty when it is believed
 
 
 @attrs.frozen(kw_only=True)

@@ -16,12 +16,14 @@ from lvsctl.core.desired import deciding_queries
 from lvsctl.core.difference import ipvsadm_delete
 from lvsctl.core.guard import serves
 from lvsctl.core.instance import Query
+from lvsctl.core.nothing import NOTHING
 from lvsctl.core.override_status import override_status
 from lvsctl.core.ownership import Owner
 from lvsctl.core.real_server_status import real_servers, row_of
 from lvsctl.core.status import NO_TRAFFIC, Place, RefusedDeclaration, State, VirtualServerStatus
+from lvsctl.core.subject import Subject
 from lvsctl.core.words import virtual_server_words, word
-from netlink.types import Address, Observed, VirtualServerKey
+from netlink.types import Address, Observed, RealServerKey, VirtualServerKey
 
 
 def virtual_servers(
@@ -29,16 +31,21 @@ def virtual_servers(
     decision: Decision,
     observed: Observed,
     *,
-    refused: Mapping[VirtualServerKey, str],
+    refused: Mapping[tuple[VirtualServerKey, RealServerKey | None], str],
     local: AbstractSet[Address],
     ages: Mapping[Query, float],
+    about: Subject | None = None,
 ) -> tuple[VirtualServerStatus, ...]:
     """Return a row for every virtual server that is configured or ours.
 
-    `local` are the director's addresses, `ages` the seconds since each query was last answered.
+    `refused` is what the kernel refused of them and of their real servers, `local` are the director's addresses, `ages`
+    the seconds since each query was last answered; `about` as in `real_servers`.
     """
+    refusals: dict[VirtualServerKey, dict[RealServerKey | None, str]] = {}
+    for (key, server), error in refused.items():
+        refusals.setdefault(key, {})[server] = error
     rows = [
-        _decided(each, observed, refused=refused.get(each.key, ""), local=local)
+        _decided(each, observed, refused=refusals.get(each.key, NOTHING), local=local, about=about)
         for each in decision.virtual_servers.values()
     ]
     rows += [_waiting(config.virtual_servers[name], observed) for name in decision.waiting]
@@ -76,23 +83,31 @@ def bare_virtual_servers(observed: Observed, names: Mapping[VirtualServerKey, st
 
 
 def _decided(
-    each: VirtualServerDecision, observed: Observed, *, refused: str, local: AbstractSet[Address]
+    each: VirtualServerDecision,
+    observed: Observed,
+    *,
+    refused: Mapping[RealServerKey | None, str],
+    local: AbstractSet[Address],
+    about: Subject | None,
 ) -> VirtualServerStatus:
     if each.owner is Owner.FOREIGN:
         note = f"a foreign virtual server is in the way; {ipvsadm_delete(each)} lets lvsctl create its own"
         return attrs.evolve(_of_observed(each, observed), state=State.FOREIGN, note=note)
-    rows = real_servers(each, observed)
+    of_real_servers = {server: error for server, error in refused.items() if server is not None}
+    rows = real_servers(each, observed, refused=of_real_servers, about=about)
+    error = refused.get(None) or next(iter(refused.values()), "")
     serving = sum(row.place in (Place.SERVING, Place.HELD) for row in rows)
     wanted = sum(not member.is_filtered for member in each.wanted.members) if each.wanted else 0
-    state = state_of(each, serving=serving, wanted=wanted, refused=bool(refused))
+    state = state_of(each, serving=serving, wanted=wanted, refused=bool(error))
     return attrs.evolve(
         _of_observed(each, observed),
         serving=serving,
         wanted=wanted,
         state=state,
-        note=refused or note_on(each, state, local),
+        note=error or note_on(each, state, local),
         real_servers=rows,
         overrides=tuple(override_status(effect) for effect in each.wanted.weighed.effects) if each.wanted else (),
+        doubt=each.wanted.doubt if each.wanted else "",
     )
 
 

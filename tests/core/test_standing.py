@@ -11,7 +11,7 @@ from lvsctl.core.ownership import LedgerEntry
 from lvsctl.core.standing import standings
 from lvsctl.core.status import Place, State
 from lvsctl.core.virtual_server_status import virtual_servers
-from netlink.types import Observed
+from netlink.types import Observed, RealServerKey, VirtualServerKey
 from tests.strategies import answers_for, configs, ledgers, tables
 from tests.values import KEY, NOW, OWN, config_of, configured, decided, entry, instance, observed_of, real
 
@@ -27,7 +27,8 @@ def test_they_say_what_status_says(data: st.DataObject) -> None:
     keys = sorted(decision.virtual_servers)
     refused = frozenset(data.draw(st.lists(st.sampled_from(keys), unique=True))) if keys else frozenset()
     found = standings(config, decision, observed, refused=refused)
-    rows = virtual_servers(config, decision, observed, refused=dict.fromkeys(refused, "no"), local=frozenset(), ages={})
+    said: dict[tuple[VirtualServerKey, RealServerKey | None], str] = {(key, None): "no" for key in refused}
+    rows = virtual_servers(config, decision, observed, refused=said, local=frozenset(), ages={})
     assert {
         (each.label, each.state, each.serving, each.wanted, each.held, each.draining) for each in found.values()
     } == {

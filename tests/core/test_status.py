@@ -65,7 +65,7 @@ def rows_of(
         config,
         decision,
         observed,
-        refused={KEY: refused} if refused else {},
+        refused={(KEY, None): refused} if refused else {},
         local=frozenset({VIP}) if local else frozenset(),
         ages={},
     )
