@@ -11,7 +11,7 @@ import click
 from lvsctl import __version__
 from lvsctl.cli.ending import ending, open_streams
 
-COMMANDS: Final = ("check", "diff", "doctor", "release", "run", "status", "teardown", "weight")
+COMMANDS: Final = ("check", "diff", "doctor", "events", "explain", "release", "run", "status", "teardown", "weight")
 
 EPILOG: Final = """\b
 Start here:
@@ -20,6 +20,7 @@ Start here:
   lvsctl diff                            what would change, and why?
   lvsctl run                             keep the kernel equal to Consul
   lvsctl status                          how does everything stand?
+  lvsctl explain 10.2.0.12:80            why is it in or out, and what happened?
 """
 
 

@@ -1,7 +1,6 @@
 """`lvsctl status`: how everything stands, from the daemon; without one, from the kernel itself."""
 
 import os
-import re
 import sys
 import time
 from pathlib import Path
@@ -72,6 +71,7 @@ def _show(name: str | None, path: Path, output: str, *, watch: bool) -> None:
 
 def read(path: Path) -> "Status":
     """Return the daemon's status, or the kernel's own table when no daemon answers."""
+    from lvsctl.cli.places import written
     from lvsctl.config import DaemonConfig
     from lvsctl.configfile import load
     from lvsctl.control import ask
@@ -82,27 +82,19 @@ def read(path: Path) -> "Status":
         config = load(path)
     except ConfigError as error:
         config_error = str(error)  # a broken file must not hide how things stand
-    socket = config.daemon.control_socket if config else _socket_in(path) or DaemonConfig().control_socket
+    named = config.daemon.control_socket if config else written(path, "control_socket")  # it can say what it refused
+    socket = named or DaemonConfig().control_socket
     try:
         return ask(socket)
     except DaemonError as error:
         if isinstance(error.__cause__, PermissionError) and os.geteuid() != 0:
             raise  # there is a daemon that could tell; who may not ask it may not read the kernel either
         names = {each.key: each.name for each in config.virtual_servers.values()} if config else {}
-        return attrs.evolve(_from_kernel(path, str(error), names), config_error=config_error)
+        return attrs.evolve(from_kernel(path, str(error), names), config_error=config_error)
 
 
-def _socket_in(path: Path) -> Path | None:
-    """Return the control socket that a file with mistakes names: its daemon can say that it refused the file."""
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
-        return None
-    found = re.search(r"""^\s*control_socket\s*=\s*(["'])(/[^"'\\]+)\1""", text, re.MULTILINE)
-    return Path(found[2]) if found else None
-
-
-def _from_kernel(path: Path, error: str, names: "dict[VirtualServerKey, str]") -> "Status":
+def from_kernel(path: Path, error: str, names: "dict[VirtualServerKey, str]") -> "Status":
+    """Return what the kernel alone says, and that no daemon answers, in the words of `error`; raises KernelError."""
     import socket
 
     from lvsctl import __version__

@@ -1,0 +1,176 @@
+"""What `lvsctl explain` answers, line by line.
+
+Pure, but for the time zone. What is said comes from a `Status`, the daemon's or one made afresh, and from the journal:
+nothing is decided here.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from lvsctl.cli.columns import clock, columns, count, span
+from lvsctl.core.event import Event
+from lvsctl.core.event_words import sentence
+from lvsctl.core.status import Place, RealServerStatus, State, Status, VirtualServerStatus
+from lvsctl.core.subject import Subject
+from lvsctl.text import visible
+
+LATELY: Final = 10  # events of each
+MANY: Final = 20  # real servers out of the table that are listed of a virtual server
+
+
+def answer(status: Status, subject: Subject, events: Sequence[Event]) -> list[str]:
+    """Return all that is known of `subject`; nothing where nothing is.
+
+    A virtual server's name counts before an instance's id, which is often the same word.
+    """
+    rows = [row for row in status.virtual_servers if subject.is_virtual_server(row.name, row.address)]
+    named = any(row.name == subject.text for row in rows)
+    parts = [_virtual_server(row, status, events) for row in rows]
+    parts += [_foreign(key) for key in status.foreign if subject.is_virtual_server("", key)]
+    for row in status.virtual_servers if not named else ():
+        its = [each for each in row.real_servers if subject.is_real_server(each.real_server, each.instance)]
+        parts += [_real_server(each, row, status, events) for each in its]
+    if not parts:
+        parts = list(_gone(subject, events, status.time))
+    return [line for number, part in enumerate(parts) for line in ([""] if number else []) + part]
+
+
+def _virtual_server(row: VirtualServerStatus, status: Status, events: Sequence[Event]) -> list[str]:
+    of = f", Consul service {row.consul_service}" if row.consul_service else ""
+    lines = [f"{row.name or 'no name'} ({row.address}{of}) is {_state(row)}: {row.serving} of {row.wanted} serve."]
+    if row.note:
+        lines.append(f"  {_capital(row.note)}.")
+    if row.doubt:
+        lines.append(f"  Consul's answer is in doubt, so what is gone from it stays: {row.doubt}.")
+    if row.failed_over:
+        lines.append(f"  The instances of datacenter {row.datacenter!r} serve.")
+    lines += _consul(status, row)
+    for each in row.overrides:
+        until = "until it is cleared" if each.until is None else f"until {clock(each.until, status.time)}"
+        by = f" of {each.by}" if each.by else ""
+        why_not = f": {each.why_not}" if each.why_not else ""
+        lines.append(
+            f"  Override {each.selector} {each.share}{by} {until}: {count(each.matching, 'instance')}{why_not}."
+        )
+    out = [each for each in row.real_servers if each.place is not Place.SERVING]
+    if out:
+        shown = [[f"    {each.real_server or each.instance}", each.place.value, each.why] for each in out[:MANY]]
+        lines += ["  Not in full service:", *columns(shown)]
+        if len(out) > MANY:
+            lines.append(f"    and {len(out) - MANY} more; lvsctl status {row.name} shows them")
+    its = [event for event in events if _is_of(event, row)]
+    return [*map(visible, lines), *_lately(its, status.time, row.name)]
+
+
+def _state(row: VirtualServerStatus) -> str:
+    return "all right" if row.state is State.OK else row.state.value
+
+
+def _consul(status: Status, row: VirtualServerStatus) -> Iterator[str]:
+    """Yield how it stands with Consul, where that may be why nothing changes."""
+    consul = status.consul
+    if consul is not None and consul.failing:
+        since = f" for {span(status.time - consul.failing_since)}" if consul.failing_since else ""
+        heard = f", was last heard about it {span(row.data_age)} ago" if row.data_age is not None else ""
+        whom = "Consul" if not consul.reachable else f"{count(consul.failing, 'query')} of Consul"
+        yield f"  {whom} does not answer{since}{heard}: what is in the table stays ({consul.error})."
+
+
+def _foreign(key: str) -> list[str]:
+    return [visible(f"{key} is a virtual server that lvsctl did not create: foreign, never touched.")]
+
+
+def _real_server(
+    each: RealServerStatus, row: VirtualServerStatus, status: Status, events: Sequence[Event]
+) -> list[str]:
+    where = f"{row.name or row.address} ({row.address})" if row.name else row.address
+    who = each.real_server or f"instance {each.instance!r}"
+    lines = [f"{who} {_stands(each, where)}."]
+    if each.place is Place.DRAINING:
+        end = f", at {_clock(each.until)} at the latest" if each.until is not None else ""
+        lines.append(
+            f"  It is deleted when its connections are gone{end}: {each.active} active, {each.inactive} closing."
+        )
+    if each.why:
+        lines.append(f"  {_reason(each)}: {each.why}.")
+    if each.place is Place.HELD and row.note:
+        lines.append(f"  Until when: {row.note}.")
+    if row.state in (State.WAITING, State.FOREIGN):
+        lines.append(f"  Of {row.name}: {row.note}.")
+    if each.instance:
+        at = f" in datacenter {each.datacenter!r}" if each.datacenter else ""
+        lines.append(f"  In Consul it is instance {each.instance!r} on node {each.node!r}{at}, {each.check}.")
+    elif status.consul is not None and row.state is not State.FOREIGN:
+        lines.append("  Consul has no instance there.")
+    lines += _consul(status, row)
+    its = [event for event in events if _is_of(event, row) and _is_about(event, each)]
+    return [*map(visible, lines), *_lately(its, status.time, each.real_server or each.instance)]
+
+
+def _stands(each: RealServerStatus, where: str) -> str:
+    match each.place:
+        case Place.SERVING:
+            return f"is in {where} and serves, with weight {each.weight}"
+        case Place.QUIESCED:
+            return f"is in {where} with weight 0, so it gets no new connections"
+        case Place.DRAINING:
+            return f"is on its way out of {where}, with weight {each.weight}"
+        case Place.HELD:
+            return f"is held in {where}, with weight {each.weight}, although it is wanted out"
+        case Place.PENDING:
+            return f"is wanted in {where} and not in the kernel"
+        case Place.OUT if each.filtered:
+            return f"is not meant for {where}"
+        case Place.OUT:
+            return f"is out of {where}"
+        case Place.REJECTED:
+            return f"is rejected, so it is not in {where}"
+
+
+def _reason(each: RealServerStatus) -> str:
+    return "Why" if each.place not in (Place.SERVING, Place.QUIESCED) else "Why this weight"
+
+
+def _gone(subject: Subject, events: Sequence[Event], now: float) -> Iterator[list[str]]:
+    """Yield what the journal alone knows: of what is in no table and in none of Consul's answers any more."""
+    its = [event for event in events if subject.is_of(event)]
+    places = {(event.virtual_server, event.real_server) for event in its if event.real_server}
+    own = [event for event in events if event in its or (event.virtual_server, event.real_server) in places]
+    if own:
+        told = f"{subject.text} is in no virtual server, and no answer of Consul has it. The journal knows it."
+        yield [visible(told), *_lately(own, now, subject.text)]
+
+
+def _is_of(event: Event, row: VirtualServerStatus) -> bool:
+    return event.virtual_server == row.address if event.virtual_server else bool(row.name) and event.name == row.name
+
+
+def _is_about(event: Event, each: RealServerStatus) -> bool:
+    """Tell whether `event` is about this real server; where it has no place, about its instance."""
+    if each.real_server:
+        return event.real_server == each.real_server
+    evidence = event.evidence
+    return evidence is not None and (evidence.instance, evidence.node) == (each.instance, each.node)
+
+
+def _lately(events: Sequence[Event], now: float, name: str) -> list[str]:
+    if not events:
+        return ["  The journal has nothing about it."]
+    shown = [[f"    {_stamp(event.time, now)}", f"{sentence(event)}."] for event in events[-LATELY:]]
+    more = len(events) - LATELY
+    head = visible(f"  Lately ({count(more, 'more event')} before: lvsctl events {name}):") if more > 0 else "  Lately:"
+    return [head, *columns(shown)]
+
+
+def _stamp(moment: float, now: float) -> str:
+    same = time.localtime(moment)[:3] == time.localtime(now)[:3]
+    return _clock(moment) if same else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+
+
+def _clock(moment: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(moment))
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
