@@ -133,7 +133,10 @@ def test_all_servers_are_killed(site: Site) -> None:
         site.director.wait_for_event("consul_back", consul_service="reco")
     failures = len(site.director.events("consul_failed"))
     print(f"all servers killed: {failures} lines in the log, a registration {took:.1f} s after there was a leader")
-    assert writes(site.director) == [f"real_server_added {NEW}"]
+    added, *rest = writes(site.director)
+    assert added == f"real_server_added {NEW}"
+    # Its own check, which begins on a busy machine, may fail once; nothing is written of those that served.
+    assert set(rest) <= {f"real_server_quiesced {NEW}", f"real_server_changed {NEW}"}, rest
 
 
 def only_quiesced_and_raised(site: Site, real_servers: Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ Under steady short requests and with long connections held open. What the restar
 nothing else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 
 import pytest
@@ -17,6 +17,8 @@ from tests.lab.traffic import HeldConnections, Traffic
 from tests.lab.waiting import eventually
 
 pytestmark = pytest.mark.kernel
+
+NODEST = "net.ipv4.vs.expire_nodest_conn"
 
 
 def real_server_of(program: HttpServer) -> str:
@@ -97,11 +99,24 @@ def test_restarted_while_quiesced_no_request_fails(
     assert len(director.events("real_server_quiesced")) == len(programs)
 
 
+@pytest.fixture
+def _as_recommended(director: Director) -> Iterator[None]:
+    """Have the kernel let clients of a deleted real server go, as docs recommend; it does not by itself."""
+    director.host.sysctl({NODEST: 1})
+    yield
+    director.host.sysctl({NODEST: 0})
+
+
+@pytest.mark.usefixtures("_as_recommended")
 @pytest.mark.parametrize("forwarding", ["masquerade", "direct-route"])
 def test_restarted_after_it_was_deleted_no_request_fails(
     director: Director, forwarding: Forwarding, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its health page says 503, the drain timeout passes, then it is restarted."""
+    """Its health page says 503, the drain timeout passes, then it is restarted.
+
+    Without `expire_nodest_conn` one of some 1,300 requests had no answer in every fourth run: a client that draws a
+    port again which IPVS remembers of the deleted real server gets no answer for as long as it does.
+    """
     programs = director.programs()
     # Longer than a slow machine takes to see that it is quiesced.
     virtual_server = serve(director, programs, forwarding, drain_timeout="4s")
