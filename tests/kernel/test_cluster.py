@@ -137,6 +137,8 @@ def test_all_servers_are_killed(site: Site) -> None:
     assert added == f"real_server_added {NEW}"
     # Its own check, which begins on a busy machine, may fail once; nothing is written of those that served.
     assert set(rest) <= {f"real_server_quiesced {NEW}", f"real_server_changed {NEW}"}, rest
+    for quiesced in site.director.events("real_server_quiesced"):
+        assert quiesced["cause"] == "check", quiesced  # Consul's own word, and no answer that lists too few
 
 
 def only_quiesced_and_raised(site: Site, real_servers: Sequence[str]) -> list[str]:
