@@ -4,6 +4,7 @@ Pure, but for the time zone. What is said comes from a `Status`, the daemon's or
 nothing is decided here.
 """
 
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -16,13 +17,15 @@ from lvsctl.core.subject import Subject
 from lvsctl.text import visible
 
 LATELY: Final = 10  # events of each
+NOT_ASKED: Final = frozenset({State.WAITING, State.FOREIGN, State.LEAVING})  # of these it is not known what Consul has
 MANY: Final = 20  # real servers out of the table that are listed of a virtual server
 
 
-def answer(status: Status, subject: Subject, events: Sequence[Event]) -> list[str]:
+def answer(status: Status, subject: Subject, events: Sequence[Event], *, heard: bool = True) -> list[str]:
     """Return all that is known of `subject`; nothing where nothing is.
 
-    A virtual server's name counts before an instance's id, which is often the same word.
+    A virtual server's name counts before an instance's id, which is often the same word. Where Consul was not `heard`
+    nothing is said about what it has.
     """
     rows = [row for row in status.virtual_servers if subject.is_virtual_server(row.name, row.address)]
     named = any(row.name == subject.text for row in rows)
@@ -32,7 +35,7 @@ def answer(status: Status, subject: Subject, events: Sequence[Event]) -> list[st
         its = [each for each in row.real_servers if subject.is_real_server(each.real_server, each.instance)]
         parts += [_real_server(each, row, status, events) for each in its]
     if not parts:
-        parts = list(_gone(subject, events, status.time))
+        parts = list(_gone(subject, status, events, heard=heard))
     return [line for number, part in enumerate(parts) for line in ([""] if number else []) + part]
 
 
@@ -46,6 +49,7 @@ def _virtual_server(row: VirtualServerStatus, status: Status, events: Sequence[E
     if row.failed_over:
         lines.append(f"  The instances of datacenter {row.datacenter!r} serve.")
     lines += _consul(status, row)
+    lines += _kernel(status)
     for each in row.overrides:
         until = "until it is cleared" if each.until is None else f"until {clock(each.until, status.time)}"
         by = f" of {each.by}" if each.by else ""
@@ -60,7 +64,7 @@ def _virtual_server(row: VirtualServerStatus, status: Status, events: Sequence[E
         if len(out) > MANY:
             lines.append(f"    and {len(out) - MANY} more; lvsctl status {row.name} shows them")
     its = [event for event in events if _is_of(event, row)]
-    return [*map(visible, lines), *_lately(its, status.time, row.name)]
+    return [*map(visible, lines), *_lately(its, status.time, row.name or row.address)]
 
 
 def _state(row: VirtualServerStatus) -> str:
@@ -75,6 +79,12 @@ def _consul(status: Status, row: VirtualServerStatus) -> Iterator[str]:
         heard = f", was last heard about it {span(row.data_age)} ago" if row.data_age is not None else ""
         whom = "Consul" if not consul.reachable else f"{count(consul.failing, 'query')} of Consul"
         yield f"  {whom} does not answer{since}{heard}: what is in the table stays ({consul.error})."
+
+
+def _kernel(status: Status) -> Iterator[str]:
+    """Yield why the daemon cannot change the kernel, where it cannot; without one the answer begins with that."""
+    if status.consul is not None and status.kernel.error:
+        yield f"  lvsctl cannot do all that it should: {status.kernel.error}."
 
 
 def _foreign(key: str) -> list[str]:
@@ -101,9 +111,10 @@ def _real_server(
     if each.instance:
         at = f" in datacenter {each.datacenter!r}" if each.datacenter else ""
         lines.append(f"  In Consul it is instance {each.instance!r} on node {each.node!r}{at}, {each.check}.")
-    elif status.consul is not None and row.state is not State.FOREIGN:
-        lines.append("  Consul has no instance there.")
+    elif status.consul is not None and row.state not in NOT_ASKED:
+        lines.append(f"  Consul service {row.consul_service} has no instance there.")
     lines += _consul(status, row)
+    lines += _kernel(status)
     its = [event for event in events if _is_of(event, row) and _is_about(event, each)]
     return [*map(visible, lines), *_lately(its, status.time, each.real_server or each.instance)]
 
@@ -132,14 +143,20 @@ def _reason(each: RealServerStatus) -> str:
     return "Why" if each.place not in (Place.SERVING, Place.QUIESCED) else "Why this weight"
 
 
-def _gone(subject: Subject, events: Sequence[Event], now: float) -> Iterator[list[str]]:
+def _gone(subject: Subject, status: Status, events: Sequence[Event], *, heard: bool) -> Iterator[list[str]]:
     """Yield what the journal alone knows: of what is in no table and in none of Consul's answers any more."""
     its = [event for event in events if subject.is_of(event)]
     places = {(event.virtual_server, event.real_server) for event in its if event.real_server}
     own = [event for event in events if event in its or (event.virtual_server, event.real_server) in places]
     if own:
-        told = f"{subject.text} is in no virtual server, and no answer of Consul has it. The journal knows it."
-        yield [visible(told), *_lately(own, now, subject.text)]
+        if any(subject.is_virtual_server(event.name, event.virtual_server) for event in its if event.name):
+            told = "is no virtual server now"
+        else:
+            told = "is in no virtual server, and " + (
+                "no answer of Consul has it" if heard else "whether Consul has it is not known"
+            )
+        told = f"{subject.text} {told}. The journal knows it."
+        yield [visible(told), *_lately(own, status.time, subject.text)]
 
 
 def _is_of(event: Event, row: VirtualServerStatus) -> bool:
@@ -159,7 +176,8 @@ def _lately(events: Sequence[Event], now: float, name: str) -> list[str]:
         return ["  The journal has nothing about it."]
     shown = [[f"    {_stamp(event.time, now)}", f"{sentence(event)}."] for event in events[-LATELY:]]
     more = len(events) - LATELY
-    head = visible(f"  Lately ({count(more, 'more event')} before: lvsctl events {name}):") if more > 0 else "  Lately:"
+    command = f"lvsctl events {shlex.quote(name)}"
+    head = visible(f"  Lately ({count(more, 'more event')} before: {command}):") if more > 0 else "  Lately:"
     return [head, *columns(shown)]
 
 

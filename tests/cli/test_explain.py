@@ -10,13 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lvsctl.cli import lvsctl
+from lvsctl.cli.explain import _unheard
 from lvsctl.cli.explain_screen import LATELY, answer
-from lvsctl.core.event import Event
+from lvsctl.core.event import Event, Evidence
 from lvsctl.core.ownership import LedgerEntry
 from lvsctl.core.status import Place, RealServerStatus, State
 from lvsctl.core.subject import Subject
-from lvsctl.core.virtual_server_status import virtual_servers
+from lvsctl.core.virtual_server_status import bare_virtual_servers, virtual_servers
 from lvsctl.journal import Journal
+from netlink.types import VirtualServerKey
 from tests.core.test_event import EVENTS, QUIESCED
 from tests.statuses import CONSUL, FULL, RECO, SHOP, TIME, Told, daemon, real_server
 from tests.values import KEY, NOW, VIP, config_of, configured, decided, entry, instance, observed_of, real
@@ -157,6 +159,61 @@ def test_what_is_gone_is_told_from_the_journal_alone(subject: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("state", [State.WAITING, State.LEAVING, State.FOREIGN])
+def test_what_consul_was_not_asked_it_is_not_said_to_lack(state: State) -> None:
+    unknown = attrs.evolve(real_server(1), instance="", node="", check="")
+    assert "  Consul service reco has no instance there." in explained(unknown)
+    assert not any("no instance there" in line for line in explained(unknown, state=state, note="it waits"))
+
+
+def test_without_consul_nothing_is_said_of_what_it_has() -> None:
+    config = config_of(configured(), configured("shop", VirtualServerKey.by_mark(7)))
+    foreign = entry(real(3), key=VirtualServerKey.by_mark(9))
+    rows = bare_virtual_servers(observed_of(entry(real(1), real(2, 0)), foreign), {KEY: "reco"})
+    status = attrs.evolve(FULL, virtual_servers=_unheard(rows, config), consul=None, foreign=())
+
+    def said(subject: str, *events: Event) -> list[str]:
+        return answer(status, Subject(subject), events, heard=False)
+
+    assert said(FIRST)[:2] == [
+        f"{FIRST} is in {IN_RECO} and serves, with weight 1.",
+        "  Of reco: Consul does not answer; this is what the kernel has.",
+    ]
+    assert said("10.0.0.2:8080")[0] == f"10.0.0.2:8080 is in {IN_RECO} with weight 0, so it gets no new connections."
+    assert said("reco")[0] == "reco (tcp 10.9.0.100:80, Consul service reco) is waiting: 1 of 2 serve."
+    assert said("shop")[:2] == [
+        "shop (mark 7, Consul service shop) is waiting: 0 of 0 serve.",
+        "  Consul does not answer, and the kernel has no such.",
+    ]
+    assert said("mark 9")[1] == "  The file has none there."
+    gone = attrs.evolve(QUIESCED, real_server="10.0.0.5:8080")
+    assert said("10.0.0.5:8080", gone)[0] == (
+        "10.0.0.5:8080 is in no virtual server, and whether Consul has it is not known. The journal knows it."
+    )
+    assert said("10.0.0.6:8080", gone) == []
+
+
+def test_a_virtual_server_that_is_gone_is_told_as_one() -> None:
+    deleted = Event(time=TIME, event="virtual_server_deleted", name="old", virtual_server="mark 5", why="not in it")
+    assert answer(FULL, Subject("old"), [deleted])[0] == "old is no virtual server now. The journal knows it."
+
+
+def test_what_keeps_lvsctl_from_writing_is_told() -> None:
+    broken = attrs.evolve(FULL, kernel=attrs.evolve(FULL.kernel, error="ledger: no space left on device"))
+    told = "  lvsctl cannot do all that it should: ledger: no space left on device."
+    assert told in answer(broken, Subject(FIRST), [])
+    assert told in answer(broken, Subject("reco"), [])
+
+
+def test_a_command_that_is_offered_is_safe_to_paste() -> None:
+    hostile = attrs.evolve(real_server(1, Place.REJECTED), real_server="", instance="$(reboot); x")
+    found = attrs.evolve(
+        QUIESCED, real_server="", evidence=Evidence(service="reco", node="app1", instance="$(reboot); x")
+    )
+    lines = explained(hostile, [found] * (LATELY + 1), "$(reboot); x")
+    assert "  Lately (1 more event before: lvsctl events '$(reboot); x'):" in lines
+
+
 def test_nothing_is_known_of_nobody() -> None:
     assert answer(FULL, Subject("10.99.0.1:80"), [QUIESCED]) == []
 
@@ -233,3 +290,19 @@ def test_an_unknown_name_is_told_with_the_nearest(tmp_path: Path) -> None:
     result = run(tmp_path, "10.0.0.77:8080")
     assert result.exit_code == 2
     assert "'10.0.0.77:8080' is in no virtual server, in no answer of Consul and not in the journal" in result.stderr
+
+
+def test_a_refused_reload_is_told_to_who_asks_for_what_is_new_in_the_file(tmp_path: Path) -> None:
+    refused = attrs.evolve(FULL, config_error="lvsctl.toml:3: no such key")
+    result = run(tmp_path, "fresh", Told(refused))
+    assert result.exit_code == 2
+    assert "the last reload was refused, and nothing that is new in the file counts" in result.stderr
+
+
+@pytest.mark.parametrize("subject", ["\udcff\udc80", "x" * 20_000, "\x00", "a/b?c=d&about=reco#e", "\u202e"])
+def test_whatever_is_typed_the_daemon_is_asked(tmp_path: Path, subject: str) -> None:
+    with Journal(tmp_path) as journal:
+        journal.note(QUIESCED)
+    told = Told(FULL)
+    result = run(tmp_path, subject, told)
+    assert (result.exit_code, len(told.about)) == (2, 1), result.stderr

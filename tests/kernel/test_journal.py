@@ -1,6 +1,7 @@
 """The journal on the real kernel: whatever happens to a real server, `events` has it and `explain` says why."""
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -141,6 +142,19 @@ def test_everything_is_listed_with_its_cause_and_explained_and_outlives_sigkill(
     assert "503 Service Unavailable" in down
     with capsys.disabled():
         print(down)
+    elsewhere = director.file.with_name("without-consul.toml")
+    elsewhere.write_text(
+        re.sub(r'(?m)^address = "http.*$', 'address = "http://127.0.0.1:1"', director.file.read_text())
+    )
+    alone = director.lvsctl("explain", R3, "-c", str(elsewhere))
+    assert (alone.returncode, alone.stderr) == (8, ""), alone
+    assert "cannot reach http://127.0.0.1:1" in alone.stdout.splitlines()[0]
+    assert f"{R3} is in reco ({key}) and serves, with weight 1.\n" in alone.stdout
+    assert "was in the kernel and is gone: deleted by hand" in alone.stdout
+    alone = director.lvsctl("explain", R1, "-c", str(elsewhere))
+    assert (
+        f"{R1} is in no virtual server, and whether Consul has it is not known. The journal knows it." in alone.stdout
+    )
     director.start()
     eventually(lambda: [each["event"] for each in events(director)].count("started") == 2)
     assert [each["event"] for each in events(director)][: len(found)] == [each["event"] for each in found]
