@@ -102,7 +102,7 @@ def decide(
     staying = {key for key, entry in left.items() if entry.name in waiting or stands_alone(answers)}
     for key, entry in left.items():
         if key not in disowned and key not in staying:
-            decisions[key] = _decide_removed(key, entry, observed, now=now)
+            decisions[key] = _decide_removed(key, entry, observed, _moved_to(config, key, entry.name), now=now)
     adopted = {key for key, each in decisions.items() if each.owner is Owner.ADOPTED}
     left_alone = _left_alone(config, waiting, ledger)
     return Decision(
@@ -222,8 +222,14 @@ def _undrained(wanted: Wanted, *, templates_expire: bool) -> frozenset[RealServe
     )
 
 
+def _moved_to(config: Config, key: VirtualServerKey, name: str) -> VirtualServerKey | None:
+    """Return where the virtual server is wanted that was at `key`; None where it is nowhere."""
+    present = config.virtual_servers.get(name)
+    return present.key if present and present.key != key else None
+
+
 def _decide_removed(
-    key: VirtualServerKey, entry: LedgerEntry, observed: Observed, *, now: float
+    key: VirtualServerKey, entry: LedgerEntry, observed: Observed, moved_to: VirtualServerKey | None, *, now: float
 ) -> VirtualServerDecision:
     """Return the way out of a virtual server of ours that is no longer configured: drain all, then delete."""
     current = observed.table[key]
@@ -235,6 +241,7 @@ def _decide_removed(
             owner=Owner.OURS,
             observed=current,
             drain_timeout=entry.drain_timeout,
+            moved_to=moved_to,
             remembered=entry,
         ),
         attrs.evolve(current, real_servers={}),
@@ -244,7 +251,7 @@ def _decide_removed(
     )
     if decision.draining:
         return decision
-    cause = cause_of_virtual_server(None, current.virtual_server, entry.written, declaration=entry.declaration)
+    cause = cause_of_virtual_server(None, current.virtual_server, entry.written, unwanted=decision.why_unwanted)
     requests = plan_virtual_server(None, current)
     steps = tuple(Step(name=entry.name, key=key, request=request, cause=cause) for request in requests)
     return attrs.evolve(decision, intended=None, steps=steps)

@@ -9,7 +9,7 @@ import attrs
 
 from lvsctl.config import Declaration
 from lvsctl.core.admission import Limits
-from lvsctl.core.cause import Cause
+from lvsctl.core.cause import BY_HAND, UNCONFIGURED, UNDECLARED, Cause
 from lvsctl.core.desired import Wanted
 from lvsctl.core.drain import Drained, Draining
 from lvsctl.core.guard import NO_HOLD, Hold
@@ -46,6 +46,7 @@ class VirtualServerDecision:
     counts: Counts = attrs.field(default=NO_COUNTS, eq=False)  # what is over in them is left out when they change
     absent: frozenset[RealServerKey] = NOBODY  # what the kernel refused, so that it does not serve
     opinion: Opinion | None = None  # what the director itself found of some; None where it does not look
+    moved_to: VirtualServerKey | None = None  # where the virtual server of this name is wanted, where not here
     leaving: Mapping[RealServerKey, Draining | Drained] = NOTHING
     leaving_causes: Mapping[RealServerKey, Cause] = NOTHING
     steps: tuple[Step, ...] = ()
@@ -65,11 +66,23 @@ class VirtualServerDecision:
             return self.wanted.config.declaration
         return self.remembered.declaration if self.remembered else None
 
+    @property
+    def why_unwanted(self) -> str:
+        """Return why it has to go, in words that follow `it is`; of what is wanted they mean nothing."""
+        if self.moved_to is not None:
+            return f"at {self.moved_to} now"
+        return UNDECLARED if self.declaration else UNCONFIGURED
+
     def why_unasked(self, key: RealServerKey) -> str:
-        """Return why Consul is not asked any more for what real server `key` came from; empty where it is."""
+        """Return why real server `key` is in no answer of Consul, where that is no deregistration; else empty.
+
+        Consul is not asked any more for what it came from, or a hand put it into the table, and it never was in one.
+        """
         if self.wanted is None or self.remembered is None or key in self.wanted.by_key:
             return ""
-        before = self.remembered.provenance
+        before, written = self.remembered.provenance, self.remembered.written
+        if written is not None and key not in written.real_servers:
+            return BY_HAND
         return before.left.get(key) or why_unasked(before, self.wanted.queries)
 
     @property

@@ -15,6 +15,7 @@ from lvsctl.core.cause import (
     cause_of_change,
     cause_of_deletion,
     cause_of_leaving,
+    cause_of_quiescing,
     cause_of_virtual_server,
 )
 from lvsctl.core.decision import Step, VirtualServerDecision
@@ -49,11 +50,18 @@ def _cause(request: TableRequest, decision: VirtualServerDecision, entry: Ledger
                 _member(decision, real_server.key),
                 _written(entry, real_server.key),
                 table_lost=decision.observed is None,
+                leaving=bool(entry and real_server.key in entry.draining),
                 weight=real_server.weight,
                 override=_why_weighed(decision, real_server.key),
             )
         case SetRealServer(real_server=real_server) if real_server.key in decision.leaving:
-            return decision.leaving_causes[real_server.key]
+            return cause_of_quiescing(
+                real_server,
+                decision.observed.real_servers[real_server.key] if decision.observed else real_server,
+                _written(entry, real_server.key),
+                decision.leaving_causes[real_server.key],
+                known=bool(entry and real_server.key in entry.draining),
+            )
         case SetRealServer(real_server=real_server):
             return _cause_of_change(real_server, decision, entry, now=now)
         case DeleteRealServer(key=key):
@@ -69,6 +77,7 @@ def _cause(request: TableRequest, decision: VirtualServerDecision, entry: Ledger
                 intended.virtual_server if intended else None,
                 observed.virtual_server if observed else None,
                 entry.written if entry else None,
+                unwanted=decision.why_unwanted,
                 declaration=decision.declaration,
             )
 
@@ -91,6 +100,7 @@ def _cause_of_change(
         override=_why_weighed(decision, intended.key),
         unweighed=_why_unweighed(decision, intended.key, entry, now=now),
         returning=bool(entry and intended.key in entry.draining),
+        held=intended.key in decision.held,
     )
 
 
@@ -118,12 +128,10 @@ def _written(entry: LedgerEntry | None, key: RealServerKey) -> RealServer | None
 def why_leaving(key: RealServerKey, decision: VirtualServerDecision, entry: LedgerEntry | None) -> Cause:
     """Return why real server `key` has to go."""
     member = decision.wanted.by_key.get(key) if decision.wanted else None
-    configured = decision.wanted is not None
     cause = cause_of_leaving(
         member,
         _written(entry, key),
-        configured=configured,
-        declaration=decision.declaration,
+        unwanted=decision.why_unwanted if decision.wanted is None else "",
         unasked=decision.why_unasked(key),
     )
     return (

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lvsctl.config import Config
-from lvsctl.core.cause import Kind
+from lvsctl.core.cause import BY_HAND, Kind
 from lvsctl.core.decide import decide
 from lvsctl.core.decision import Decision
 from lvsctl.core.difference import difference
@@ -21,6 +21,7 @@ from lvsctl.core.provenance import UNKNOWN, Provenance
 from lvsctl.core.remembrance import ledger_ahead, ledger_settled
 from lvsctl.ledger_format import decode, encode, encode_one
 from netlink.fake import FakeIPVS
+from netlink.requests import AddRealServer
 from netlink.types import Observed, RealServerUsage
 from tests.values import (
     KEY,
@@ -129,6 +130,46 @@ def test_a_crash_between_the_steps_does_not_forget_the_cause(steps: int) -> None
     world.once(steps=steps)
     again = {(where, text) for where, _, text in world.once() if where != "10.0.0.4:8080"}
     assert again == {(f"10.0.0.{number}:8080", GONE) for number in (2, 3)}
+
+
+def test_what_a_hand_added_was_never_registered_until_it_is_gone() -> None:
+    world = World(config(), asked(own=(instance(1),)))
+    world.once()
+    assert not any(world.kernel.apply([AddRealServer(virtual_server=KEY, real_server=real(9))]))
+    world.busy(9)
+    by_hand = [("10.0.0.9:8080", Kind.DRIFT, BY_HAND)]
+    assert [world.once(), world.once()] == [by_hand, by_hand]
+    world.kernel.set_usage(KEY, real_key(9), RealServerUsage())
+    assert world.once() == [("10.0.0.9:8080", Kind.DRAIN, f"drained in 2 s; {BY_HAND}")]
+    assert world.once() == []
+    assert world.ledger[KEY].provenance == Provenance(service="reco")
+
+
+def test_what_a_hand_added_and_doubt_holds_was_never_registered_either() -> None:
+    world = World(config(), asked(own=(instance(1),)))
+    world.once()
+    assert not any(world.kernel.apply([AddRealServer(virtual_server=KEY, real_server=real(9))]))
+    (query,) = world.answers
+    world.answers = {query: Answer(instances=(instance(1),), index=1, doubt="a token")}
+    held = [("10.0.0.9:8080", Kind.HELD, f"held, for Consul's answer is in doubt (a token): {BY_HAND}")]
+    assert [world.once(), world.once()] == [held, held]
+    world.answers = asked(own=(instance(1),))
+    assert world.once() == [("10.0.0.9:8080", Kind.DRIFT, BY_HAND)]
+
+
+def test_what_is_held_in_proportion_is_not_said_to_be_so_in_consul() -> None:
+    world = World(config(), asked(own=(instance(1), V2, instance(3))))
+    world.once()
+    (query,) = world.answers
+    world.answers = {query: Answer(instances=(instance(1), V2), index=1, doubt="a token")}
+    world.once()
+    world.overrides = Overrides(entries=(override(share="10%"),))
+    found = {(kind, text) for where, kind, text in world.once() if where == "10.0.0.3:8080"}
+    told = "weight 9, was 1, in proportion to the others while it is held: override 'v2' 10%"
+    assert any((kind, text.startswith(told)) == (Kind.HELD, True) for kind, text in found), found
+    world.overrides = NO_OVERRIDES
+    found = {(kind, text) for where, kind, text in world.once() if where == "10.0.0.3:8080"}
+    assert (Kind.HELD, "weight 1, was 9, in proportion to the others while it is held") in found
 
 
 def test_what_was_deregistered_in_a_datacenter_that_is_still_asked_is_consuls_cause() -> None:
