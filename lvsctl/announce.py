@@ -73,7 +73,7 @@ class Announcer:
 
     def cycle(self, cycle: Cycle, *, planned: bool = False) -> None:
         """Log what `cycle` did, and what troubles began or ended with it; `planned` logs what it would have done."""
-        for event in events_of(cycle):
+        for event in (event for each in (*cycle.late, cycle) for event in events_of(each)):
             _announce(event)
             if event.attempt & (event.attempt - 1) == 0:  # a refusal is tried for ever: the 1st, 2nd, 4th, 8th …
                 self._tell(event)
