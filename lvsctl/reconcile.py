@@ -162,6 +162,7 @@ class Reconciler:
             released=released,
             refused=self._refused_real_servers(),
             opinions=self.opinions,
+            last=self._decision,
         )
         self._decision = decision
         moves = None
@@ -222,6 +223,7 @@ class Reconciler:
             released=released,
             refused=self._refused_real_servers(),
             opinions=self.opinions,
+            last=self._decision,
         )
         if not part.stands_for_itself(decision, whole, only):
             return None

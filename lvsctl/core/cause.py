@@ -57,6 +57,7 @@ EXCLUSIONS = {
 }
 
 
+GONE: Final = {kind.value: kind for kind in (Kind.DEREGISTERED, Kind.REJECTED)}
 BY_HAND: Final = "added by hand: neither Consul nor lvsctl knows it"
 UNREGISTERED: Final = "no longer registered in Consul"
 UNDECLARED: Final = "no longer declared in Consul, or not allowed by [discovery]"
@@ -167,28 +168,39 @@ def cause_of_leaving(
     written: RealServer | None,
     *,
     unwanted: str = "",
-    unasked: str = "",
+    gone: str = "",
 ) -> Cause:
     """Return why a real server has to go.
 
-    `unwanted` is why its virtual server has to, empty where that stays; `unasked` is why Consul is not asked any more
-    for what it came from; empty where it is.
+    `unwanted` is why its virtual server has to, empty where that stays; `gone` is why it is in none of Consul's
+    answers, as `cause_of_disappearance` takes it.
     """
     if unwanted:
         return Cause(kind=Kind.CONFIGURATION, text=f"its virtual server is {unwanted}")
     if member is None and written is None:
         return Cause(kind=Kind.DRIFT, text=BY_HAND)
     if member is None:
-        return cause_of_disappearance(unasked)
+        return cause_of_disappearance(gone)
     return cause_of_absence(member)
 
 
-def cause_of_disappearance(unasked: str) -> Cause:
-    """Return why what is in none of Consul's answers has to go: `unasked`, or that it was deregistered."""
-    if unasked == BY_HAND:
+def of_kind(kind: Kind, text: str) -> str:
+    """Return `text` so that `cause_of_disappearance` knows its kind, which is one of GONE."""
+    return f"{kind.value}: {text}"
+
+
+def cause_of_disappearance(why: str) -> Cause:
+    """Return why what is in none of Consul's answers has to go: `why`, or that it was deregistered.
+
+    What has no kind is the configuration's.
+    """
+    kind, colon, text = why.partition(": ")
+    if colon and kind in GONE:
+        return Cause(kind=GONE[kind], text=text)
+    if why == BY_HAND:
         return Cause(kind=Kind.DRIFT, text=BY_HAND)
-    if unasked:
-        return Cause(kind=Kind.CONFIGURATION, text=unasked)
+    if why:
+        return Cause(kind=Kind.CONFIGURATION, text=why)
     return Cause(kind=Kind.DEREGISTERED, text=UNREGISTERED)
 
 

@@ -15,7 +15,7 @@ from lvsctl.core import peak
 from lvsctl.core.admission import Excluded, Limits, Reason
 from lvsctl.core.cause import cause_of_virtual_server
 from lvsctl.core.decision import Decision, Step, VirtualServerDecision
-from lvsctl.core.desired import Wanted, desired, limits_of
+from lvsctl.core.desired import Member, Wanted, desired, limits_of
 from lvsctl.core.drain import NO_USAGE, Draining, drain
 from lvsctl.core.guard import guard, serves_in
 from lvsctl.core.instance import Answers
@@ -30,6 +30,7 @@ from netlink.types import (
     Address,
     Observed,
     RealServerKey,
+    RealServers,
     TableEntry,
     VirtualServerKey,
 )
@@ -52,6 +53,7 @@ def decide(
     released: AbstractSet[VirtualServerKey] = NOBODY,
     refused: Mapping[VirtualServerKey, AbstractSet[RealServerKey]] = NOTHING,
     opinions: Opinions | None = None,
+    last: Decision | None = None,
 ) -> Decision:
     """Return what to do about every virtual server.
 
@@ -59,7 +61,8 @@ def decide(
     `expire_quiescent_template`: whether clients with persistence leave a quiesced real server. `before` is an earlier
     decision: it spares work where nothing has changed since, and changes nothing. Of the virtual servers that are
     `released` an operator has just let go of what is held. `refused` are real servers that the kernel did not take,
-    `opinions` what the director itself found of some; None where it does not look.
+    `opinions` what the director itself found of some; None where it does not look. The `last` decision tells which
+    instance is gone where a real server is in no answer any more; None where none is known.
     """
     limits = limits or limits_of(config, own_addresses)
     if before is not None and (before.limits, before.templates_expire) != (limits, templates_expire):
@@ -94,6 +97,7 @@ def decide(
             templates_expire=templates_expire,
             now=now,
             released=key in released,
+            last=last.virtual_servers.get(key) if last else None,
         )
     waiting = frozenset(config.virtual_servers.keys() - wanted.keys())
     configured = {virtual_server.key for virtual_server in config.virtual_servers.values()}
@@ -166,6 +170,7 @@ def _decide_configured(
     templates_expire: bool,
     now: float,
     released: bool,
+    last: VirtualServerDecision | None,
 ) -> VirtualServerDecision:
     key = wanted.config.key
     current = observed.table.get(key)
@@ -195,6 +200,7 @@ def _decide_configured(
             counts=counts,
             absent=absent,
             opinion=opinion,
+            behind=_behind(wanted, there, last) if last else NOTHING,
             remembered=entry,
             drain_timeout=wanted.config.drain_timeout,
             undrained=_undrained(wanted, templates_expire=templates_expire),
@@ -204,6 +210,13 @@ def _decide_configured(
         entry,
         now=now,
     )
+
+
+def _behind(wanted: Wanted, there: RealServers, last: VirtualServerDecision) -> Mapping[RealServerKey, Member]:
+    """Return who was behind the real servers that are `there` and in no answer any more, as far as `last` knows."""
+    known = last.wanted.by_key if last.wanted else NOTHING
+    found = {key: known.get(key) or last.behind.get(key) for key in there if key not in wanted.by_key}
+    return {key: member for key, member in found.items() if member is not None} or NOTHING
 
 
 def _undrained(wanted: Wanted, *, templates_expire: bool) -> frozenset[RealServerKey]:

@@ -9,8 +9,8 @@ import attrs
 
 from lvsctl.config import Declaration
 from lvsctl.core.admission import Limits
-from lvsctl.core.cause import BY_HAND, UNCONFIGURED, UNDECLARED, Cause
-from lvsctl.core.desired import Wanted
+from lvsctl.core.cause import BY_HAND, GONE, UNCONFIGURED, UNDECLARED, Cause, cause_of_disappearance
+from lvsctl.core.desired import Member, Wanted
 from lvsctl.core.drain import Drained, Draining
 from lvsctl.core.guard import NO_HOLD, Hold
 from lvsctl.core.nothing import NOBODY, NOTHING
@@ -18,6 +18,7 @@ from lvsctl.core.opinion import Opinion
 from lvsctl.core.ownership import LedgerEntry, Owner
 from lvsctl.core.provenance import why_unasked
 from lvsctl.core.served import NO_COUNTS, Counts
+from lvsctl.core.whereabouts import whereabouts
 from netlink.requests import TableRequest
 from netlink.types import Address, RealServerKey, RealServers, TableEntry, VirtualServerKey
 
@@ -52,6 +53,7 @@ class VirtualServerDecision:
     steps: tuple[Step, ...] = ()
     drain_timeout: float = 0.0
     undrained: frozenset[RealServerKey] = NOBODY  # not drained when they leave
+    behind: Mapping[RealServerKey, Member] = NOTHING  # who was behind what is in the kernel and in no answer any more
     remembered: LedgerEntry | None = attrs.field(default=None, eq=False, repr=False)  # what the ledger had of it
 
     @property
@@ -73,17 +75,21 @@ class VirtualServerDecision:
             return f"at {self.moved_to} now"
         return UNDECLARED if self.declaration else UNCONFIGURED
 
-    def why_unasked(self, key: RealServerKey) -> str:
-        """Return why real server `key` is in no answer of Consul, where that is no deregistration; else empty.
+    def why_gone(self, key: RealServerKey) -> str:
+        """Return why real server `key` is in no answer of Consul, as `cause_of_disappearance` takes it; else empty.
 
-        Consul is not asked any more for what it came from, or a hand put it into the table, and it never was in one.
+        Consul is not asked any more for what it came from, or a hand put it into the table and it never was in one, or
+        its instance is gone or elsewhere.
         """
         if self.wanted is None or self.remembered is None or key in self.wanted.by_key:
             return ""
         before, written = self.remembered.provenance, self.remembered.written
+        left = before.left.get(key, "")
+        if left and cause_of_disappearance(left).kind not in GONE.values():
+            return left
         if written is not None and key not in written.real_servers:
             return BY_HAND
-        return before.left.get(key) or why_unasked(before, self.wanted.queries)
+        return why_unasked(before, self.wanted.queries) or whereabouts(self.behind.get(key), self.wanted) or left
 
     @property
     def draining(self) -> Mapping[RealServerKey, Draining]:

@@ -66,7 +66,7 @@ def _deadline(each: VirtualServerDecision, key: RealServerKey) -> float | None:
 
 def _place(each: VirtualServerDecision, key: RealServerKey, member: Member | None) -> tuple[Place, str]:
     if key in each.held:
-        why = _why_out(member) if member else cause_of_disappearance(each.why_unasked(key)).text
+        why = _why_out(member) if member else cause_of_disappearance(each.why_gone(key)).text
         return Place.HELD, f"kept, for {each.hold.why}: {why}"
     if key in each.leaving:
         why = each.leaving_causes[key].text if member is None else _absent(member)[1]

@@ -132,7 +132,7 @@ def why_leaving(key: RealServerKey, decision: VirtualServerDecision, entry: Ledg
         member,
         _written(entry, key),
         unwanted=decision.why_unwanted if decision.wanted is None else "",
-        unasked=decision.why_unasked(key),
+        gone=decision.why_gone(key),
     )
     return (
         attrs.evolve(cause, text=f"released by an operator; {cause.text}") if key in decision.hold.released else cause

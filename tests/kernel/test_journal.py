@@ -113,7 +113,9 @@ def test_everything_is_listed_with_its_cause_and_explained_and_outlives_sigkill(
     assert explained(director, "reco-r1") == first
     second = explained(director, R2)
     assert second.startswith(f"{R2} is in no virtual server, and no answer of Consul has it.")
-    assert f"{R2} was quiesced (weight 1 -> 0): no longer registered in Consul (Consul index " in second
+    gone = "instance 'reco-r2' on node 'consul' is no longer registered in Consul"
+    assert f"{R2} was quiesced (weight 1 -> 0): {gone} (Consul index " in second
+    assert f"{R2} was deleted: drained in " in second
     by_instance = explained(director, "reco-r2")
     assert "no longer registered in Consul" in by_instance
     third = explained(director, R3)

@@ -1,0 +1,35 @@
+"""What became of the instance behind a real server that is in none of Consul's answers any more.
+
+Pure. Consul does not tell: one that is registered with another port or address, or with something that cannot be read,
+looks at its old place like one that was deregistered. Who was behind it is known from the last decision, and why it
+left is kept in the ledger until it is gone (`Provenance.left`), so that a restart does not forget.
+"""
+
+from typing import Final
+
+from lvsctl.core.admission import Rejected
+from lvsctl.core.cause import Kind, name_of, of_kind
+from lvsctl.core.desired import Member, Wanted
+
+UNREGISTERED: Final = "is no longer registered in Consul"
+
+
+def whereabouts(member: Member | None, wanted: Wanted) -> str:
+    """Return what became of the instance of `member`, as `cause.of_kind` writes it; empty where it is not known."""
+    if member is None or not member.source.instance_id:
+        return ""
+    identity = member.datacenter, member.source.node, member.source.instance_id
+    now = next(
+        (
+            each
+            for each in (*wanted.members, *wanted.by_key.values())
+            if (each.datacenter, each.source.node, each.source.instance_id) == identity
+        ),
+        None,
+    )
+    if now is None:
+        return of_kind(Kind.DEREGISTERED, f"{name_of(member)} {UNREGISTERED}")
+    if isinstance(now.verdict, Rejected):
+        return of_kind(Kind.REJECTED, f"{name_of(now)} is rejected now: {now.verdict.text}")
+    place = f"at {now.key}" if now.key else "elsewhere"
+    return of_kind(Kind.DEREGISTERED, f"{name_of(now)} is registered {place} now")
