@@ -72,6 +72,7 @@ def examine(schedulers: Iterable[str], daemon: int | Unread | None, roots: Roots
             slots=slots,
             sync=_sync() if loaded else frozenset(),
             daemon=daemon is not None,
+            read_only=_is_read_only(roots.proc / "sys/net/ipv4/vs"),
             namespace=whose,
         )
 
@@ -115,6 +116,13 @@ def _files(directory: Path) -> list[Path]:
         return sorted(directory.iterdir())
     except OSError:
         return []
+
+
+def _is_read_only(directory: Path) -> bool:
+    try:
+        return bool(os.statvfs(directory).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False  # it is not there
 
 
 def _names_of(interfaces: Iterable[str]) -> Iterator[str]:

@@ -61,6 +61,7 @@ class Facts:
     slots: int = 0  # of the connection table; 0: not told
     sync: frozenset[SyncRole] | Unread = frozenset()  # synchronisation daemons that run
     daemon: bool = False  # lvsctl run does
+    read_only: bool = False  # the settings of IPVS, for everybody who has this /proc/sys
     namespace: str | Unread = ""  # whose it is, where it is not the one of who asks
 
     def number(self, name: str) -> int:

@@ -347,6 +347,9 @@ def test_a_setting_that_lvsctl_sets_is_said_to_be_so_and_what_is_wished_counts()
     before = found(with_kernel(expire_nodest_conn=True), facts({name: 0}))[name]
     assert (before.value, before.should, before.grade, before.by_lvsctl) == ("0", "1", Grade.NOTE, True)
     assert before.why == "lvsctl run sets it ([kernel])"
+    stuck = found(with_kernel(expire_nodest_conn=True), facts({name: 0}, read_only=True))[name]
+    assert (stuck.grade, "/proc/sys is read-only" in stuck.why) == (Grade.FINDING, True)
+    assert not found(with_kernel(expire_nodest_conn=True), facts(read_only=True)), "it is as it should be"
     running = found(with_kernel(expire_nodest_conn=True), facts({name: 0}, daemon=True))[name]
     assert (running.grade, "setting_failed" in running.why) == (Grade.FINDING, True)
     against = found(with_kernel(expire_nodest_conn=False), facts({name: 0}))[name]
