@@ -46,6 +46,7 @@ EVENTS: dict[type[Request], str] = {
     DeleteRealServer: "real_server_deleted",
 }
 
+HOLD: Final = "hold"
 DECLARATION: Final = "declaration_refused"
 REJECTED: Final = "instance_rejected"
 
@@ -128,6 +129,8 @@ class Announcer:
             told = Event(
                 time=now(), event=event, name=its.name if its else name, virtual_server=str(key or ""), why=text
             )
+            if event == HOLD and its is not None:
+                told = attrs.evolve(told, what=", ".join(map(str, sorted(its.held))))
             if event == REJECTED and name in rejected:
                 place, evidence = rejected[name]
                 told = attrs.evolve(told, real_server=place, cause=Kind.REJECTED.value, evidence=evidence)
@@ -264,7 +267,7 @@ def _troubles_of(each: VirtualServerDecision) -> Trouble:
             "1 real server that serves is" if len(each.held) == 1 else f"{len(each.held)} real servers that serve are"
         )
         release = f"; lvsctl release {each.name} lets go" if each.hold.floor.least else ""
-        troubles["hold", each.name] = f"{each.hold.why}; {kept} kept{release}"
+        troubles[HOLD, each.name] = f"{each.hold.why}; {kept} kept{release}"
     if each.owner is Owner.FOREIGN:
         why = f"{each.key} exists, is not ours, is not as wanted; {remedy_of_foreign(each)}"
         troubles["foreign_in_the_way", each.name] = why

@@ -105,6 +105,8 @@ def test_a_write_says_what_and_why(world: World) -> None:
 def test_a_hold_begins_and_ends(world: World) -> None:
     world.said(instance(1))
     assert world.said() == ["warning hold reco"]
+    held = world.events[-1]
+    assert (held.event, held.what) == ("hold", "10.0.0.1:8080")
     assert world.said() == []
     assert world.said(instance(1)) == ["info trouble_over reco"]
 
@@ -208,7 +210,7 @@ def test_of_what_is_deregistered_it_is_told_in_which_answer_it_lacks(world: Worl
     world.said(*map(instance, (1, 2, 3)))
     for event in (*world.told(instance(1), instance(2)), *world.told(instance(1), instance(2))):
         assert event.real_server == "10.0.0.3:8080"
-        assert event.evidence == Evidence(service="reco", index=1)
+        assert event.evidence == Evidence(service="reco", index=1, node="app3", instance="reco-3")
 
 
 def test_what_a_hand_added_is_no_answers_doing(world: World) -> None:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 EPILOG = """\b
 ADDRESS:PORT is a virtual server's or a real server's; one that is in several
-virtual servers is explained for each. INSTANCE is Consul's service id.
+virtual servers is explained for each. INSTANCE is Consul's service id; NODE and
+ADDRESS alone stand for all that is there.
 \b
 Exit codes: 0 answered, 2 nothing of that name, 7 answered without the journal, 8 no
 daemon answers (the kernel and Consul were asked instead), 5 no daemon and no IPVS.
@@ -35,7 +36,7 @@ Examples:
 
 
 @click.command(epilog=EPILOG, short_help="Say why something is in or out.")
-@click.argument("subject", metavar="NAME|ADDRESS:PORT|INSTANCE")
+@click.argument("subject", metavar="NAME|ADDRESS[:PORT]|INSTANCE|NODE")
 @config_file
 def command(subject: str, path: Path) -> None:
     """Say how a virtual server or a real server stands, why, and what happened to it."""
@@ -168,7 +169,7 @@ def _unknown(subject: "Subject", status: "Status", events: "list[Event]", *, hea
     if not heard:
         there = f"not in the kernel and not in the journal; virtual servers: {listed(names, subject.text)}"
         raise DaemonError(f"{status.kernel.error}, and '{visible(subject.text)}' is {there}")
-    if subject.place:
+    if subject.place or subject.host:
         return click.UsageError(
             f"'{visible(subject.text)}' is in no virtual server, in no answer of Consul and not in the journal; "
             f"virtual servers: {listed(names, subject.text)}{refused}"

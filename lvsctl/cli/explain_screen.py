@@ -7,6 +7,7 @@ nothing is decided here.
 import shlex
 import time
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 from lvsctl.cli.columns import clock, columns, count, span
@@ -17,6 +18,8 @@ from lvsctl.core.subject import Subject
 from lvsctl.text import visible
 
 LATELY: Final = 10  # events of each
+DELETED: Final = "virtual_server_deleted"
+HELD: Final = frozenset({"hold", "released"})  # events that list real servers
 NOT_ASKED: Final = frozenset({State.WAITING, State.FOREIGN, State.LEAVING})  # of these it is not known what Consul has
 MANY: Final = 20  # real servers out of the table that are listed of a virtual server
 
@@ -32,8 +35,10 @@ def answer(status: Status, subject: Subject, events: Sequence[Event], *, heard: 
     parts = [_virtual_server(row, status, events) for row in rows]
     parts += [_foreign(key) for key in status.foreign if subject.is_virtual_server("", key)]
     for row in status.virtual_servers if not named else ():
-        its = [each for each in row.real_servers if subject.is_real_server(each.real_server, each.instance)]
-        parts += [_real_server(each, row, status, events) for each in its]
+        its = [each for each in row.real_servers if subject.is_real_server(each.real_server, each.instance, each.node)]
+        parts += [_real_server(each, row, status, events, subject) for each in its]
+    if not parts:
+        parts = list(_nameless(subject, status, events))
     if not parts:
         parts = list(_gone(subject, status, events, heard=heard))
     return [line for number, part in enumerate(parts) for line in ([""] if number else []) + part]
@@ -92,7 +97,7 @@ def _foreign(key: str) -> list[str]:
 
 
 def _real_server(
-    each: RealServerStatus, row: VirtualServerStatus, status: Status, events: Sequence[Event]
+    each: RealServerStatus, row: VirtualServerStatus, status: Status, events: Sequence[Event], subject: Subject
 ) -> list[str]:
     where = f"{row.name or row.address} ({row.address})" if row.name else row.address
     who = each.real_server or f"instance {each.instance!r}"
@@ -108,14 +113,16 @@ def _real_server(
         lines.append(f"  Until when: {row.note}.")
     if row.state in (State.WAITING, State.FOREIGN):
         lines.append(f"  Of {row.name}: {row.note}.")
-    if each.instance:
+    if each.instance and not each.check:
+        lines.append(f"  It was instance {each.instance!r} on node {each.node!r}.")
+    elif each.instance:
         at = f" in datacenter {each.datacenter!r}" if each.datacenter else ""
         lines.append(f"  In Consul it is instance {each.instance!r} on node {each.node!r}{at}, {each.check}.")
-    elif status.consul is not None and row.state not in NOT_ASKED:
+    if not each.check and status.consul is not None and row.state not in NOT_ASKED:
         lines.append(f"  Consul service {row.consul_service} has no instance there.")
     lines += _consul(status, row)
     lines += _kernel(status)
-    its = [event for event in events if _is_of(event, row) and _is_about(event, each)]
+    its = [event for event in events if _is_of(event, row) and _is_about(event, each, subject)]
     return [*map(visible, lines), *_lately(its, status.time, each.real_server or each.instance)]
 
 
@@ -143,11 +150,25 @@ def _reason(each: RealServerStatus) -> str:
     return "Why" if each.place not in (Place.SERVING, Place.QUIESCED) else "Why this weight"
 
 
+def _nameless(subject: Subject, status: Status, events: Sequence[Event]) -> Iterator[list[str]]:
+    """Yield what is known of real servers in the table of which the journal alone knows that they were `subject`."""
+    last = {
+        (event.virtual_server, event.real_server): event.evidence
+        for event in events
+        if event.real_server and event.evidence and event.evidence.instance
+    }
+    for row in status.virtual_servers:
+        for each in row.real_servers:
+            known = last.get((row.address, each.real_server))
+            if known is not None and not each.instance and subject.is_whose(known.instance, known.node):
+                yield _real_server(each, row, status, events, subject)
+
+
 def _gone(subject: Subject, status: Status, events: Sequence[Event], *, heard: bool) -> Iterator[list[str]]:
     """Yield what the journal alone knows: of what is in no table and in none of Consul's answers any more."""
     its = [event for event in events if subject.is_of(event)]
     places = {(event.virtual_server, event.real_server) for event in its if event.real_server}
-    own = [event for event in events if event in its or (event.virtual_server, event.real_server) in places]
+    own = [event for event in events if event in its or _is_among(event, places, subject)]
     if own:
         if any(subject.is_virtual_server(event.name, event.virtual_server) for event in its if event.name):
             told = "is no virtual server now"
@@ -163,12 +184,26 @@ def _is_of(event: Event, row: VirtualServerStatus) -> bool:
     return event.virtual_server == row.address if event.virtual_server else bool(row.name) and event.name == row.name
 
 
-def _is_about(event: Event, each: RealServerStatus) -> bool:
-    """Tell whether `event` is about this real server; where it has no place, about its instance."""
-    if each.real_server:
-        return event.real_server == each.real_server
+def _is_among(event: Event, places: AbstractSet[tuple[str, str]], subject: Subject) -> bool:
+    """Tell whether `event` is about real servers at `places`, which were those of `subject`, and about nobody else."""
+    if event.event == DELETED:
+        return event.virtual_server in {virtual_server for virtual_server, _ in places}
+    others = event.evidence is not None and bool(event.evidence.instance) and not subject.is_of(event)
+    return not others and (event.virtual_server, event.real_server) in places
+
+
+def _is_about(event: Event, each: RealServerStatus, subject: Subject) -> bool:
+    """Tell whether `event` is about this real server; where it has no place or was not asked about, its instance."""
     evidence = event.evidence
-    return evidence is not None and (evidence.instance, evidence.node) == (each.instance, each.node)
+    same = evidence is not None and (evidence.instance, evidence.node) == (each.instance, each.node)
+    if same and (not each.real_server or subject.is_whose(each.instance, each.node)):
+        return True
+    if not each.real_server:
+        return False
+    if event.event == DELETED:
+        return True  # and its real servers with it
+    listed = each.real_server in event.what.split(", ") and HELD & {event.event, event.of}
+    return event.real_server == each.real_server or bool(listed)
 
 
 def _lately(events: Sequence[Event], now: float, name: str) -> list[str]:

@@ -55,6 +55,7 @@ NOT_WRITTEN: Final = {
 WITHOUT_WHAT: Final = frozenset(
     {"virtual_server_deleted", "real_server_deleted", "trouble_over", "override", "override_over"}
 )
+REJECTED: Final = "instance_rejected"
 OURSELVES: Final = frozenset({"started", "stopped", "reloaded", "reload_refused", "cycle_failed"})
 # Causes that Consul's answer alone decides; of the others its index says nothing.
 OF_CONSUL: Final = frozenset(
@@ -76,6 +77,8 @@ OF_CONSUL: Final = frozenset(
 def about(event: Event) -> str:
     """Return what of a virtual server, or of ours, `event` is about: `10.0.0.1:80`, `tcp 10.9.0.100:80`."""
     instance = event.evidence.instance if event.evidence else ""
+    if instance and REJECTED in {event.event, event.of}:
+        return instance  # where it would be may be another one
     return event.real_server or event.address or instance or event.virtual_server
 
 
@@ -105,12 +108,14 @@ def why(event: Event) -> str:
     attempt = f"attempt {event.attempt}" if event.attempt > 1 else ""
     by = f"by {event.by}" if event.by else ""
     told = "; ".join(filter(None, (event.error, attempt, by, event.why)))
-    return f"{told} (Consul index {index})" if index else told
+    return f"{told} (Consul index {index})" if told and index else told
 
 
 def sentence(event: Event) -> str:
     """Return `10.0.0.1:80 was quiesced (weight 1 -> 0): instance 'reco-1' on node 'app1': …`."""
     subject = "lvsctl" if event.event in OURSELVES else about(event) or event.name or "lvsctl"
+    if event.evidence and subject == event.evidence.instance:
+        subject = f"instance {subject!r}"
     match event.event:
         case "kernel_refused":
             says = f"was refused by the kernel {NOT_WRITTEN.get(event.of, event.of)}".rstrip()

@@ -38,6 +38,8 @@ def real_servers(
     for key in sorted(there):
         place, why = _place(each, key, by_key.get(key))
         row = row_of(by_key.get(key), observed, each.key, key, place, _with_refusal(why, refused.get(key)))
+        if not row.instance and (behind := each.behind.get(key)) is not None:
+            row = attrs.evolve(row, node=behind.source.node, instance=behind.source.instance_id)
         rows.append(attrs.evolve(row, until=_deadline(each, key)) if place is Place.DRAINING else row)
     shown = {id(by_key[key]) for key in there if key in by_key}
     for member in each.wanted.members if each.wanted else ():
@@ -55,7 +57,9 @@ def _with_refusal(why: str, refused: str | None) -> str:
 
 
 def _is_meant(about: Subject | None, member: Member) -> bool:
-    return about is not None and about.is_real_server(str(member.key or ""), member.source.instance_id)
+    return about is not None and about.is_real_server(
+        str(member.key or ""), member.source.instance_id, member.source.node
+    )
 
 
 def _deadline(each: VirtualServerDecision, key: RealServerKey) -> float | None:

@@ -214,6 +214,60 @@ def test_a_command_that_is_offered_is_safe_to_paste() -> None:
     assert "  Lately (1 more event before: lvsctl events '$(reboot); x'):" in lines
 
 
+def test_one_that_moved_has_its_whole_story_and_its_old_place_its_own() -> None:
+    old, new = attrs.evolve(real_server(1, Place.DRAINING), check=""), attrs.evolve(real_server(2), instance="reco-1")
+    new = attrs.evolve(new, node="app1")
+    row = attrs.evolve(RECO, real_servers=(old, new))
+    evidence = Evidence(service="reco", node="app1", instance="reco-1", index=7)
+    added = attrs.evolve(QUIESCED, event="real_server_added", cause="new", what="", why="passing", evidence=evidence)
+    events = [
+        added,
+        attrs.evolve(added, real_server="10.0.0.2:8080", evidence=evidence),
+        attrs.evolve(QUIESCED, cause="deregistered", why="it is registered at 10.0.0.2:8080 now", evidence=evidence),
+    ]
+
+    def said(subject: str) -> list[str]:
+        return answer(attrs.evolve(FULL, virtual_servers=(row,)), Subject(subject), events)
+
+    assert sum("now (Consul index 7)." in line for line in said("reco-1")) == 2, "in both its places"
+    assert "  It was instance 'reco-1' on node 'app1'." in said(FIRST)
+    assert "  Consul service reco has no instance there." in said(FIRST)
+    assert not any("10.0.0.2:8080 was added" in line for line in said(FIRST))
+    assert [line for line in said("app1") if not line.startswith(" ")] == [
+        line for line in said("reco-1") if not line.startswith(" ")
+    ]
+    assert said("10.0.0.1")[0] == said(FIRST)[0]
+
+
+def test_one_that_drains_is_found_by_its_instance_after_a_restart() -> None:
+    """The daemon does not know it any more, the journal does."""
+    draining = attrs.evolve(real_server(1, Place.DRAINING), instance="", node="", check="")
+    for subject in ("reco-1", "app1"):
+        told = explained(draining, [QUIESCED], subject)
+        assert told[0] == f"{FIRST} is on its way out of {IN_RECO}, with weight 0."
+        assert any("was quiesced (weight 1 -> 0)" in line for line in told)
+    another = attrs.evolve(QUIESCED, evidence=Evidence(service="reco", node="app9", instance="reco-9"))
+    assert explained(draining, [QUIESCED, another], "reco-1")[0].startswith("reco-1 is in no virtual server"), (
+        "another one was there since"
+    )
+
+
+def test_what_happened_to_all_of_them_happened_to_it() -> None:
+    key, other = RECO.address, "10.0.0.2:8080"
+    hold = Event(time=TIME, event="hold", name="reco", virtual_server=key, what=f"{FIRST}, {other}", why="the floor")
+    released = Event(time=TIME, event="released", name="reco", what=other, by="root, pid 1")
+    over = attrs.evolve(hold, event="trouble_over", of="hold", why="")
+    deleted = Event(time=TIME, event="virtual_server_deleted", name="reco", virtual_server=key, why="not in the file")
+    lines = explained(real_server(1), [hold, released, over, deleted])
+    assert [line.split("  ")[-1] for line in lines[lines.index("  Lately:") + 1 :]] == [
+        f"{key} was held ({FIRST}, {other}): the floor.",
+        f"{key} was held no longer.",
+        f"{key} was deleted: not in the file.",
+    ]
+    gone = attrs.evolve(FULL, virtual_servers=())
+    assert answer(gone, Subject(FIRST), [QUIESCED, deleted])[-1].endswith(f"{key} was deleted: not in the file.")
+
+
 def test_nothing_is_known_of_nobody() -> None:
     assert answer(FULL, Subject("10.99.0.1:80"), [QUIESCED]) == []
 
