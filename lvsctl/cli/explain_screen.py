@@ -170,7 +170,7 @@ def _gone(subject: Subject, status: Status, events: Sequence[Event], *, heard: b
     places = {(event.virtual_server, event.real_server) for event in its if event.real_server}
     own = [event for event in events if event in its or _is_among(event, places, subject)]
     if own:
-        if any(subject.is_virtual_server(event.name, event.virtual_server) for event in its if event.name):
+        if any(subject.is_virtual_server(event.name, event.virtual_server) for event in its if event.virtual_server):
             told = "is no virtual server now"
         else:
             told = "is in no virtual server, and " + (

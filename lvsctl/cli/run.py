@@ -121,7 +121,7 @@ def _once(config: "Config", kernel: "Reconciler", tell: "Tell" = lambda _: None)
     from lvsctl.errors import KernelError, StateError
     from lvsctl.kernel_settings import KernelSettings
 
-    for setting in KernelSettings().keep(config.kernel):
+    for setting in KernelSettings(tell=tell).keep(config.kernel):
         click.echo(f"~ {setting.setting}  {setting.was} -> {setting.now}  {setting.why}")
     kernel.opinions = None  # nobody knocks, so nobody is waited for
     asked, overrides = ask(config).whole(), ask_overrides(config)

@@ -26,6 +26,8 @@ WORDS: Final = {
     "declaration_refused": ("declaration refused", "was refused what it declares"),
     "ledger_failed": ("ledger not written", "could not be written"),
     "virtual_addresses_failed": ("virtual addresses failed", "could not be moved"),
+    "setting_changed": ("set", "was set"),
+    "setting_failed": ("not set", "could not be set"),
     "released": ("released", "was released"),
     "cycle_failed": ("cycle failed", "could not reconcile"),
     "reloaded": ("reloaded", "read its file again"),
@@ -41,6 +43,7 @@ OVER: Final = {
     "declaration_refused": ("declaration no longer refused", "was refused nothing any more"),
     "ledger_failed": ("ledger written again", "could be written again"),
     "virtual_addresses_failed": ("virtual addresses as wanted", "were as wanted again"),
+    "setting_failed": ("as wished", "is as wished"),
 }
 NOT_WRITTEN: Final = {
     "virtual_server_added": "to add it",
