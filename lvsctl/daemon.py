@@ -84,7 +84,7 @@ class Daemon:
         self._agenda = Agenda()
         self._releases = Releases()
         self._settings = KernelSettings(tell=self._note)
-        self._prober = Prober(self._wake.set)
+        self._prober = Prober(self._wake.set, tell=self._note)
         self._known = config  # with what was discovered, as the last cycle had it
         self._concerned_by = config, concerned(config)
 

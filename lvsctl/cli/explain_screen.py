@@ -4,6 +4,7 @@ Pure, but for the time zone. What is said comes from a `Status`, the daemon's or
 nothing is decided here.
 """
 
+import re
 import shlex
 import time
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from lvsctl.text import visible
 
 LATELY: Final = 10  # events of each
 DELETED: Final = "virtual_server_deleted"
-HELD: Final = frozenset({"hold", "released"})  # events that list real servers
+HELD: Final = frozenset({"hold", "released", "probed"})  # events that list real servers
 NOT_ASKED: Final = frozenset({State.WAITING, State.FOREIGN, State.LEAVING})  # of these it is not known what Consul has
 MANY: Final = 20  # real servers out of the table that are listed of a virtual server
 
@@ -202,7 +203,7 @@ def _is_about(event: Event, each: RealServerStatus, subject: Subject) -> bool:
         return False
     if event.event == DELETED:
         return True  # and its real servers with it
-    listed = each.real_server in event.what.split(", ") and HELD & {event.event, event.of}
+    listed = each.real_server in re.split("[ ,;]+", event.what) and HELD & {event.event, event.of}
     return event.real_server == each.real_server or bool(listed)
 
 

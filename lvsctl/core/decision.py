@@ -53,7 +53,8 @@ class VirtualServerDecision:
     steps: tuple[Step, ...] = ()
     drain_timeout: float = 0.0
     undrained: frozenset[RealServerKey] = NOBODY  # not drained when they leave
-    behind: Mapping[RealServerKey, Member] = NOTHING  # who was behind what is in the kernel and in no answer any more
+    # Who was behind what is in the kernel and in no answer any more; what is decided does not depend on it.
+    behind: Mapping[RealServerKey, Member] = attrs.field(default=NOTHING, eq=False, repr=False)
     remembered: LedgerEntry | None = attrs.field(default=None, eq=False, repr=False)  # what the ledger had of it
 
     @property

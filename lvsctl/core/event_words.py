@@ -26,6 +26,7 @@ WORDS: Final = {
     "declaration_refused": ("declaration refused", "was refused what it declares"),
     "ledger_failed": ("ledger not written", "could not be written"),
     "virtual_addresses_failed": ("virtual addresses failed", "could not be moved"),
+    "probed": ("probed", "was probed by lvsctl itself"),
     "setting_changed": ("set", "was set"),
     "setting_failed": ("not set", "could not be set"),
     "released": ("released", "was released"),

@@ -71,7 +71,8 @@ def _deadline(each: VirtualServerDecision, key: RealServerKey) -> float | None:
 def _place(each: VirtualServerDecision, key: RealServerKey, member: Member | None) -> tuple[Place, str]:
     if key in each.held:
         why = _why_out(member) if member else cause_of_disappearance(each.why_gone(key)).text
-        return Place.HELD, f"kept, for {each.hold.why}: {why}"
+        answers = "; it takes lvsctl's own connections" if each.opinion and key in each.opinion.alive else ""
+        return Place.HELD, f"kept, for {each.hold.why}: {why}{answers}"
     if key in each.leaving:
         why = each.leaving_causes[key].text if member is None else _absent(member)[1]
         return Place.DRAINING, why

@@ -134,6 +134,8 @@ def why_leaving(key: RealServerKey, decision: VirtualServerDecision, entry: Ledg
         unwanted=decision.why_unwanted if decision.wanted is None else "",
         gone=decision.why_gone(key),
     )
+    if decision.opinion is not None and key in decision.opinion.dead & decision.hold.suspects:
+        return attrs.evolve(cause, text=f"{cause.text}; it takes no connection of lvsctl's either")
     return (
         attrs.evolve(cause, text=f"released by an operator; {cause.text}") if key in decision.hold.released else cause
     )
