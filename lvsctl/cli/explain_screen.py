@@ -103,7 +103,9 @@ def _real_server(
     where = f"{row.name or row.address} ({row.address})" if row.name else row.address
     who = each.real_server or f"instance {each.instance!r}"
     lines = [f"{who} {_stands(each, where)}."]
-    if each.place is Place.DRAINING:
+    if each.place is Place.DRAINING and each.weight and row.state is State.REFUSED:
+        lines.append("  It stays as it is until the kernel takes who should replace it.")
+    elif each.place is Place.DRAINING:
         end = f", at {_clock(each.until)} at the latest" if each.until is not None else ""
         lines.append(
             f"  It is deleted when its connections are gone{end}: {each.active} active, {each.inactive} closing."
@@ -182,6 +184,8 @@ def _gone(subject: Subject, status: Status, events: Sequence[Event], *, heard: b
 
 
 def _is_of(event: Event, row: VirtualServerStatus) -> bool:
+    if event.address:
+        return row.address.partition(" ")[2].rpartition(":")[0].strip("[]") == event.address
     return event.virtual_server == row.address if event.virtual_server else bool(row.name) and event.name == row.name
 
 

@@ -55,6 +55,8 @@ class Subject:
     def is_of(self, event: Event) -> bool:
         """Tell whether `event` is about it."""
         instance, node = (event.evidence.instance, event.evidence.node) if event.evidence else ("", "")
+        if event.address:
+            return self.host.strip("[]") == event.address
         own = bool(event.name or event.virtual_server)
         return (own and self.is_virtual_server(event.name, event.virtual_server)) or self.is_real_server(
             event.real_server, instance, node

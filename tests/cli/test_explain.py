@@ -268,6 +268,23 @@ def test_what_happened_to_all_of_them_happened_to_it() -> None:
     assert answer(gone, Subject(FIRST), [QUIESCED, deleted])[-1].endswith(f"{key} was deleted: not in the file.")
 
 
+def test_the_virtual_address_is_part_of_the_story() -> None:
+    added = Event(time=TIME, event="virtual_address_added", address="10.9.0.100")
+    other = Event(time=TIME, event="virtual_address_added", address="fd00:9::1")
+    for subject in ("reco", "10.9.0.100"):
+        told = answer(FULL, Subject(subject), [added, other])
+        assert told[-1].endswith("10.9.0.100 was added.")
+    assert answer(FULL, Subject("shop"), [added, other])[-1].endswith("fd00:9::1 was added.")
+    assert not any("was added" in line for line in answer(FULL, Subject(FIRST), [added, other]))
+
+
+def test_one_that_is_kept_for_a_refusal_is_not_said_to_be_deleted_soon() -> None:
+    kept = attrs.evolve(real_server(1, Place.DRAINING, "no longer registered"), weight=1, until=TIME + 60)
+    lines = explained(kept, state=State.REFUSED, note="no memory")
+    assert lines[1] == "  It stays as it is until the kernel takes who should replace it."
+    assert explained(kept)[1].startswith("  It is deleted when its connections are gone, at ")
+
+
 def test_nothing_is_known_of_nobody() -> None:
     assert answer(FULL, Subject("10.99.0.1:80"), [QUIESCED]) == []
 
