@@ -170,10 +170,10 @@ def _foreign_line(each: VirtualServerDecision) -> Line:
 def remedy_of_foreign(each: VirtualServerDecision) -> str:
     """Return what an operator can do about a foreign virtual server that is in the way."""
     declaration = each.declaration
-    out = f"take {each.name!r} out of the configuration"
     if declaration is not None:
-        out = f"name Consul service {declaration.service!r} in discovery.exclude"
-    return f"delete it ({ipvsadm_delete(each)}) or {out}"
+        return f"delete it ({ipvsadm_delete(each)}) or name Consul service {declaration.service!r} in discovery.exclude"
+    out = f"take {each.name!r} out of the configuration"
+    return f"take it over as it stands (lvsctl adopt {each.name}), delete it ({ipvsadm_delete(each)}) or {out}"
 
 
 def ipvsadm_delete(each: VirtualServerDecision) -> str:

@@ -26,6 +26,8 @@ WORDS: Final = {
     "declaration_refused": ("declaration refused", "was refused what it declares"),
     "ledger_failed": ("ledger not written", "could not be written"),
     "virtual_addresses_failed": ("virtual addresses failed", "could not be moved"),
+    "adopted": ("adopted", "was taken over"),
+    "disowned": ("disowned", "was left to somebody else"),
     "probed": ("probed", "was probed by lvsctl itself"),
     "setting_changed": ("set", "was set"),
     "setting_failed": ("not set", "could not be set"),

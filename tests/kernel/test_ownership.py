@@ -146,3 +146,37 @@ def test_what_stands_exactly_as_wanted_is_adopted_without_a_write(registered: Di
     director.stop()
     assert director.lvsctl("teardown", "--yes").stdout.endswith("removed 1 virtual server\n")
     assert director.lines() == []
+
+
+def test_what_a_script_made_is_taken_over_without_a_gap_and_given_back(registered: Director) -> None:
+    """`adopt` with live traffic: SET in place, then what Consul does not know drains; `disown` leaves it serving."""
+    director, virtual_server = registered, tcp(VIP4, HTTP)
+    flags = virtual_server.split()
+    director.ipvsadm("-A", *flags, "-s", "wlc")
+    for real_server in ("10.2.0.11:80", "10.2.0.12:80", "10.2.0.99:80"):
+        director.ipvsadm("-a", *flags, "-r", real_server, "-m", "-w", "0" if "99" in real_server else "5")
+    director.write(RECO)
+    assert "lvsctl adopt reco" in director.lvsctl("diff").stdout
+    with Traffic(director.scene.client, VIP4, HTTP, rate=20) as traffic:
+        done = director.lvsctl("adopt", "reco")
+        assert (done.returncode, done.stderr) == (0, ""), done
+        director.start()
+        running = director.lvsctl("adopt", "reco")
+        assert (running.returncode, "another lvsctl" in running.stderr) == (6, True), running
+        director.wait_for_weights(virtual_server, FOUR, within=START)
+        eventually(lambda: f"-A {virtual_server} -s rr" in director.lines())
+        director.stop()
+        director.write(OTHER)
+        done = director.lvsctl("disown", "reco")
+        assert (done.returncode, done.stderr) == (0, ""), done
+        director.start()
+        eventually(lambda: f"-A {tcp(VIP4, 81)} -s rr" in director.lines(), within=START)
+        assert f"-A {virtual_server} -s rr" in director.lines()
+        director.wait_for_weights(virtual_server, FOUR)
+        assert f"tcp {VIP4}:{HTTP}" in director.status().foreign
+        report = traffic.stop()
+    assert not report.failures, report
+    told = director.lvsctl("events", "reco").stdout
+    assert "adopted" in told
+    assert "disowned" in told
+    assert "added by hand: neither Consul nor lvsctl knows it" in told
