@@ -224,6 +224,7 @@ class Reconciler:
             refused=self._refused_real_servers(),
             opinions=self.opinions,
             last=self._decision,
+            elsewhere=self._ledger.own(),
         )
         if not part.stands_for_itself(decision, whole, only):
             return None

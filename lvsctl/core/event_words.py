@@ -20,6 +20,7 @@ WORDS: Final = {
     "virtual_address_added": ("virtual address added", "was added"),
     "virtual_address_removed": ("virtual address removed", "was removed"),
     "hold": ("held", "was held"),
+    "fallback": ("fallback serves", "was left to its fallback"),
     "foreign_in_the_way": ("foreign one in the way", "was left alone"),
     "failed_over": ("failed over", "failed over"),
     "instance_rejected": ("rejected", "was rejected"),
@@ -40,6 +41,7 @@ WORDS: Final = {
 }
 OVER: Final = {
     "hold": ("no longer held", "was held no longer"),
+    "fallback": ("fallback not needed", "needed its fallback no longer"),
     "foreign_in_the_way": ("no foreign one in the way", "had nothing foreign in the way any more"),
     "failed_over": ("failed back", "was served by its first datacenter again"),
     "instance_rejected": ("no longer rejected", "was rejected no longer"),
