@@ -165,7 +165,7 @@ def _gone(subject: Subject, status: Status, events: Sequence[Event], *, heard: b
     """Yield what the journal alone knows: of what is in no table and in none of Consul's answers any more."""
     its = [event for event in events if subject.is_of(event)]
     places = {(event.virtual_server, event.real_server) for event in its if event.real_server}
-    own = [event for event in events if event in its or _is_among(event, places, subject)]
+    own = [event for event in events if subject.is_of(event) or _is_among(event, places, subject)]
     if own:
         if any(subject.is_virtual_server(event.name, event.virtual_server) for event in its if event.virtual_server):
             told = "is no virtual server now"
