@@ -42,7 +42,10 @@ def real_servers(
             row = attrs.evolve(row, node=behind.source.node, instance=behind.source.instance_id)
         rows.append(attrs.evolve(row, until=_deadline(each, key)) if place is Place.DRAINING else row)
     shown = {id(by_key[key]) for key in there if key in by_key}
-    for member in each.wanted.members if each.wanted else ():
+    members = each.wanted.members if each.wanted else ()
+    known = set(map(id, members))
+    elsewhere = [member for member in by_key.values() if id(member) not in known and _is_meant(about, member)]
+    for member in (*members, *elsewhere):  # those of a datacenter that would come after the one that serves
         if id(member) in shown or (member.is_filtered and not _is_meant(about, member)):
             continue
         place, why = _absent(member)

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from lvsctl.cli import lvsctl
 from lvsctl.cli.explain import _unheard
 from lvsctl.cli.explain_screen import LATELY, answer
+from lvsctl.core.decide import decide
 from lvsctl.core.event import Event, Evidence
+from lvsctl.core.instance import Answer, Query
 from lvsctl.core.ownership import LedgerEntry
 from lvsctl.core.status import Place, RealServerStatus, State
 from lvsctl.core.subject import Subject
@@ -22,7 +24,7 @@ from lvsctl.journal import Journal
 from netlink.types import VirtualServerKey
 from tests.core.test_event import EVENTS, QUIESCED
 from tests.statuses import CONSUL, FULL, RECO, SHOP, TIME, Told, daemon, real_server
-from tests.values import KEY, NOW, VIP, config_of, configured, decided, entry, instance, observed_of, real
+from tests.values import KEY, NOW, OWN, VIP, config_of, configured, decided, entry, instance, observed_of, real
 
 FIRST = "10.0.0.1:8080"
 
@@ -335,6 +337,25 @@ def test_the_daemons_rows_have_what_somebody_asks_about_and_until_when_it_drains
     assert rows()[FIRST].why == "the kernel refuses it: no memory"
     assert rows()[str(real(2).key)].until == NOW + 30
     assert rows()[FIRST].until is None
+
+
+def test_an_instance_of_a_datacenter_that_does_not_serve_is_explained() -> None:
+    config = config_of(configured(failover=("dc2",)))
+    answers = {
+        Query(service="reco"): Answer(instances=(instance(1),)),
+        Query(service="reco", datacenter="dc2"): Answer(instances=(instance(2),)),
+    }
+    observed = observed_of(entry(real(1)))
+    decision = decide(config, answers, observed, {}, own_addresses=OWN, templates_expire=False, now=NOW)
+    for about, numbers in (("", {1}), ("reco-2", {1, 2}), ("10.0.0.2:8080", {1, 2}), ("app2", {1, 2})):
+        (row,) = virtual_servers(
+            config, decision, observed, refused={}, local=frozenset({VIP}), ages={}, about=Subject(about)
+        )
+        assert {each.real_server for each in row.real_servers} == {f"10.0.0.{number}:8080" for number in numbers}
+        assert (row.serving, row.wanted, row.state) == (1, 1, State.OK), "who asks changes nothing"
+    (_, standby) = row.real_servers
+    assert (standby.place, standby.datacenter) == (Place.OUT, "dc2")
+    assert standby.why == "may serve, but the agent's own datacenter does, which comes first"
 
 
 def run(directory: Path, subject: str, told: Told | None = None) -> Result:
