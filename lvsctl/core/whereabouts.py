@@ -12,6 +12,7 @@ from lvsctl.core.cause import Kind, name_of, of_kind
 from lvsctl.core.desired import Member, Wanted
 
 UNREGISTERED: Final = "is no longer registered in Consul"
+LONGEST: Final = 400  # characters: it is in the ledger, for each real server that drains, and a stranger may write most
 
 
 def whereabouts(member: Member | None, wanted: Wanted) -> str:
@@ -28,8 +29,12 @@ def whereabouts(member: Member | None, wanted: Wanted) -> str:
         None,
     )
     if now is None:
-        return of_kind(Kind.DEREGISTERED, f"{name_of(member)} {UNREGISTERED}")
+        return of_kind(Kind.DEREGISTERED, _cut(f"{name_of(member)} {UNREGISTERED}"))
     if isinstance(now.verdict, Rejected):
-        return of_kind(Kind.REJECTED, f"{name_of(now)} is rejected now: {now.verdict.text}")
+        return of_kind(Kind.REJECTED, _cut(f"{name_of(now)} is rejected now: {now.verdict.text}"))
     place = f"at {now.key}" if now.key else "elsewhere"
-    return of_kind(Kind.DEREGISTERED, f"{name_of(now)} is registered {place} now")
+    return of_kind(Kind.DEREGISTERED, _cut(f"{name_of(now)} is registered {place} now"))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:200]} … {text[-(LONGEST - 203) :]}"

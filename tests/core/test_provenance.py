@@ -184,6 +184,17 @@ def test_what_became_of_an_instance_is_told_until_it_is_gone(
     assert (told[0], Kind.DRAIN, f"drained in 2 s; {told[2]}") in world.once()
 
 
+def test_what_is_kept_of_it_in_the_ledger_is_bounded() -> None:
+    long = instance(2, instance_id="x" * 1024, node="y" * 1024)
+    world = World(config(floor=0), asked(own=(instance(1), long)), remembers=True)
+    world.once()
+    world.answers = asked(own=(instance(1),))
+    world.once()
+    (left,) = world.ledger[KEY].provenance.left.values()
+    assert len(left) == len("deregistered: ") + 400
+    assert left.endswith("' is no longer registered in Consul")
+
+
 def test_of_what_is_held_it_is_told_what_became_of_it_meanwhile() -> None:
     world = World(config(), asked(own=(instance(1), instance(2))), remembers=True)
     world.once()
