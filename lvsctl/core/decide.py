@@ -30,6 +30,7 @@ from lvsctl.core.restoration import stands_alone
 from lvsctl.core.served import NO_FLOOR, Floor
 from lvsctl.core.steps import steps_of, why_leaving
 from lvsctl.core.velocity import Loss, limits_of_table
+from lvsctl.core.whereabouts import whereabouts
 from netlink.types import (
     Address,
     Observed,
@@ -219,6 +220,7 @@ def _decide_configured(
         )
     there = current.real_servers if current else {}
     entry = ledger.get(key)
+    behind = _behind(wanted, there, last) if last else NOTHING
     hold, counts = guard(wanted, there, entry, now=now, released=released, absent=absent, opinion=opinion, limit=limit)
     real_servers = (
         {**wanted.entry.real_servers, **hold.real_servers} if hold.real_servers else wanted.entry.real_servers
@@ -235,7 +237,8 @@ def _decide_configured(
             counts=counts,
             absent=absent,
             opinion=opinion,
-            behind=_behind(wanted, there, last) if last else NOTHING,
+            behind=behind,
+            became=whereabouts(behind, wanted),
             remembered=entry,
             fallback=fallback.key if fallback else None,
             drain_timeout=wanted.config.drain_timeout,

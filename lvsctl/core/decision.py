@@ -18,7 +18,6 @@ from lvsctl.core.opinion import Opinion
 from lvsctl.core.ownership import LedgerEntry, Owner
 from lvsctl.core.provenance import why_unasked
 from lvsctl.core.served import NO_COUNTS, Counts
-from lvsctl.core.whereabouts import whereabouts
 from netlink.requests import TableRequest
 from netlink.types import Address, RealServerKey, RealServers, TableEntry, VirtualServerKey
 
@@ -56,6 +55,7 @@ class VirtualServerDecision:
     undrained: frozenset[RealServerKey] = NOBODY  # not drained when they leave
     # Who was behind what is in the kernel and in no answer any more; what is decided does not depend on it.
     behind: Mapping[RealServerKey, Member] = attrs.field(default=NOTHING, eq=False, repr=False)
+    became: Mapping[RealServerKey, str] = attrs.field(default=NOTHING, eq=False, repr=False)  # of those, in words
     remembered: LedgerEntry | None = attrs.field(default=None, eq=False, repr=False)  # what the ledger had of it
 
     @property
@@ -91,7 +91,7 @@ class VirtualServerDecision:
             return left
         if written is not None and key not in written.real_servers:
             return BY_HAND
-        return why_unasked(before, self.wanted.queries) or whereabouts(self.behind.get(key), self.wanted) or left
+        return why_unasked(before, self.wanted.queries) or self.became.get(key) or left
 
     @property
     def draining(self) -> Mapping[RealServerKey, Draining]:
