@@ -89,7 +89,7 @@ class VirtualServerDecision:
         left = before.left.get(key, "")
         if left and cause_of_disappearance(left).kind not in GONE.values():
             return left
-        if written is not None and key not in written.real_servers:
+        if written is None or key not in written.real_servers:
             return BY_HAND
         return why_unasked(before, self.wanted.queries) or self.became.get(key) or left
 

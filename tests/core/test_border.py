@@ -33,8 +33,18 @@ def test_what_is_foreign_and_differs_is_left_alone_until_it_is_adopted() -> None
         "SetVirtualServer", "AddRealServer", "SetRealServer", "SetRealServer",
     ], "in place, and nothing is deleted that was not drained"  # fmt: skip
     assert first.steps[-1].cause.text == "added by hand: neither Consul nor lvsctl knows it"
+    (deletion,) = taken.once().steps
+    assert deletion.cause.text == "drained in 1 s; added by hand: neither Consul nor lvsctl knows it"
     taken.until_quiet()
     assert taken.kernel.observe().table == table_of(entry(real(1), real(2)))
+
+
+def test_what_was_quiesced_before_it_was_adopted_was_never_registered_either() -> None:
+    taken = cycles({KEY: LedgerEntry(name="reco", drain_timeout=5.0)})
+    taken.kernel = kernel_with(table_of(entry(real(1), real(9, 0))))
+    assert [type(step.request).__name__ for step in taken.once().steps] == ["AddRealServer"]
+    (deletion,) = taken.once().steps
+    assert deletion.cause.text == "drained in 1 s; added by hand: neither Consul nor lvsctl knows it"
 
 
 def test_what_is_disowned_is_never_touched_again() -> None:
