@@ -11,7 +11,19 @@ import click
 from lvsctl import __version__
 from lvsctl.cli.ending import ending, open_streams
 
-COMMANDS: Final = ("check", "diff", "doctor", "events", "explain", "release", "run", "status", "teardown", "weight")
+COMMANDS: Final = (
+    "check",
+    "diff",
+    "doctor",
+    "events",
+    "explain",
+    "release",
+    "reload",
+    "run",
+    "status",
+    "teardown",
+    "weight",
+)
 
 EPILOG: Final = """\b
 Start here:

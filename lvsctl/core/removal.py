@@ -47,7 +47,7 @@ class Removal:
             more = f" and {len(self.emptied) - MOST_NAMED} more" if len(self.emptied) > MOST_NAMED else ""
             parts.append(_of(len(self.emptied), self.virtual_servers, "virtual server") + f" ({named}{more})")
         parts.append(_of(self.leaving, self.real_servers, "real server"))
-        return f"it would take away {' and '.join(parts)} that serve now"
+        return f"it would take away {' and '.join(parts)} now serving"
 
 
 def removal(table: Table, now: Decision, then: Decision, config: Config) -> Removal:

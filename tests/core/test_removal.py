@@ -154,7 +154,7 @@ FOUR = config_of(*map(virtual_server, range(SERVICES)))
 )
 def test_in_words(then: Config, words: str, *, mass: bool) -> None:
     said = foretold(world(FOUR, WHOLE), then, WHOLE)
-    assert said.words == f"it would take away {words} that serve now"
+    assert said.words == f"it would take away {words} now serving"
     assert said.is_mass is mass
 
 

@@ -1,0 +1,357 @@
+"""Which configuration is in use, and how it becomes another one: SIGHUP, `lvsctl reload`, and the way back.
+
+Reloads are taken one after the other. Each reads the file anew, finds out what it would do (`preview`), refuses what
+would take too much away (`core.removal`), and only then has it used. One that is to be confirmed is taken back by the
+daemon itself, not by the command that asked for it, which may be cut off with its connection. What to go back to is on
+disk before the new one is used (`configuration_kept`), so a daemon that is killed meanwhile starts with it.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+import structlog
+
+from lvsctl import systemd
+from lvsctl.config import Config
+from lvsctl.configfile import parse_here, read
+from lvsctl.configuration_kept import ConfigurationKept, Kept, NotTaken, digest_of
+from lvsctl.core.event import Event
+from lvsctl.core.ownership import Ledger
+from lvsctl.core.reload import LONGEST, SHORTEST, Ask, Became, Order, Reloaded
+from lvsctl.core.removal import ALLOW, left_out
+from lvsctl.errors import ConfigError, DaemonError, StateError
+from lvsctl.journal import now
+from lvsctl.preview import Preview
+from lvsctl.unexpected import in_words
+
+BY_SIGNAL: Final = "SIGHUP"
+ENDED: Final = "not confirmed before lvsctl ended, so the start did not use it"
+AT_START: Final = "state_directory, control_socket and [metrics] change at the next start only"
+
+log = structlog.get_logger()
+
+
+@attrs.frozen(kw_only=True)
+class Pending:
+    """A configuration in use that is taken back unless it is confirmed."""
+
+    before: Config
+    text: str
+    seconds: float  # that there are to confirm it
+    until: float  # Unix seconds
+    ends: float  # the same by the loop's clock
+
+
+class Reloading:
+    """Owns the configuration in use; run `run()` as a task.
+
+    `look` says what a configuration would do in place of the one in use, `served` what served last. `take` is called
+    when another one is in use, `over` after every SIGHUP. One that only looks (`dry_run`) keeps nothing on disk.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        config: Config,
+        *,
+        look: Callable[[Config, Config], Awaitable[Preview]],
+        served: Callable[[], Ledger],
+        take: Callable[[], None],
+        over: Callable[[], None],
+        note: Callable[[Event], None],
+        dry_run: bool,
+    ) -> None:
+        self.config = config
+        self.error = ""  # why the file is not what is in use; empty where it is
+        self.rolled_back = False  # it was in use until it was taken back
+        self._path = path
+        self._look = look
+        self._served = served
+        self._take = take
+        self._over = over
+        self._note = note
+        self._disk = None if dry_run else ConfigurationKept(config.daemon.state_directory)
+        self._kept: Kept | None = None  # as it should be on disk; None: it is not known
+        self._pending: Pending | None = None
+        self._turn = asyncio.Lock()
+        self._news = asyncio.Event()
+        self._hung_up = False
+
+    @property
+    def until(self) -> float | None:
+        """Return when the configuration in use is taken back unless it is confirmed; None where it is."""
+        return self._pending.until if self._pending else None
+
+    def start(self) -> bool:
+        """Begin with the file; or with what was in use before it, where it was not taken or lacks most of that.
+
+        Return whether it is the one before. What is compared is what served last: Consul has said nothing yet.
+        """
+        if self._disk is None:
+            return False
+        self._kept = self._disk.load()
+        try:
+            config, text = read(self._path)
+        except ConfigError:  # it was good a moment ago
+            return False
+        why, rolled_back = self._why_not(config, text)
+        before = self._before() if why else None
+        if before is None:
+            self.config = self._fixed(config)
+            self._keep_on_disk(Kept(text=text))
+            return False
+        self.config = self._fixed(before)
+        if rolled_back:
+            self._say_rolled_back(why)
+        else:
+            self._refuse([why])
+        self._keep_not_taken(text, why, rolled_back=rolled_back)
+        return True
+
+    def _why_not(self, config: Config, text: str) -> tuple[str, bool]:
+        """Return why a start does not use `config`, which is `text`, empty where it does; and if it was rolled back."""
+        if self._kept is None or self._kept.text == text:
+            return "", False
+        known = self._kept.not_taken
+        if known is not None and known.digest == digest_of(text):
+            return known.why, known.rolled_back
+        with contextlib.suppress(StateError):  # the first cycle says so
+            gone = left_out(self._served(), config)
+            if gone.is_mass:
+                return _unless_allowed(gone.words), False
+        return "", False
+
+    def _before(self) -> Config | None:
+        """Return what was in use when lvsctl ended; None where it cannot be used any more."""
+        assert self._kept is not None  # noqa: S101  # there is something to go back to
+        try:
+            return parse_here(self._kept.text, self._path)
+        except ConfigError as error:
+            log.warning("configuration_kept_ignored", why=f"this lvsctl cannot use it: {error}")
+            return None
+
+    def hang_up(self) -> None:
+        """Reload soon: SIGHUP."""
+        systemd.reloading()
+        self._hung_up = True
+        self._news.set()
+
+    async def run(self) -> None:
+        """Obey SIGHUP, and take back what nobody confirms, until cancelled."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(self._pending.ends if self._pending else None):
+                    await self._news.wait()
+            self._news.clear()
+            if self._hung_up:
+                self._hung_up = False
+                try:
+                    await self._obey_signal()
+                finally:
+                    self._over()
+            async with self._turn:
+                if self._pending and asyncio.get_running_loop().time() >= self._pending.ends:
+                    await self._take_back(f"not confirmed within {self._pending.seconds:g} s")
+
+    async def order(self, order: Order, by: str) -> Reloaded:
+        """Do what an operator asks, for `by`; raises DaemonError where that cannot be done."""
+        if order.file and not _is_same(Path(order.file), self._path):
+            raise DaemonError(f"the daemon was started with {self._path.absolute()}, not with {order.file}")
+        async with self._turn:
+            match order.ask:
+                case Ask.KEEP:
+                    return await self._confirm(by)
+                case Ask.REVERT:
+                    return await self._revert(by)
+                case Ask.RELOAD:
+                    return await self._reload(order, by)
+
+    async def _obey_signal(self) -> None:
+        async with self._turn:
+            try:
+                await self._reload(Order(), BY_SIGNAL)
+            except DaemonError as error:
+                self._say_refused(str(error))
+            except Exception as error:  # noqa: BLE001  # without it the daemon would end
+                self._refuse([in_words(error, "reload")])
+
+    async def _reload(self, order: Order, by: str) -> Reloaded:
+        if self._pending and order.confirm is None and not order.dry_run:
+            raise DaemonError(f"{self._to_confirm()}; until then only reload --confirm takes another one")
+        outcome = Reloaded(became=Became.PLANNED, config=str(self._path.absolute()))
+        try:
+            config, text = await asyncio.to_thread(read, self._path)
+        except ConfigError as error:
+            problems = tuple(problem.at(self._path) for problem in error.problems)
+            if not order.dry_run:
+                self._refuse(problems)
+            return attrs.evolve(outcome, became=Became.INVALID, problems=problems)
+        fixed = self._fixed(config)
+        outcome = attrs.evolve(outcome, notes=(AT_START,) if fixed != config else ())
+        why = ""
+        try:
+            outcome, why = _seen(outcome, await self._look(fixed, self.config), order)
+        except Exception as error:  # noqa: BLE001  # nothing is known of what it would do, whatever went wrong
+            why = f"what it would take away is not known: {in_words(error, 'reload')}"
+        refused = _unless_allowed(why) if why and not order.allow_remove else ""
+        outcome = attrs.evolve(outcome, why=refused)
+        if order.dry_run:
+            return outcome
+        if refused:
+            self._refuse([refused])
+            await asyncio.to_thread(self._keep_not_taken, text, refused, rolled_back=False)
+            return attrs.evolve(outcome, became=Became.REFUSED)
+        until = await self._arm(text, order.confirm)
+        if order.confirm is None:
+            await asyncio.to_thread(self._keep_on_disk, Kept(text=text))
+        self._use(fixed)
+        if fixed != config:
+            log.warning("restart_needed", why=AT_START)
+        more = {"confirm_until": _clock(until)} if until else {}
+        log.info("reloaded", config=str(self._path), virtual_servers=len(fixed.virtual_servers), by=by, **more)
+        confirm = f"to be confirmed until {_clock(until)}" if until else ""
+        self._note(Event(time=now(), event="reloaded", what=str(self._path), by=by, why=confirm))
+        return attrs.evolve(outcome, became=Became.USED, until=until)
+
+    async def _arm(self, text: str, seconds: float | None) -> float | None:
+        """Have what is about to be used taken back after `seconds`; return when that is, None for none."""
+        if seconds is None:
+            return None
+        if not SHORTEST <= seconds <= LONGEST:
+            raise DaemonError(f"{seconds:g} s to confirm in; the time is {SHORTEST:g} s to {LONGEST:g} s")
+        if self._kept is None:
+            raise DaemonError("what is in use is not known as a text, so there is none to go back to; reload without")
+        failed = await asyncio.to_thread(self._keep_not_taken, text, ENDED, rolled_back=True)
+        if failed:
+            raise DaemonError(f"what to go back to cannot be written down, so nothing was changed: {failed}")
+        self._pending = Pending(
+            before=self._pending.before if self._pending else self.config,
+            text=text,
+            seconds=seconds,
+            until=time.time() + seconds,
+            ends=asyncio.get_running_loop().time() + seconds,
+        )
+        self._news.set()
+        return self._pending.until
+
+    async def _confirm(self, by: str) -> Reloaded:
+        pending, before = self._demand_pending(), self._kept
+        failed = await asyncio.to_thread(self._keep_on_disk, Kept(text=pending.text))
+        if failed:
+            self._kept = before
+            raise DaemonError(f"not confirmed, for a restart would not know of it: {failed}; {self._to_confirm()}")
+        self._pending = None
+        log.info("reload_confirmed", config=str(self._path), by=by)
+        self._note(Event(time=now(), event="reload_confirmed", what=str(self._path), by=by))
+        return Reloaded(became=Became.CONFIRMED, config=str(self._path.absolute()))
+
+    async def _revert(self, by: str) -> Reloaded:
+        self._demand_pending()
+        why = await self._take_back(f"reverted by {by}")
+        return Reloaded(became=Became.REVERTED, config=str(self._path.absolute()), why=why)
+
+    async def _take_back(self, why: str) -> str:
+        """Have the configuration before the pending one in use again; return why."""
+        pending, self._pending = self._demand_pending(), None
+        why = f"{why} (taken back at {_clock(time.time())}); {self._path} still has it"
+        self._use(pending.before)
+        self._say_rolled_back(why)
+        await asyncio.to_thread(self._keep_not_taken, pending.text, why, rolled_back=True)
+        return why
+
+    def _demand_pending(self) -> Pending:
+        if self._pending is None:
+            was = f"; the last one was rolled back: {self.error}" if self.rolled_back else ""
+            raise DaemonError(f"nothing is to be confirmed{was}")
+        return self._pending
+
+    def _to_confirm(self) -> str:
+        assert self._pending is not None  # noqa: S101  # who asks knows
+        return (
+            f"the configuration in use is to be confirmed until {_clock(self._pending.until)}: "
+            "lvsctl reload --keep, or --revert"
+        )
+
+    def _use(self, config: Config) -> None:
+        self.config, self.error, self.rolled_back = config, "", False
+        self._take()
+
+    def _say_rolled_back(self, why: str) -> None:
+        self.error, self.rolled_back = why, True
+        log.warning("reload_rolled_back", config=str(self._path), why=why)
+        self._note(Event(time=now(), event="reload_rolled_back", what=str(self._path), why=why))
+
+    def _refuse(self, problems: Sequence[str]) -> None:
+        self.error, self.rolled_back = "\n".join(problems), False
+        for problem in problems:
+            self._say_refused(problem)
+
+    def _say_refused(self, problem: str) -> None:
+        log.error("reload_refused", problem=problem, kept="the old configuration")
+        self._note(Event(time=now(), event="reload_refused", why=problem))
+
+    def _fixed(self, config: Config) -> Config:
+        """Return `config` with what only a start changes as it is."""
+        daemon = attrs.evolve(
+            config.daemon,
+            state_directory=self.config.daemon.state_directory,
+            control_socket=self.config.daemon.control_socket,
+        )
+        return attrs.evolve(config, daemon=daemon, metrics=self.config.metrics)
+
+    def _keep_not_taken(self, text: str, why: str, *, rolled_back: bool) -> str:
+        """Write down that `text` is not taken; return why it is not written, empty when it is."""
+        if self._kept is None:
+            return ""
+        refused = NotTaken(digest=digest_of(text), why=why, rolled_back=rolled_back)
+        return self._keep_on_disk(attrs.evolve(self._kept, not_taken=refused))
+
+    def _keep_on_disk(self, kept: Kept) -> str:
+        if self._disk is None:
+            return ""
+        self._kept, failed = kept, self._disk.keep(kept)
+        if failed:
+            log.warning("configuration_kept_failed", error=failed)
+        return failed
+
+
+def _seen(outcome: Reloaded, preview: Preview, order: Order) -> tuple[Reloaded, str]:
+    """Return `outcome` with what is in `preview`, and why that is too much to do unasked; empty where it is not."""
+    notes = [*outcome.notes, *preview.notes]
+    decided = preview.then.decision.virtual_servers.values()
+    short = [each.name for each in decided if each.leaving and each.drain_timeout < (order.confirm or 0.0)]
+    if short:
+        names = ", ".join(sorted(set(short)))
+        notes.append(f"{names}: drain_timeout is over before the time to confirm: what leaves may be gone by then")
+    intended = [each.intended for each in decided if each.intended]
+    gone = preview.removal
+    seen = attrs.evolve(
+        outcome,
+        lines=preview.lines,
+        virtual_servers=len(intended),
+        real_servers=sum(len(entry.real_servers) for entry in intended),
+        complete=preview.complete,
+        notes=tuple(notes),
+    )
+    return seen, gone.words if gone.is_mass else ""
+
+
+def _clock(seconds: float) -> str:
+    """Return Unix seconds by the clock of this machine."""
+    return time.strftime("%H:%M:%S", time.localtime(seconds))
+
+
+def _unless_allowed(why: str) -> str:
+    return f"{why}; if that is meant: {ALLOW}"
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return one.absolute() == other.absolute()
