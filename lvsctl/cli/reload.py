@@ -75,7 +75,12 @@ def command(
         confirm=None if confirm is None else _seconds(confirm),
     )
     socket = control_socket(path)
-    outcome = reload(socket, order)
+    try:
+        outcome = reload(socket, order)
+    except KeyboardInterrupt:
+        if order.ask is Ask.RELOAD and not dry_run:
+            click.echo("\nlvsctl: the daemon goes on with it; lvsctl status says what became of it", err=True)
+        raise
     for line in _plan_of(outcome):
         click.echo(line)
     for note in outcome.notes:
@@ -177,8 +182,8 @@ def _ask(socket: Path, until: float) -> int:
     if answer is None and time.time() < until:  # nobody is there any more
         click.echo(left_open, err=True)
         return 1
-    click.echo()
     if answer is None:
+        click.echo()
         return _what_became(socket)
     outcome = reload(socket, Order(ask=Ask.KEEP if answer else Ask.REVERT))
     _say(outcome)
