@@ -43,29 +43,53 @@ class Kept:
 
 
 class ConfigurationKept:
-    """The file in a state directory."""
+    """The file in a state directory; with none nothing is kept, but in memory."""
 
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / FILE
+    def __init__(self, directory: Path | None) -> None:
+        self._path = directory / FILE if directory else None
+        self.kept: Kept | None = None  # as it should be on disk; None: what is in use is not known as a text
 
     def load(self) -> Kept | None:
         """Return what was kept; None where nothing was, or it cannot be used."""
+        if self._path is None:
+            return None
         try:
-            return cattrs.structure(json.loads(_body(_read(self._path))), Kept)
+            self.kept = cattrs.structure(json.loads(_body(_read(self._path))), Kept)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, RecursionError, cattrs.BaseValidationError) as error:
             said = why(error) if isinstance(error, OSError) else str(error)
             log.warning("configuration_kept_ignored", path=str(self._path), why=said)
-            return None
+        return self.kept
 
-    def keep(self, kept: Kept) -> str:
-        """Have exactly `kept` on disk; return why it is not, empty when it is, also after a power cut."""
+    def take(self, text: str, *, anyway: bool = True) -> str:
+        """Have `text` as what is in use; return why it is not on disk, empty when it is.
+
+        It is what is in use `anyway`, or only where it could be written.
+        """
+        before, failed = self.kept, self._write(Kept(text=text))
+        if failed and not anyway:
+            self.kept = before
+        return failed
+
+    def leave(self, text: str, why: str, *, rolled_back: bool) -> str:
+        """Have `text` as what is not taken, and why; return why that is not on disk, empty when it is."""
+        if self.kept is None:
+            return "what is in use is not known as a text"
+        not_taken = NotTaken(digest=digest_of(text), why=why, rolled_back=rolled_back)
+        return self._write(attrs.evolve(self.kept, not_taken=not_taken))
+
+    def _write(self, kept: Kept) -> str:
+        self.kept = kept
+        if self._path is None:
+            return ""
         body = json.dumps(attrs.asdict(kept)).encode("ascii")
         try:
             replace(self._path, _head(body) + b"\n" + body, durable=True, mode=0o600)
         except OSError as error:
-            return f"{self._path}: {why(error)}"
+            failed = f"{self._path}: {why(error)}"
+            log.warning("configuration_kept_failed", error=failed)
+            return failed
         return ""
 
 

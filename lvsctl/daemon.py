@@ -70,7 +70,7 @@ class Daemon:
         self._sources = Sources(
             config,
             hear=self._hear,
-            hear_overrides=self._hear_overrides,
+            hear_overrides=self._look_at_everything,
             hear_candidates=self._hear_candidates,
             dry_run=dry_run,
         )
@@ -234,13 +234,12 @@ class Daemon:
         self._wake.set()
         self._keeping.hear()
 
-    def _hear_overrides(self) -> None:
-        self._agenda.everything()  # which virtual servers they are of is not told
-        self._wake.set()
-
     def _hear_candidates(self) -> None:
         self._watch()
-        self._agenda.everything()
+        self._look_at_everything()
+
+    def _look_at_everything(self) -> None:
+        self._agenda.everything()  # which virtual servers it is about is not told
         self._wake.set()
 
     def _watch(self, *, again: bool = False) -> None:
@@ -381,10 +380,6 @@ class Daemon:
     def _reloaded(self) -> None:
         systemd.notify("READY=1", f"STATUS={self._in_words()}")
         self._look_at_everything()
-
-    def _look_at_everything(self) -> None:
-        self._agenda.everything()
-        self._wake.set()
 
     def why_not_alive(self) -> str:
         """Return why we should be restarted; empty when we should not."""

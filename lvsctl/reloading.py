@@ -19,7 +19,7 @@ import structlog
 from lvsctl import systemd
 from lvsctl.config import Config
 from lvsctl.configfile import parse_here, read
-from lvsctl.configuration_kept import ConfigurationKept, Kept, NotTaken, digest_of
+from lvsctl.configuration_kept import ConfigurationKept, Kept, digest_of
 from lvsctl.core.event import Event
 from lvsctl.core.ownership import Ledger
 from lvsctl.core.reload import LONGEST, SHORTEST, Ask, Became, Order, Reloaded
@@ -75,8 +75,7 @@ class Reloading:
         self._take = take
         self._over = over
         self._note = note
-        self._disk = None if dry_run else ConfigurationKept(config.daemon.state_directory)
-        self._kept: Kept | None = None  # as it should be on disk; None: it is not known
+        self._kept = ConfigurationKept(None if dry_run else config.daemon.state_directory)
         self._pending: Pending | None = None
         self._turn = asyncio.Lock()
         self._news = asyncio.Event()
@@ -92,32 +91,30 @@ class Reloading:
 
         Return whether it is the one before. What is compared is what served last: Consul has said nothing yet.
         """
-        if self._disk is None:
-            return False
-        self._kept = self._disk.load()
+        kept = self._kept.load()
         try:
             config, text = read(self._path)
         except ConfigError:  # it was good a moment ago
             return False
-        why, rolled_back = self._why_not(config, text)
-        before = self._before() if why else None
+        why, rolled_back = self._why_not(config, text, kept)
+        before = self._before(kept.text) if why and kept else None
         if before is None:
             self.config = self._fixed(config)
-            self._keep_on_disk(Kept(text=text))
+            self._kept.take(text)
             return False
         self.config = self._fixed(before)
         if rolled_back:
             self._say_rolled_back(why)
         else:
             self._refuse([why])
-        self._keep_not_taken(text, why, rolled_back=rolled_back)
+        self._kept.leave(text, why, rolled_back=rolled_back)
         return True
 
-    def _why_not(self, config: Config, text: str) -> tuple[str, bool]:
+    def _why_not(self, config: Config, text: str, kept: Kept | None) -> tuple[str, bool]:
         """Return why a start does not use `config`, which is `text`, empty where it does; and if it was rolled back."""
-        if self._kept is None or self._kept.text == text:
+        if kept is None or kept.text == text:
             return "", False
-        known = self._kept.not_taken
+        known = kept.not_taken
         if known is not None and known.digest == digest_of(text):
             return known.why, known.rolled_back
         with contextlib.suppress(StateError):  # the first cycle says so
@@ -126,11 +123,10 @@ class Reloading:
                 return _unless_allowed(gone.words), False
         return "", False
 
-    def _before(self) -> Config | None:
-        """Return what was in use when lvsctl ended; None where it cannot be used any more."""
-        assert self._kept is not None  # noqa: S101  # there is something to go back to
+    def _before(self, text: str) -> Config | None:
+        """Return what was in use when lvsctl ended, which is `text`; None where it cannot be used any more."""
         try:
-            return parse_here(self._kept.text, self._path)
+            return parse_here(text, self._path)
         except ConfigError as error:
             log.warning("configuration_kept_ignored", why=f"this lvsctl cannot use it: {error}")
             return None
@@ -204,11 +200,11 @@ class Reloading:
             return outcome
         if refused:
             self._refuse([refused])
-            await asyncio.to_thread(self._keep_not_taken, text, refused, rolled_back=False)
+            await asyncio.to_thread(self._kept.leave, text, refused, rolled_back=False)
             return attrs.evolve(outcome, became=Became.REFUSED)
         until = await self._arm(text, order.confirm)
         if order.confirm is None:
-            await asyncio.to_thread(self._keep_on_disk, Kept(text=text))
+            await asyncio.to_thread(self._kept.take, text)
         self._use(fixed)
         if fixed != config:
             log.warning("restart_needed", why=AT_START)
@@ -224,9 +220,7 @@ class Reloading:
             return None
         if not SHORTEST <= seconds <= LONGEST:
             raise DaemonError(f"{seconds:g} s to confirm in; the time is {SHORTEST:g} s to {LONGEST:g} s")
-        if self._kept is None:
-            raise DaemonError("what is in use is not known as a text, so there is none to go back to; reload without")
-        failed = await asyncio.to_thread(self._keep_not_taken, text, ENDED, rolled_back=True)
+        failed = await asyncio.to_thread(self._kept.leave, text, ENDED, rolled_back=True)
         if failed:
             raise DaemonError(f"what to go back to cannot be written down, so nothing was changed: {failed}")
         self._pending = Pending(
@@ -240,10 +234,8 @@ class Reloading:
         return self._pending.until
 
     async def _confirm(self, by: str) -> Reloaded:
-        pending, before = self._demand_pending(), self._kept
-        failed = await asyncio.to_thread(self._keep_on_disk, Kept(text=pending.text))
+        failed = await asyncio.to_thread(self._kept.take, self._demand_pending().text, anyway=False)
         if failed:
-            self._kept = before
             raise DaemonError(f"not confirmed, for a restart would not know of it: {failed}; {self._to_confirm()}")
         self._pending = None
         log.info("reload_confirmed", config=str(self._path), by=by)
@@ -258,10 +250,10 @@ class Reloading:
     async def _take_back(self, why: str) -> str:
         """Have the configuration before the pending one in use again; return why."""
         pending, self._pending = self._demand_pending(), None
-        why = f"{why} (taken back at {_clock(time.time())}); {self._path} still has it"
+        why = f"{why}, taken back at {_clock(time.time())}; lvsctl reload takes {self._path} as it is then"
         self._use(pending.before)
         self._say_rolled_back(why)
-        await asyncio.to_thread(self._keep_not_taken, pending.text, why, rolled_back=True)
+        await asyncio.to_thread(self._kept.leave, pending.text, why, rolled_back=True)
         return why
 
     def _demand_pending(self) -> Pending:
@@ -303,21 +295,6 @@ class Reloading:
             control_socket=self.config.daemon.control_socket,
         )
         return attrs.evolve(config, daemon=daemon, metrics=self.config.metrics)
-
-    def _keep_not_taken(self, text: str, why: str, *, rolled_back: bool) -> str:
-        """Write down that `text` is not taken; return why it is not written, empty when it is."""
-        if self._kept is None:
-            return ""
-        refused = NotTaken(digest=digest_of(text), why=why, rolled_back=rolled_back)
-        return self._keep_on_disk(attrs.evolve(self._kept, not_taken=refused))
-
-    def _keep_on_disk(self, kept: Kept) -> str:
-        if self._disk is None:
-            return ""
-        self._kept, failed = kept, self._disk.keep(kept)
-        if failed:
-            log.warning("configuration_kept_failed", error=failed)
-        return failed
 
 
 def _seen(outcome: Reloaded, preview: Preview, order: Order) -> tuple[Reloaded, str]:

@@ -1,8 +1,11 @@
 """A changed file changes the kernel in place, under traffic that does not notice."""
 
+import attrs
 import pytest
 
-from tests.kernel.director import Director, tcp
+from lvsctl import control
+from lvsctl.core.reload import Order
+from tests.kernel.director import IDLE, Director, tcp
 from tests.lab.consul import Check, Registration
 from tests.lab.scene import HTTP, VIP4
 from tests.lab.traffic import HeldConnections, Traffic
@@ -116,3 +119,83 @@ def test_a_file_with_a_mistake_changes_nothing(director: Director) -> None:
     assert "wwrr" in director.status().config_error + str(problems)
     assert director.status().config_error
     assert director.lines() == before
+
+
+def four(director: Director) -> dict[str, int]:
+    """Have four instances registered, two of them with the tag v2; return the weights of their real servers."""
+    director.register(
+        *(
+            attrs.evolve(each.registration(), tags=("v2",) if each.host.name in {"r3", "r4"} else ())
+            for each in director.scene.real_servers
+        )
+    )
+    return {f"{each.host.ipv4}:{HTTP}": 1 for each in director.scene.real_servers}
+
+
+def test_what_nobody_confirms_is_taken_back_under_traffic_and_by_a_start_after_a_kill(director: Director) -> None:
+    weights, virtual_server = four(director), tcp(VIP4, director.port)
+    file = f'[virtual_server.reco]\naddress = "{VIP4}:{director.port}"\ndrain_timeout = "1m"\n'
+    director.configure(file)
+    director.wait_for_weights(virtual_server, weights)
+    half = {key: int(key in list(weights)[2:]) for key in weights}
+    client = director.scene.client
+    with (
+        HeldConnections(client, VIP4, director.port, count=8) as held,
+        Traffic(client, VIP4, director.port) as traffic,
+    ):
+        director.write(f'{file}scheduler = "wrr"\ntags = ["v2"]\n')
+        tried = director.lvsctl("reload", "--confirm", "5s")
+        assert (tried.returncode, tried.stderr) == (0, ""), tried
+        assert "~ virtual server" in tried.stdout
+        assert "in use, and taken back at " in tried.stdout
+        assert director.status().confirm_until is not None
+        director.wait_for_event("virtual_server_changed", name="reco")
+        director.wait_for_event("reload_rolled_back", within=10, why="not confirmed within 5 s")
+        wait_for(director, virtual_server, "-s wlc", weights)
+        status = director.status()
+        assert (status.rolled_back, status.confirm_until) == (True, None)
+        shown = director.lvsctl("status")
+        assert shown.returncode == 1
+        assert "the last reload was rolled back, the one before it is in use: not confirmed within 5 s" in shown.stdout
+        control.reload(director.socket, Order(confirm=600.0))
+        wait_for(director, virtual_server, "-s wrr", half)
+        director.kill()
+        director.start()
+        wait_for(director, virtual_server, "-s wlc", weights)
+        assert director.status().rolled_back
+        late = director.lvsctl("reload", "--keep")
+        assert (late.returncode, "nothing is to be confirmed; the last one was rolled back" in late.stderr) == (8, True)
+        report = traffic.stop()
+        assert not held.broken
+    print(f"two reloads that nobody confirmed, and a kill: {report}")
+    assert not report.failures, report
+    assert not director.events("real_server_deleted", "real_server_added", "virtual_server_added")
+
+
+def test_a_file_that_lost_most_of_what_serves_is_refused_until_it_is_allowed(director: Director) -> None:
+    weights, virtual_server = four(director), tcp(VIP4, director.port)
+    director.configure(f'[virtual_server.reco]\naddress = "{VIP4}:{director.port}"\n')
+    director.wait_for_weights(virtual_server, weights)
+    before = director.lines()
+    with Traffic(director.scene.client, VIP4, director.port) as traffic:
+        director.write(IDLE)
+        director.reload()  # SIGHUP
+        said = director.wait_for_event("reload_refused", kept="the old configuration")["problem"]
+        assert said.startswith("it would take away 1 of 1 virtual server (reco) and 4 of 4 real servers now serving; ")
+        refused = director.lvsctl("reload")
+        assert (refused.returncode, refused.stderr) == (
+            1,
+            f"lvsctl: refused, the configuration before stays in use: {said}\n",
+        )
+        assert refused.stdout.count("no longer in the configuration") == 4
+        director.stop()
+        director.start()
+        eventually(lambda: director.status().kernel.in_sync_since is not None, within=20)
+        assert director.status().config_error == said
+        wait_for_requests(traffic, 20)
+        report = traffic.stop()
+    assert not report.failures, report
+    assert director.lines() == before
+    assert director.lvsctl("reload", "--allow-remove").returncode == 0
+    director.wait_for_weights(virtual_server, dict.fromkeys(weights, 0))
+    assert not director.status().config_error
