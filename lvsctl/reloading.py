@@ -89,9 +89,10 @@ class Reloading:
     def start(self) -> bool:
         """Begin with the file; or with what was in use before it, where it was not taken or lacks most of that.
 
-        Return whether it is the one before. What is compared is what served last: Consul has said nothing yet.
+        Return whether it is another one than was given. What is compared is what served last, for Consul has said
+        nothing yet.
         """
-        kept = self._kept.load()
+        given, kept = self.config, self._kept.load()
         try:
             config, text = read(self._path)
         except ConfigError:  # it was good a moment ago
@@ -101,14 +102,14 @@ class Reloading:
         if before is None:
             self.config = self._fixed(config)
             self._kept.take(text)
-            return False
+            return self.config != given
         self.config = self._fixed(before)
         if rolled_back:
             self._say_rolled_back(why)
         else:
             self._refuse([why])
         self._kept.leave(text, why, rolled_back=rolled_back)
-        return True
+        return self.config != given
 
     def _why_not(self, config: Config, text: str, kept: Kept | None) -> tuple[str, bool]:
         """Return why a start does not use `config`, which is `text`, empty where it does; and if it was rolled back."""
@@ -177,49 +178,49 @@ class Reloading:
                 self._refuse([in_words(error, "reload")])
 
     async def _reload(self, order: Order, by: str) -> Reloaded:
-        if self._pending and order.confirm is None and not order.dry_run:
-            raise DaemonError(f"{self._to_confirm()}; until then only reload --confirm takes another one")
-        outcome = Reloaded(became=Became.PLANNED, config=str(self._path.absolute()))
+        self._demand_possible(order)
         try:
             config, text = await asyncio.to_thread(read, self._path)
         except ConfigError as error:
             problems = tuple(problem.at(self._path) for problem in error.problems)
             if not order.dry_run:
                 self._refuse(problems)
-            return attrs.evolve(outcome, became=Became.INVALID, problems=problems)
-        fixed = self._fixed(config)
-        outcome = attrs.evolve(outcome, notes=(AT_START,) if fixed != config else ())
-        why = ""
-        try:
-            outcome, why = _seen(outcome, await self._look(fixed, self.config), order)
-        except Exception as error:  # noqa: BLE001  # nothing is known of what it would do, whatever went wrong
-            why = f"what it would take away is not known: {in_words(error, 'reload')}"
-        refused = _unless_allowed(why) if why and not order.allow_remove else ""
-        outcome = attrs.evolve(outcome, why=refused)
+            return Reloaded(became=Became.INVALID, config=str(self._path.absolute()), problems=problems)
+        planned = await self._plan(config, order)
         if order.dry_run:
-            return outcome
-        if refused:
-            self._refuse([refused])
-            await asyncio.to_thread(self._kept.leave, text, refused, rolled_back=False)
-            return attrs.evolve(outcome, became=Became.REFUSED)
-        until = await self._arm(text, order.confirm)
+            return planned
+        if planned.why:
+            self._refuse([planned.why])
+            if self._pending is None:  # a start must know that one
+                await asyncio.to_thread(self._kept.leave, text, planned.why, rolled_back=False)
+            return attrs.evolve(planned, became=Became.REFUSED)
         if order.confirm is None:
             await asyncio.to_thread(self._kept.take, text)
-        self._use(fixed)
-        if fixed != config:
-            log.warning("restart_needed", why=AT_START)
-        more = {"confirm_until": _clock(until)} if until else {}
-        log.info("reloaded", config=str(self._path), virtual_servers=len(fixed.virtual_servers), by=by, **more)
-        confirm = f"to be confirmed until {_clock(until)}" if until else ""
-        self._note(Event(time=now(), event="reloaded", what=str(self._path), by=by, why=confirm))
-        return attrs.evolve(outcome, became=Became.USED, until=until)
+        else:
+            await self._arm(text, order.confirm)
+        self._use(self._fixed(config))
+        self._say_reloaded(planned, by)
+        return attrs.evolve(planned, became=Became.USED, until=self.until)
 
-    async def _arm(self, text: str, seconds: float | None) -> float | None:
-        """Have what is about to be used taken back after `seconds`; return when that is, None for none."""
-        if seconds is None:
-            return None
-        if not SHORTEST <= seconds <= LONGEST:
-            raise DaemonError(f"{seconds:g} s to confirm in; the time is {SHORTEST:g} s to {LONGEST:g} s")
+    def _demand_possible(self, order: Order) -> None:
+        if self._pending and order.confirm is None and not order.dry_run:
+            raise DaemonError(f"{self._to_confirm()}; until then only reload --confirm takes another one")
+        if order.confirm is not None and not SHORTEST <= order.confirm <= LONGEST:
+            raise DaemonError(f"{order.confirm:g} s to confirm in; the time is {SHORTEST:g} s to {LONGEST:g} s")
+
+    async def _plan(self, config: Config, order: Order) -> Reloaded:
+        """Return what `config` would do, and why that is refused; empty where it is not."""
+        fixed = self._fixed(config)
+        notes = (AT_START,) if fixed != config else ()
+        planned = Reloaded(became=Became.PLANNED, config=str(self._path.absolute()), notes=notes)
+        try:
+            planned, why = _seen(planned, await self._look(fixed, self.config), order)
+        except Exception as error:  # noqa: BLE001  # nothing is known of what it would do, whatever went wrong
+            why = f"what it would take away is not known: {in_words(error, 'reload')}"
+        return attrs.evolve(planned, why=_unless_allowed(why) if why and not order.allow_remove else "")
+
+    async def _arm(self, text: str, seconds: float) -> None:
+        """Have what is about to be used, which is `text`, taken back after `seconds`."""
         failed = await asyncio.to_thread(self._kept.leave, text, ENDED, rolled_back=True)
         if failed:
             raise DaemonError(f"what to go back to cannot be written down, so nothing was changed: {failed}")
@@ -231,7 +232,6 @@ class Reloading:
             ends=asyncio.get_running_loop().time() + seconds,
         )
         self._news.set()
-        return self._pending.until
 
     async def _confirm(self, by: str) -> Reloaded:
         failed = await asyncio.to_thread(self._kept.take, self._demand_pending().text, anyway=False)
@@ -272,6 +272,21 @@ class Reloading:
     def _use(self, config: Config) -> None:
         self.config, self.error, self.rolled_back = config, "", False
         self._take()
+
+    def _say_reloaded(self, planned: Reloaded, by: str) -> None:
+        if AT_START in planned.notes:
+            log.warning("restart_needed", why=AT_START)
+        until = _clock(self.until) if self.until else ""
+        log.info(
+            "reloaded",
+            config=str(self._path),
+            virtual_servers=len(self.config.virtual_servers),
+            differences=sum(line.differs for line in planned.lines),
+            by=by,
+            **({"confirm_until": until} if until else {}),
+        )
+        confirm = f"to be confirmed until {until}" if until else ""
+        self._note(Event(time=now(), event="reloaded", what=str(self._path), by=by, why=confirm))
 
     def _say_rolled_back(self, why: str) -> None:
         self.error, self.rolled_back = why, True
@@ -330,5 +345,5 @@ def _unless_allowed(why: str) -> str:
 def _is_same(one: Path, other: Path) -> bool:
     try:
         return one.samefile(other)
-    except OSError:
+    except (OSError, ValueError):  # one is not there, or no path at all
         return one.absolute() == other.absolute()

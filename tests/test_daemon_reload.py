@@ -234,6 +234,8 @@ async def test_another_file_than_the_daemons_is_not_what_it_reads(tmp_path: Path
         link.symlink_to(daemon.file)
         with pytest.raises(DaemonError, match=r"started with .*/lvsctl.toml, not with .*/other.toml"):
             await order(daemon, file=str(other))
+        with pytest.raises(DaemonError, match="started with"):
+            await order(daemon, file="/no\0path")
         assert daemon.events("reloaded") == []
         assert (await order(daemon, file=str(link))).became is Became.USED
 
@@ -330,6 +332,9 @@ async def test_while_it_is_to_be_confirmed_only_another_such_one_is_taken(tmp_pa
         assert first.until is not None
         assert second.until > first.until + 50
         await daemon.until(table_of(entry(real(1), real(2))))
+        write(daemon, IDLE)
+        assert (await order(daemon, confirm=60.0)).became is Became.REFUSED
+        assert (await daemon.status()).confirm_until == second.until
         await order(daemon, Ask.REVERT)
         await daemon.until(BOTH)  # what was confirmed last, not what was tried first
 
@@ -418,6 +423,20 @@ async def test_a_start_goes_back_to_what_was_confirmed(tmp_path: Path) -> None:
     async with restarted(daemon, file) as daemon:
         assert (await daemon.status()).config_error == ""
     assert daemon.kernel.observe().table == RR
+
+
+async def test_a_refusal_meanwhile_does_not_make_a_start_forget_what_was_to_be_confirmed(tmp_path: Path) -> None:
+    async with running(Services(), tmp_path) as daemon:
+        await both_serve(daemon)
+        write(daemon, FAST)
+        await order(daemon, confirm=60.0)
+        write(daemon, IDLE)
+        await order(daemon, confirm=60.0)
+        write(daemon, FAST)
+        file = daemon.file.read_text()
+    async with restarted(daemon, file) as daemon:
+        await daemon.until(BOTH)
+        assert (await daemon.status()).rolled_back
 
 
 async def test_a_start_with_nearly_nothing_left_in_the_file_keeps_what_was(tmp_path: Path) -> None:
