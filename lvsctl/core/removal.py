@@ -3,7 +3,8 @@
 Pure. A file that is empty but for one table, was half written, or names the wrong Consul service everywhere is a valid
 file; what gives it away is what it would do. The rule: a reload may take away half of the virtual servers that serve
 now, and half of the real servers that serve now, and no more, unless an operator says so. What leaves anyway, because
-Consul wants it out or an earlier reload did, is none of the reload's doing and is not counted.
+Consul wants it out or an earlier reload did, is none of the reload's doing and is not counted. A fallback server is no
+service: it counts as nothing, whether it serves now or would then.
 """
 
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from typing import Final
 import attrs
 
 from lvsctl.config import Config
-from lvsctl.core.decision import Decision
+from lvsctl.core.decision import Decision, VirtualServerDecision
 from lvsctl.core.guard import serves
 from lvsctl.core.ownership import Ledger
 from netlink.types import RealServerKey, Table, VirtualServerKey
@@ -75,7 +76,9 @@ def left_out(ledger: Ledger, config: Config) -> Removal:
     """
     keys = {each.key for each in config.virtual_servers.values()}
     served = {
-        key: sum(map(serves, entry.written.real_servers.values())) for key, entry in ledger.items() if entry.written
+        key: sum(serves(each) for server, each in entry.written.real_servers.items() if server != entry.fallback)
+        for key, entry in ledger.items()
+        if entry.written
     }
     serving = {key: count for key, count in served.items() if count}
     gone = [
@@ -102,8 +105,7 @@ def _staying(table: Table, decision: Decision) -> Serving:
         there = frozenset(server for server, each in entry.real_servers.items() if serves(each))
         decided = decision.virtual_servers.get(key)
         if decided is not None:
-            intended = decided.intended.real_servers if decided.intended else {}
-            there &= {server for server, each in intended.items() if serves(each)}
+            there &= _intended(decided)
         elif key not in decision.left_alone:
             there = frozenset()  # nobody wants it any more; it goes as soon as Consul answers for anything
         found[key] = there
@@ -113,8 +115,13 @@ def _staying(table: Table, decision: Decision) -> Serving:
 def _will_serve(key: VirtualServerKey, decision: Decision, staying: Serving) -> bool:
     """Tell whether anything serves at `key` by `decision`, what stays or what comes."""
     decided = decision.virtual_servers.get(key)
-    intended = decided.intended.real_servers if decided and decided.intended else {}
-    return bool(staying.get(key)) or any(map(serves, intended.values()))
+    return bool(staying.get(key) or (decided and _intended(decided)))
+
+
+def _intended(decided: VirtualServerDecision) -> AbstractSet[RealServerKey]:
+    """Return what is to serve, but for a fallback."""
+    intended = decided.intended.real_servers if decided.intended else {}
+    return {server for server, each in intended.items() if serves(each) and server != decided.fallback}
 
 
 def _of(some: int, every: int, thing: str) -> str:

@@ -17,7 +17,19 @@ from lvsctl.core.removal import Removal, left_out, removal
 from netlink.fake import FakeIPVS
 from netlink.types import Protocol, RealServerKey, VirtualServerKey
 from tests.core.test_discovery import OPEN
-from tests.values import VIP, Cycles, config_of, configured, entry, failing, instance, kernel_with, real, table_of
+from tests.values import (
+    VIP,
+    Cycles,
+    config_of,
+    configured,
+    entry,
+    failing,
+    instance,
+    kernel_with,
+    real,
+    real_key,
+    table_of,
+)
 
 SERVICES = 4
 
@@ -177,6 +189,19 @@ def test_what_consul_does_not_answer_for_stays() -> None:
     empty = attrs.evolve(cycles, config=config_of(virtual_server(9)), answers={}, last=None)
     silent = attrs.evolve(cycles, answers={}, last=None)  # Consul has said nothing since the start
     assert removal(observed.table, silent.decide(observed), empty.decide(observed), FOUR).leaving == 16
+
+
+def test_a_fallback_stands_in_for_nobody() -> None:
+    sorry = [attrs.evolve(virtual_server(each), fallback=real_key(99)) for each in range(SERVICES)]
+    config = config_of(*sorry)
+    cycles = world(config, {**WHOLE, "s3": ()})
+    assert serving(cycles) >= {(key_of(3), real_key(99))}
+    closed = attrs.evolve(config, safety=SafetyConfig(allowed_networks=(ip_network("10.0.0.0/29"),)))
+    said = foretold(cycles, closed, {**WHOLE, "s3": ()})
+    assert said == Removal(virtual_servers=3, emptied=("s1", "s2"), real_servers=12, leaving=8)
+    assert left_out(cycles.ledger, config_of(virtual_server(3))).real_servers == 12
+    back = foretold(cycles, config, WHOLE)  # the fallback leaves, for others serve again
+    assert (back.leaving, back.real_servers) == (0, 12)
 
 
 def test_foreign_virtual_servers_are_nobodys_loss() -> None:
