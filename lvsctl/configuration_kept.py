@@ -5,6 +5,7 @@ of the file was not taken is remembered by its digest, so that a restart does no
 used is ignored with a warning: then the operator's file is all there is. Blocking: the daemon calls it in a thread.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -78,6 +79,13 @@ class ConfigurationKept:
             return "what is in use is not known as a text"
         not_taken = NotTaken(digest=digest_of(text), why=why, rolled_back=rolled_back)
         return self._write(attrs.evolve(self.kept, not_taken=not_taken))
+
+    def forget(self) -> None:
+        """Have nothing on disk: there is nothing to go back to. What cannot be removed stays."""
+        self.kept = None
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
 
     def _write(self, kept: Kept) -> str:
         self.kept = kept

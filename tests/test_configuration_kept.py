@@ -76,6 +76,14 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     assert found.text == "old"
 
 
+def test_what_is_forgotten_is_not_there_any_more(tmp_path: Path) -> None:
+    kept = ConfigurationKept(tmp_path)
+    kept.forget()
+    kept.take("old")
+    kept.forget()
+    assert (ConfigurationKept(tmp_path).load(), kept.kept, list(tmp_path.iterdir())) == (None, None, [])
+
+
 def test_without_a_directory_it_is_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     kept = ConfigurationKept(None)
@@ -83,4 +91,5 @@ def test_without_a_directory_it_is_kept_in_memory(tmp_path: Path, monkeypatch: p
     assert kept.leave("new", "why", rolled_back=True) == "what is in use is not known as a text"
     assert kept.take("old") == ""
     assert kept.leave("new", "why", rolled_back=True) == ""
+    kept.forget()
     assert list(tmp_path.iterdir()) == []

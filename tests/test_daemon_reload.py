@@ -461,6 +461,20 @@ async def test_a_start_with_nearly_nothing_left_in_the_file_keeps_what_was(tmp_p
         await daemon.until(table_of(entry(key=VirtualServerKey.by_address(Protocol.TCP, VIP, 99))))
 
 
+async def test_a_start_that_keeps_what_was_asks_the_consul_of_before(tmp_path: Path) -> None:
+    async with running(Services(), tmp_path) as daemon:
+        await both_serve(daemon)
+        write(daemon, IDLE)
+        file = daemon.file.read_text().replace(daemon.server.address, "http://127.0.0.1:1")
+        address = daemon.server.address
+    async with restarted(daemon, file) as daemon:
+        await daemon.until_status(lambda status: status.kernel.in_sync_since is not None)
+        status = await daemon.status()
+        assert status.consul is not None
+        assert (status.consul.address, status.consul.failing) == (address, 0)
+        assert status.config_error
+
+
 async def test_a_start_with_another_file_uses_it(tmp_path: Path) -> None:
     async with running(Services(), tmp_path) as daemon:
         await both_serve(daemon)

@@ -60,6 +60,7 @@ def command(
     from lvsctl.cli.places import control_socket
     from lvsctl.control import reload
     from lvsctl.core.reload import Ask, Became, Order
+    from lvsctl.errors import DaemonError
 
     others = dry_run or allow_remove or confirm is not None
     if (keep and revert) or ((keep or revert) and others):
@@ -80,6 +81,10 @@ def command(
     except KeyboardInterrupt:
         if order.ask is Ask.RELOAD and not dry_run:
             click.echo("\nlvsctl: the daemon goes on with it; lvsctl status says what became of it", err=True)
+        raise
+    except DaemonError as error:
+        if not path.exists():  # so it could not say where the daemon is
+            raise DaemonError(f"{error}; {path}: there is no such file") from error
         raise
     for line in _plan_of(outcome):
         click.echo(line)

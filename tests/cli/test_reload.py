@@ -132,6 +132,10 @@ def test_nothing_to_confirm_and_no_daemon_are_code_8(tmp_path: Path) -> None:
     result = CliRunner().invoke(lvsctl, ["reload", "-c", str(file)])
     assert result.exit_code == 8
     assert "no daemon answers" in result.stderr
+    file.unlink()
+    result = CliRunner().invoke(lvsctl, ["reload", "-c", str(file)])
+    assert result.exit_code == 8
+    assert result.stderr.endswith(f"; {file}: there is no such file\n")
 
 
 # ---- to be confirmed, at a terminal

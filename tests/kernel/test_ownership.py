@@ -91,6 +91,7 @@ def test_fifty_foreign_virtual_servers_stay_byte_for_byte(registered: Director) 
     done = director.lvsctl("teardown", "--yes")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("removed 1 virtual server\n")
+    assert not (director.state / "configuration.kept").exists()  # nothing to go back to
     assert director.lines() == before
     again = director.lvsctl("teardown", "--yes")
     unknown = f"the ledger in {director.state} does not know the 50 virtual servers there"
