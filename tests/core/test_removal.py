@@ -211,6 +211,21 @@ def test_foreign_virtual_servers_are_nobodys_loss() -> None:
     assert foretold(cycles, config_of(virtual_server(9)), WHOLE).virtual_servers == 4
 
 
+def test_a_foreign_one_in_the_way_is_nobodys_loss_either() -> None:
+    table = table_of(entry(real(1), key=key_of(0)))
+    cycles = Cycles(config=FOUR, answers=answers_of(FOUR, WHOLE), kernel=kernel_with(table), ledger={})
+    cycles.until_quiet(5)
+    said = foretold(cycles, config_of(virtual_server(9)), WHOLE)
+    assert said == Removal(virtual_servers=3, emptied=("s1", "s2", "s3"), real_servers=12, leaving=12)
+
+
+def test_what_was_about_to_be_adopted_stays_whoever_it_is_of_then() -> None:
+    table = world(FOUR, WHOLE).kernel.observe().table
+    cycles = Cycles(config=FOUR, answers=answers_of(FOUR, WHOLE), kernel=kernel_with(table), ledger={})
+    said = foretold(cycles, config_of(virtual_server(9)), WHOLE)
+    assert said == Removal(virtual_servers=4, real_servers=16)
+
+
 def test_what_was_declared_is_there_at_a_start_as_long_as_any_may_be() -> None:
     declaration = Declaration(service="reco", values=())
     written = entry(real(1), real(2))
