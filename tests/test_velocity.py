@@ -15,6 +15,7 @@ from lvsctl.core.instance import Answer, Instance
 from lvsctl.core.served import Served
 from lvsctl.core.velocity import MINUTE, Loss, limits_of_table
 from netlink.types import VirtualServerKey
+from tests.histories import histories
 from tests.values import NOW, Cycles, config_of, configured, failing, instance, kernel_with, most_lately
 
 NAMES = ("a", "b", "c")
@@ -65,6 +66,7 @@ states = st.lists(st.sampled_from(("passing", "passing", "failing", "gone")), mi
 events = st.dictionaries(st.sampled_from(NAMES), states, max_size=3)
 
 
+@histories()
 @given(
     history=st.lists(st.tuples(events, st.sampled_from((0.0, 5.0, 29.0, 61.0))), max_size=8),
     percent=st.sampled_from((0, 25, 40)),
