@@ -174,6 +174,18 @@ class Reconciler:
             moves=moves,
         )
 
+    def preview(self, config: Config, answers: Answers, *, overrides: Overrides, candidates: AbstractSet[str]) -> Look:
+        """Return what would be done with `config`, which may not be in use; the next cycle knows nothing of it."""
+        kept = self._discovered, self._decided_by, self._counted, self._decision
+        try:
+            return self.look(config, answers, overrides=overrides, candidates=candidates)
+        finally:
+            self._discovered, self._decided_by, self._counted, self._decision = kept
+
+    def served_last(self) -> Ledger:
+        """Return the ledger: what we left in the kernel. Raises StateError where it cannot be read."""
+        return self._ledger.known()
+
     def _surroundings(self, config: Config) -> Surroundings:
         return Surroundings(
             local=self._addresses.local(),

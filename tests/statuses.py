@@ -9,6 +9,7 @@ from pathlib import Path
 import attrs
 
 from lvsctl.control import serving
+from lvsctl.core.reload import Order, Reloaded
 from lvsctl.core.status import (
     ConsulStatus,
     KernelStatus,
@@ -106,6 +107,8 @@ class Told:
     moves: dict[str, Moved] = attrs.field(factory=dict)
     asked: list[tuple[str, str]] = attrs.field(factory=list)  # what was to be released or moved, and by whom
     about: list[str] = attrs.field(factory=list)  # what each status was asked about
+    outcomes: list[Reloaded] = attrs.field(factory=list)  # of the orders about the configuration, one after the other
+    orders: list[Order] = attrs.field(factory=list)
 
     async def status(self, about: Subject | None = None) -> Status:
         """Return what it was made with."""
@@ -127,6 +130,14 @@ class Told:
         if name not in self.moves:
             raise DaemonError(f"no virtual server '{name}'")
         return self.moves[name]
+
+    async def reload(self, order: Order, by: str) -> Reloaded:
+        """Return the next of what it was made with."""
+        del by
+        self.orders.append(order)
+        if not self.outcomes:
+            raise DaemonError("nothing is to be confirmed")
+        return self.outcomes.pop(0)
 
 
 @contextmanager

@@ -33,6 +33,8 @@ WORDS: Final = {
     "cycle_failed": ("cycle failed", "could not reconcile"),
     "reloaded": ("reloaded", "read its file again"),
     "reload_refused": ("reload refused", "kept the old configuration"),
+    "reload_confirmed": ("reload confirmed", "keeps its configuration"),
+    "reload_rolled_back": ("rolled back", "went back to the configuration before"),
     "started": ("started", "started"),
     "stopped": ("stopped", "stopped"),
 }
@@ -59,7 +61,9 @@ NOT_WRITTEN: Final = {
 WITHOUT_WHAT: Final = frozenset(
     {"virtual_server_deleted", "real_server_deleted", "trouble_over", "override", "override_over"}
 )
-OURSELVES: Final = frozenset({"started", "stopped", "reloaded", "reload_refused", "cycle_failed"})
+OURSELVES: Final = frozenset(
+    {"started", "stopped", "reloaded", "reload_refused", "reload_confirmed", "reload_rolled_back", "cycle_failed"}
+)
 # Causes that Consul's answer alone decides; of the others its index says nothing.
 OF_CONSUL: Final = frozenset(
     each.value

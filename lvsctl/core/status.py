@@ -182,10 +182,12 @@ class Status:
     time: float
     started: float | None
     config: str  # path of the file
-    config_error: str  # why the last reload was refused; empty when it was not
+    config_error: str  # why the file is not what is in use: refused or rolled back; empty where it is
     consul: ConsulStatus | None
     kernel: KernelStatus
     foreign: tuple[str, ...]
     virtual_servers: tuple[VirtualServerStatus, ...]
     refused_declarations: tuple[RefusedDeclaration, ...] = ()
+    rolled_back: bool = False  # it was in use and was taken back: nobody confirmed it
+    confirm_until: float | None = None  # when what is in use is taken back unless it is confirmed; None: it is
     overrides: OverridesStatus | None = None  # None: the configuration has none, or no daemon answers
