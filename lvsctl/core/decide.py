@@ -4,7 +4,8 @@ Pure. `reconcile` reads the inputs. Each virtual server is decided on its own, s
 another.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -17,19 +18,33 @@ from lvsctl.core.cause import cause_of_virtual_server
 from lvsctl.core.decision import Decision, Step, VirtualServerDecision
 from lvsctl.core.desired import Wanted, desired, limits_of
 from lvsctl.core.drain import NO_USAGE, Draining, drain
+from lvsctl.core.fallback import fallback_of, with_fallback
 from lvsctl.core.guard import guard, serves_in
 from lvsctl.core.instance import Answers
 from lvsctl.core.nothing import NOBODY, NOTHING
 from lvsctl.core.opinion import NO_OPINION, Opinion, Opinions
 from lvsctl.core.override import NO_OVERRIDES, Overrides, next_end, standing
-from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, foreign, is_still_ours, owner_of
+from lvsctl.core.ownership import (
+    NO_WORD,
+    Border,
+    Ledger,
+    LedgerEntry,
+    Owner,
+    foreign,
+    is_still_ours,
+    ours_in,
+    owner_of,
+)
 from lvsctl.core.plan import plan_virtual_server
 from lvsctl.core.restoration import stands_alone
+from lvsctl.core.served import NO_FLOOR, Floor
 from lvsctl.core.steps import steps_of, why_leaving
+from lvsctl.core.velocity import Loss, limits_of_table
 from netlink.types import (
     Address,
     Observed,
     RealServerKey,
+    RealServers,
     TableEntry,
     VirtualServerKey,
 )
@@ -52,6 +67,8 @@ def decide(
     released: AbstractSet[VirtualServerKey] = NOBODY,
     refused: Mapping[VirtualServerKey, AbstractSet[RealServerKey]] = NOTHING,
     opinions: Opinions | None = None,
+    elsewhere: Ledger = NOTHING,
+    border: Border = NO_WORD,
 ) -> Decision:
     """Return what to do about every virtual server.
 
@@ -59,7 +76,8 @@ def decide(
     `expire_quiescent_template`: whether clients with persistence leave a quiesced real server. `before` is an earlier
     decision: it spares work where nothing has changed since, and changes nothing. Of the virtual servers that are
     `released` an operator has just let go of what is held. `refused` are real servers that the kernel did not take,
-    `opinions` what the director itself found of some; None where it does not look.
+    `opinions` what the director itself found of some; None where it does not look. `elsewhere` is the ledger with the
+    virtual servers of which nothing is decided here, `border` what operators have just said of whose they are.
     """
     limits = limits or limits_of(config, own_addresses)
     if before is not None and (before.limits, before.templates_expire) != (limits, templates_expire):
@@ -77,7 +95,7 @@ def decide(
         peaks={key: entry.peaks for key, entry in ledger.items() if entry.peaks},
         now=now,
     )
-    decisions = {}
+    decisions, afresh = {}, {}
     for each in wanted.values():
         key = each.config.key
         absent = _absent(refused.get(key, NOBODY), each, observed.table.get(key))
@@ -85,7 +103,11 @@ def decide(
         if opinions is not None and each.config.probe:
             opinion = opinions.get(key, NO_OPINION)
         same = _same_as_before(known.get(key), each, there, entry, absent=absent, opinion=opinion, now=now)
-        decisions[key] = (key not in released and same) or _decide_configured(
+        if same and key not in released | border.adopted | border.disowned:
+            decisions[key] = same
+            continue
+        afresh[key] = functools.partial(
+            _decide_configured,
             each,
             observed,
             ledger,
@@ -94,29 +116,54 @@ def decide(
             templates_expire=templates_expire,
             now=now,
             released=key in released,
+            border=border,
         )
+        decisions[key] = afresh[key]()
+    for key, limit in _limits(decisions, afresh.keys(), (elsewhere, ledger), config, now).items():
+        decisions[key] = afresh[key](limit=limit)
     waiting = frozenset(config.virtual_servers.keys() - wanted.keys())
     configured = {virtual_server.key for virtual_server in config.virtual_servers.values()}
     left = {key: ledger[key] for key in ledger.keys() & observed.table.keys() - configured}
-    disowned = frozenset(key for key, entry in left.items() if not is_still_ours(observed.table[key], entry))
+    disowned = frozenset(
+        key for key, entry in left.items() if key in border.disowned or not is_still_ours(observed.table[key], entry)
+    )
     staying = {key for key, entry in left.items() if entry.name in waiting or stands_alone(answers)}
     for key, entry in left.items():
         if key not in disowned and key not in staying:
             decisions[key] = _decide_removed(key, entry, observed, now=now)
     adopted = {key for key, each in decisions.items() if each.owner is Owner.ADOPTED}
+    given_up = {key for key, each in decisions.items() if each.disowned} & observed.table.keys()
     left_alone = _left_alone(config, waiting, ledger)
     return Decision(
         virtual_servers=decisions,
         waiting=waiting,
         left_alone=left_alone,
-        foreign=foreign(observed.table, (ledger.keys() - disowned) | adopted),
+        foreign=foreign(observed.table, (ours_in(ledger) - disowned - given_up) | adopted),
         disowned=disowned,
-        addresses=_addresses(decisions, observed, (left_alone | staying) - disowned),
+        addresses=_addresses(decisions, observed, (left_alone | staying | given_up) - disowned),
         look_again=now + DRAIN_POLL if any(each.draining for each in decisions.values()) else None,
         next_end=_next_end(decisions, overrides, now),
         limits=limits,
         templates_expire=templates_expire,
     )
+
+
+def _limits(
+    decisions: Mapping[VirtualServerKey, VirtualServerDecision],
+    afresh: AbstractSet[VirtualServerKey],
+    ledgers: Iterable[Ledger],
+    config: Config,
+    now: float,
+) -> Mapping[VirtualServerKey, Floor]:
+    """Return of which virtual servers decided `afresh` less may leave, for all that leaves of the table."""
+    if not any(decisions[key].counts.loss for key in afresh):
+        return NOTHING
+    losses = {
+        key: Loss(each.counts.before if key in afresh else each.counts.after, each.counts.after.count)
+        for key, each in decisions.items()
+    }
+    others = {key: entry.served for ledger in ledgers for key, entry in ledger.items()}
+    return limits_of_table(losses, others, config.safety.max_removals, now)
 
 
 def _next_end(
@@ -139,7 +186,7 @@ def _same_as_before(
     now: float,
 ) -> VirtualServerDecision | None:
     """Return `before` where it was made of the same; what leaves is decided by the clock and by connections too."""
-    if before is None or before.leaving or before.steps or before.hold.released:
+    if before is None or before.leaving or before.steps or before.hold.released or before.hold.floor.why:
         return None
     if before.wanted is not wanted or before.remembered is not entry:
         return None
@@ -166,10 +213,13 @@ def _decide_configured(
     templates_expire: bool,
     now: float,
     released: bool,
+    border: Border,
+    limit: Floor = NO_FLOOR,
 ) -> VirtualServerDecision:
     key = wanted.config.key
     current = observed.table.get(key)
-    owner = owner_of(wanted.entry, current, ledger)
+    standing = _entry(wanted, with_fallback(wanted.config, wanted.entry.real_servers))
+    owner, entry = owner_of(standing, current, ledger, border), ledger.get(key)
     if owner is Owner.FOREIGN:
         return VirtualServerDecision(
             name=wanted.config.name,
@@ -178,12 +228,17 @@ def _decide_configured(
             owner=owner,
             intended=current,
             observed=current,
-            remembered=ledger.get(key),
+            remembered=entry,
+            disowned=key in border.disowned or (entry is not None and entry.disowned),
         )
+    if entry is not None and entry.disowned:
+        entry = None  # what it says is of long ago
     there = current.real_servers if current else {}
-    entry = ledger.get(key)
-    hold, counts = guard(wanted, there, entry, now=now, released=released, absent=absent, opinion=opinion)
-    real_servers = {**wanted.entry.real_servers, **hold.real_servers}
+    hold, counts = guard(wanted, there, entry, now=now, released=released, absent=absent, opinion=opinion, limit=limit)
+    real_servers = (
+        {**wanted.entry.real_servers, **hold.real_servers} if hold.real_servers else wanted.entry.real_servers
+    )
+    fallback = fallback_of(wanted.config, real_servers)
     return _decide_leaving(
         VirtualServerDecision(
             name=wanted.config.name,
@@ -195,15 +250,23 @@ def _decide_configured(
             counts=counts,
             absent=absent,
             opinion=opinion,
-            remembered=entry,
+            remembered=ledger.get(key),
+            fallback=fallback.key if fallback else None,
             drain_timeout=wanted.config.drain_timeout,
             undrained=_undrained(wanted, templates_expire=templates_expire),
         ),
-        attrs.evolve(wanted.entry, real_servers=real_servers) if hold.real_servers else wanted.entry,
+        _entry(wanted, {**real_servers, fallback.key: fallback} if fallback else real_servers),
         observed,
         entry,
         now=now,
     )
+
+
+def _entry(wanted: Wanted, real_servers: RealServers) -> TableEntry:
+    """Return `wanted` as an entry of the table with these real servers."""
+    if real_servers is wanted.entry.real_servers:
+        return wanted.entry
+    return attrs.evolve(wanted.entry, real_servers=real_servers)
 
 
 def _undrained(wanted: Wanted, *, templates_expire: bool) -> frozenset[RealServerKey]:

@@ -22,6 +22,7 @@ class State(enum.Enum):
     OK = "ok"
     DEGRADED = "degraded"  # some instances do not serve, or another datacenter's do
     EMPTY = "empty"  # nothing serves
+    FALLBACK = "fallback"  # nothing serves but the fallback
     HELD = "held"  # Consul wants more out than may leave; they stay
     LEAVING = "leaving"  # no longer configured, draining
     WAITING = "waiting"  # Consul has not answered for it yet; left as it is
@@ -36,6 +37,7 @@ class Place(enum.Enum):
     QUIESCED = "quiesced"  # wanted with weight 0
     DRAINING = "draining"
     HELD = "held"
+    FALLBACK = "fallback"  # serves because nothing else does
     PENDING = "pending"  # wanted, not in the kernel yet
     OUT = "out"  # not wanted now
     REJECTED = "rejected"
@@ -108,6 +110,17 @@ class Released:
     real_servers: tuple[str, ...]  # that were held, and leave
     serving: int  # real servers that are left
     refused: str = ""  # why the kernel did not let them go
+
+
+@attrs.frozen(kw_only=True)
+class Moved:
+    """What became of an operator's `lvsctl adopt` or `disown`."""
+
+    name: str
+    address: str  # `tcp 10.9.0.100:80`
+    changed: bool  # it was not so before
+    done: tuple[str, ...] = ()  # what was done to the kernel for it, a line each
+    refused: str = ""  # what the kernel refused of that
 
 
 @attrs.frozen(kw_only=True)
