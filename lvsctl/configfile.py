@@ -58,7 +58,18 @@ TABLES: Final[dict[str, type[Any]]] = {
 
 def load(path: Path) -> Config:
     """Return the configuration in the file `path`; ConfigError has all that is wrong with it."""
-    return parse(_text(path), path, config_environment.current())
+    return read(path)[0]
+
+
+def read(path: Path) -> tuple[Config, str]:
+    """Return the configuration in the file `path`, and the text that it is; ConfigError has all that is wrong."""
+    text = _text(path)
+    return parse_here(text, path), text
+
+
+def parse_here(text: str, path: Path) -> Config:
+    """Return the configuration that is `text` in the environment of this process, as if it were in the file `path`."""
+    return parse(text, path, config_environment.current())
 
 
 def parse(text: str, path: Path, environment: Environment = NO_ENVIRONMENT) -> Config:

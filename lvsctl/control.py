@@ -2,9 +2,10 @@
 
 `GET /v1/status` returns core.status.Status as JSON, with `?about=INSTANCE` or an address also that instance where it is
 not meant for a virtual server; `POST /v1/release/NAME` lets go of what is held of a virtual server and returns
-core.status.Released, or an object with an `error`. The socket is 0660 and belongs to the group lvsctl where that
-exists: whoever may ask may release, and the log says who did. `ask` and `release` are the client's side, on the
-standard library, for a command that starts fast.
+core.status.Released, or an object with an `error`; `POST /v1/reload` takes a core.reload.Order and returns a
+core.reload.Reloaded, or an object with an `error`. The socket is 0660 and belongs to the group lvsctl where that
+exists: whoever may ask may release and reload, and the log says who did. `ask`, `release` and `reload` are the client's
+side, on the standard library, for a command that starts fast.
 """
 
 import contextlib
@@ -21,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import cattrs.preconf.json
 
-from lvsctl.core.status import SCHEMA, Released, Status
+from lvsctl.core.reload import Order, Reloaded
+from lvsctl.core.status import SCHEMA, Moved, Released, Status
 from lvsctl.core.subject import LONGEST, Subject
 from lvsctl.errors import DaemonError, StateError
 
@@ -33,6 +35,7 @@ T = TypeVar("T")
 GROUP: Final = "lvsctl"
 ANSWER_TIMEOUT: Final = 5.0  # seconds
 RELEASE_TIMEOUT: Final = 60.0  # seconds; a cycle may be under way
+RELOAD_TIMEOUT: Final = 60.0  # seconds; others' reloads and a cycle may be under way, and Consul is asked
 PEER: Final = struct.Struct("3i")  # struct ucred (unix(7)): process, user, group
 OTHER_VERSION: Final = "the daemon speaks another version of this interface; restart it after an upgrade"
 
@@ -47,6 +50,12 @@ class Asked(Protocol):
 
     async def release(self, name: str, by: str) -> Released:
         """Let go of what is held of virtual server `name`; raises DaemonError."""
+
+    async def move(self, name: str, *, adopt: bool, by: str) -> Moved:
+        """Take virtual server `name` over as it stands, or leave it to somebody else; raises DaemonError."""
+
+    async def reload(self, order: Order, by: str) -> Reloaded:
+        """Do `order` about the configuration; raises DaemonError."""
 
 
 @contextlib.asynccontextmanager
@@ -72,9 +81,28 @@ async def serving(path: Path, asked: Asked) -> AsyncIterator[None]:
             return web.json_response({"error": str(error)}, status=409)
         return web.json_response(converter.unstructure(released))
 
+    async def post_border(request: web.Request) -> web.Response:
+        try:
+            who = await asyncio.to_thread(_who, request)
+            adopt = request.match_info["word"] == "adopt"
+            moved = await asked.move(request.match_info["name"], adopt=adopt, by=who)
+        except DaemonError as error:
+            return web.json_response({"error": str(error)}, status=409)
+        return web.json_response(converter.unstructure(moved))
+
+    async def post_reload(request: web.Request) -> web.Response:
+        try:
+            order = _structured(await request.read(), Order)
+            reloaded = await asked.reload(order, await asyncio.to_thread(_who, request))
+        except DaemonError as error:
+            return web.json_response({"error": str(error)}, status=409)
+        return web.json_response(converter.unstructure(reloaded))
+
     application = web.Application()
     application.router.add_get("/v1/status", get_status)
     application.router.add_post("/v1/release/{name}", post_release)
+    application.router.add_post("/v1/{word:adopt|disown}/{name}", post_border)
+    application.router.add_post("/v1/reload", post_reload)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
@@ -112,15 +140,31 @@ def ask(path: Path, about: str = "") -> Status:
 
 def release(path: Path, name: str) -> Released:
     """Let go of what is held of virtual server `name`; raises DaemonError with the daemon's words where it refuses."""
-    target = f"/v1/release/{urllib.parse.quote(name, safe='')}"
-    status, body = _request(path, "POST", target, RELEASE_TIMEOUT)
+    return _post(path, f"/v1/release/{urllib.parse.quote(name, safe='')}", b"", Released, RELEASE_TIMEOUT)
+
+
+def move(path: Path, name: str, *, adopt: bool) -> Moved:
+    """Have virtual server `name` adopted as it stands, or disowned; raises DaemonError where the daemon refuses."""
+    word = "adopt" if adopt else "disown"
+    return _post(path, f"/v1/{word}/{urllib.parse.quote(name, safe='')}", b"", Moved, RELEASE_TIMEOUT)
+
+
+def reload(path: Path, order: Order) -> Reloaded:
+    """Return what became of `order`; raises DaemonError with the daemon's words where it cannot be done now."""
+    body = converter.dumps(order).encode()
+    return _post(path, "/v1/reload", body, Reloaded, RELOAD_TIMEOUT)
+
+
+def _post(path: Path, target: str, sent: bytes, kind: type[T], patience: float) -> T:
+    """Return the daemon's answer to `sent`; raises DaemonError, with its words where it says why not."""
+    status, body = _request(path, "POST", target, patience, sent)
     if status == 409:
         raise DaemonError(str(_structured(body, dict[str, str]).get("error", "")))
     if status == 404:
         raise DaemonError(OTHER_VERSION)
     if status != 200:
         raise DaemonError(f"the daemon on {path} answered {status}; its log says why")
-    return _structured(body, Released)
+    return _structured(body, kind)
 
 
 def process_of(path: Path) -> int | None:
@@ -140,11 +184,11 @@ def process_of(path: Path) -> int | None:
     return pid
 
 
-def _request(path: Path, method: str, target: str, patience: float) -> tuple[int, bytes]:
+def _request(path: Path, method: str, target: str, patience: float, sent: bytes = b"") -> tuple[int, bytes]:
     """Return status and body of the daemon's answer; raises DaemonError when there is none within `patience`."""
     connection = _UnixConnection(path, patience)
     try:
-        connection.request(method, target)
+        connection.request(method, target, sent or None)
         response = connection.getresponse()
         return response.status, response.read()
     except TimeoutError as error:

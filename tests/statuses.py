@@ -9,9 +9,11 @@ from pathlib import Path
 import attrs
 
 from lvsctl.control import serving
+from lvsctl.core.reload import Order, Reloaded
 from lvsctl.core.status import (
     ConsulStatus,
     KernelStatus,
+    Moved,
     Place,
     RealServerStatus,
     Released,
@@ -102,8 +104,11 @@ class Told:
 
     its: Status | None = None  # None: it is in trouble
     releases: dict[str, Released] = attrs.field(factory=dict)
-    asked: list[tuple[str, str]] = attrs.field(factory=list)  # what was to be released, and by whom
+    moves: dict[str, Moved] = attrs.field(factory=dict)
+    asked: list[tuple[str, str]] = attrs.field(factory=list)  # what was to be released or moved, and by whom
     about: list[str] = attrs.field(factory=list)  # what each status was asked about
+    outcomes: list[Reloaded] = attrs.field(factory=list)  # of the orders about the configuration, one after the other
+    orders: list[Order] = attrs.field(factory=list)
 
     async def status(self, about: Subject | None = None) -> Status:
         """Return what it was made with."""
@@ -118,6 +123,21 @@ class Told:
         if name not in self.releases:
             raise DaemonError(f"no virtual server '{name}'")
         return self.releases[name]
+
+    async def move(self, name: str, *, adopt: bool, by: str) -> Moved:
+        """Return what it was made with."""
+        self.asked.append((f"{'adopt' if adopt else 'disown'} {name}", by))
+        if name not in self.moves:
+            raise DaemonError(f"no virtual server '{name}'")
+        return self.moves[name]
+
+    async def reload(self, order: Order, by: str) -> Reloaded:
+        """Return the next of what it was made with."""
+        del by
+        self.orders.append(order)
+        if not self.outcomes:
+            raise DaemonError("nothing is to be confirmed")
+        return self.outcomes.pop(0)
 
 
 @contextmanager

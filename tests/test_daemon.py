@@ -19,6 +19,7 @@ from structlog.testing import capture_logs
 from lvsctl import control
 from lvsctl.configfile import load
 from lvsctl.core.instance import Answer, Query
+from lvsctl.core.reload import Order
 from lvsctl.core.status import State, Status
 from lvsctl.daemon import MOST_FILES, Daemon
 from lvsctl.reconcile import Reconciler
@@ -109,14 +110,17 @@ async def running(
     port: int = 0,
     lines: Sequence[str] = (),
     tables: str = "",
+    text: str = "",
 ) -> AsyncIterator[Running]:
     """Run a daemon until the context ends, then stop it as systemd does.
 
-    `port` is Consul's, any when 0; `lines` are more of reco's.
+    `port` is Consul's, any when 0; `lines` are more of reco's. With `text` that is the whole file.
     """
     kernel = kernel or Watched()
     async with consul(answering, port=port) as server:
         file = written(server, directory, *lines, tables=tables)
+        if text:
+            file.write_text(text)
         reconciler = Reconciler(kernel, FakeAddresses(), Store(directory), time.time)
         with capture_logs() as logs:
             task = asyncio.create_task(Daemon(file, load(file), reconciler, dry_run=dry_run).run(), name="daemon")
@@ -400,4 +404,7 @@ async def test_another_consul_after_a_reload(tmp_path: Path) -> None:
         await daemon.until(table_of(entry(real(1))))
         written(other, tmp_path)
         os.kill(os.getpid(), signal.SIGHUP)
+        status = await daemon.until_status(lambda status: bool(status.config_error))
+        assert "it would take away 1 of 1 real server now serving" in status.config_error
+        await asyncio.to_thread(control.reload, tmp_path / "control.sock", Order(allow_remove=True))
         await daemon.until(table_of(entry(real(2))))

@@ -12,8 +12,19 @@ from lvsctl import __version__
 from lvsctl.cli.ending import ending, open_streams
 
 COMMANDS: Final = (
-    *("adopt", "check", "diff", "disown", "doctor", "events"),
-    *("explain", "release", "run", "status", "teardown", "weight"),
+    "adopt",
+    "check",
+    "diff",
+    "disown",
+    "doctor",
+    "events",
+    "explain",
+    "release",
+    "reload",
+    "run",
+    "status",
+    "teardown",
+    "weight",
 )
 
 EPILOG: Final = """\b

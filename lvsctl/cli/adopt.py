@@ -1,4 +1,4 @@
-"""`lvsctl adopt`: a virtual server that somebody else created becomes ours, as it stands."""
+"""`lvsctl adopt`: a foreign virtual server becomes ours, as it stands."""
 
 from pathlib import Path
 
@@ -7,26 +7,26 @@ import click
 from lvsctl.cli.options import config_file
 
 EPILOG = """\b
-NAME is in the file, and the kernel has a virtual server at its address that lvsctl
-did not create. It stays as it is and goes on serving; from its next start on lvsctl
-makes it what the file says: in place, and what Consul does not know is drained.
-Whoever looked after it until now must do so no more.
+A virtual server that somebody else made at an address of your file is foreign:
+lvsctl never touches it. Adopted, it is made what the file and Consul want, in
+place and without a gap: what is missing is added, options are changed, and what
+Consul does not have is drained. At a terminal it asks first.
 \b
-Exit codes: 0 done; 1 there is nothing to take over; 3 configuration; 5 kernel;
-6 a daemon runs: stop it first, the table goes on serving; 7 the ledger.
+Exit codes: 0 done, or it is ours; 1 declined, or the kernel refused something;
+2 no such virtual server; 3 configuration; 8 no daemon answers, or it cannot now.
 \b
 Examples:
-  systemctl stop lvsctl && lvsctl adopt reco && lvsctl diff
-  systemctl start lvsctl
+  lvsctl adopt reco
+  lvsctl adopt reco shop --yes
 """
 
 
-@click.command(epilog=EPILOG, short_help="Take over a virtual server that lvsctl did not create.")
+@click.command(epilog=EPILOG, short_help="Take a foreign virtual server over.")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @config_file
-def command(names: tuple[str, ...], path: Path) -> None:
-    """Take over the virtual servers that stand where the file wants these; the kernel is not written to."""
-    from lvsctl.cli.border import move
-    from lvsctl.core.border import adopted
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def command(names: tuple[str, ...], path: Path, *, yes: bool) -> None:
+    """Take over a virtual server of the file that is foreign, as it stands."""
+    from lvsctl.cli.moving import move_all
 
-    move(path, "adopted", adopted, names)
+    move_all(names, path, adopt=True, yes=yes)

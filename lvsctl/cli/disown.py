@@ -1,4 +1,4 @@
-"""`lvsctl disown`: a virtual server of ours becomes somebody else's, as it stands."""
+"""`lvsctl disown`: a virtual server of ours becomes foreign, as it stands."""
 
 from pathlib import Path
 
@@ -7,25 +7,26 @@ import click
 from lvsctl.cli.options import config_file
 
 EPILOG = """\b
-NAME was taken out of the file, or is given by its key ("tcp 10.9.0.100:80"). It stays as
-it is and goes on serving, and lvsctl never touches it again. With [vip] its virtual
-address is lvsctl's all the same: it goes with the next start, so have it elsewhere first.
+It goes on serving as it stands, and lvsctl neither changes nor deletes it any
+more: not what Consul says, not when it leaves the file, not with teardown. Its
+virtual address stays on the interface. lvsctl remembers it until the virtual
+server is adopted again, or leaves the file. At a terminal it asks first.
 \b
-Exit codes: 0 done; 1 nothing of that name is ours, or it is in the file; 3 configuration;
-5 kernel; 6 a daemon runs: stop it first, the table goes on serving; 7 the ledger.
+Exit codes: 0 done, or it is foreign; 1 declined; 2 no such virtual server;
+3 configuration; 8 no daemon answers, or it cannot now.
 \b
 Examples:
-  systemctl stop lvsctl && lvsctl disown reco
-  systemctl start lvsctl
+  lvsctl disown reco
+  lvsctl adopt reco      and back
 """
 
 
-@click.command(epilog=EPILOG, short_help="Leave a virtual server of lvsctl's to somebody else.")
+@click.command(epilog=EPILOG, short_help="Leave a virtual server to somebody else.")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @config_file
-def command(names: tuple[str, ...], path: Path) -> None:
-    """Leave these virtual servers, which left the file, to somebody else; the kernel is not written to."""
-    from lvsctl.cli.border import move
-    from lvsctl.core.border import disowned
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def command(names: tuple[str, ...], path: Path, *, yes: bool) -> None:
+    """Leave a virtual server as it stands to whoever wants it, and never touch it again."""
+    from lvsctl.cli.moving import move_all
 
-    move(path, "disowned", lambda name, config, ledger, _: disowned(name, config, ledger), names)
+    move_all(names, path, adopt=False, yes=yes)

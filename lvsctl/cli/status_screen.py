@@ -47,11 +47,25 @@ def _header(status: Status, *, wide: bool) -> list[str]:
         rows.append(["kernel", _kernel_words(status)])
         foreign = f"{count(len(status.foreign), 'virtual server')}, never touched" if status.foreign else "none"
         rows.append(["foreign", foreign])
-    if status.config_error and status.consul is not None:
+        rows += _config_lines(status)
+    return columns(rows)
+
+
+def _config_lines(status: Status) -> list[list[str]]:
+    """Return what the head says of the configuration where the file is not what is in use, or not for good."""
+    lines = []
+    if status.confirm_until is not None:
+        left = span(status.confirm_until - status.time)
+        ways = "lvsctl reload --keep, or --revert"
+        lines.append(f"taken back at {_time(status.confirm_until)} (in {left}) unless it is confirmed: {ways}")
+    if status.config_error:
         first = status.config_error.splitlines()
         more = f" (and {len(first) - 1} more; lvsctl check shows them)" if len(first) > 1 else ""
-        rows.append(["config", f"the last reload was refused, the old one is kept: {first[0]}{more}"])
-    return columns(rows)
+        what = (
+            "was rolled back, the one before it is in use" if status.rolled_back else "was refused, the old one is kept"
+        )
+        lines.append(f"the last reload {what}: {first[0]}{more}")
+    return [["" if number else "config", line] for number, line in enumerate(lines)]
 
 
 def _consul_words(status: Status) -> str:
@@ -77,12 +91,16 @@ def _kernel_words(status: Status) -> str:
         return f"{count(kernel.pending, 'change')} to make"
     if kernel.in_sync_since is None:
         return "not reconciled yet"
-    clock = time.strftime("%H:%M:%S", time.localtime(kernel.in_sync_since))
+    clock = _time(kernel.in_sync_since)
     apart = sum(
         row.state in (State.HELD, State.FALLBACK, State.FOREIGN, State.WAITING) for row in status.virtual_servers
     )
     but = f", but for {count(apart, 'virtual server')} (see STATE)" if apart else ""
     return f"in sync since {clock} ({span(status.time - kernel.in_sync_since)}){but}"
+
+
+def _time(moment: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(moment))
 
 
 def _virtual_servers(rows: Sequence[VirtualServerStatus], *, with_names: bool) -> list[str]:

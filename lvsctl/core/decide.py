@@ -24,7 +24,17 @@ from lvsctl.core.instance import Answers
 from lvsctl.core.nothing import NOBODY, NOTHING
 from lvsctl.core.opinion import NO_OPINION, Opinion, Opinions
 from lvsctl.core.override import NO_OVERRIDES, Overrides, next_end, standing
-from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, foreign, is_still_ours, owner_of
+from lvsctl.core.ownership import (
+    NO_WORD,
+    Border,
+    Ledger,
+    LedgerEntry,
+    Owner,
+    foreign,
+    is_still_ours,
+    ours_in,
+    owner_of,
+)
 from lvsctl.core.plan import plan_virtual_server
 from lvsctl.core.restoration import stands_alone
 from lvsctl.core.served import NO_FLOOR, Floor
@@ -60,6 +70,7 @@ def decide(
     opinions: Opinions | None = None,
     last: Decision | None = None,
     elsewhere: Ledger = NOTHING,
+    border: Border = NO_WORD,
 ) -> Decision:
     """Return what to do about every virtual server.
 
@@ -69,7 +80,7 @@ def decide(
     `released` an operator has just let go of what is held. `refused` are real servers that the kernel did not take,
     `opinions` what the director itself found of some; None where it does not look. The `last` decision tells which
     instance is gone where a real server is in no answer any more; None where none is known. `elsewhere` is the ledger
-    with the virtual servers of which nothing is decided here.
+    with the virtual servers of which nothing is decided here, `border` what operators have just said of whose they are.
     """
     limits = limits or limits_of(config, own_addresses)
     if before is not None and (before.limits, before.templates_expire) != (limits, templates_expire):
@@ -95,7 +106,7 @@ def decide(
         if opinions is not None and each.config.probe:
             opinion = opinions.get(key, NO_OPINION)
         same = _same_as_before(known.get(key), each, there, entry, absent=absent, opinion=opinion, now=now)
-        if same and key not in released:
+        if same and key not in released | border.adopted | border.disowned:
             decisions[key] = same
             continue
         afresh[key] = functools.partial(
@@ -109,6 +120,7 @@ def decide(
             now=now,
             released=key in released,
             last=last.virtual_servers.get(key) if last else None,
+            border=border,
         )
         decisions[key] = afresh[key]()
     for key, limit in _limits(decisions, afresh.keys(), (elsewhere, ledger), config, now).items():
@@ -116,20 +128,23 @@ def decide(
     waiting = frozenset(config.virtual_servers.keys() - wanted.keys())
     configured = {virtual_server.key for virtual_server in config.virtual_servers.values()}
     left = {key: ledger[key] for key in ledger.keys() & observed.table.keys() - configured}
-    disowned = frozenset(key for key, entry in left.items() if not is_still_ours(observed.table[key], entry))
+    disowned = frozenset(
+        key for key, entry in left.items() if key in border.disowned or not is_still_ours(observed.table[key], entry)
+    )
     staying = {key for key, entry in left.items() if entry.name in waiting or stands_alone(answers)}
     for key, entry in left.items():
         if key not in disowned and key not in staying:
             decisions[key] = _decide_removed(key, entry, observed, _moved_to(config, key, entry.name), now=now)
     adopted = {key for key, each in decisions.items() if each.owner is Owner.ADOPTED}
+    given_up = {key for key, each in decisions.items() if each.disowned} & observed.table.keys()
     left_alone = _left_alone(config, waiting, ledger)
     return Decision(
         virtual_servers=decisions,
         waiting=waiting,
         left_alone=left_alone,
-        foreign=foreign(observed.table, (ledger.keys() - disowned) | adopted),
+        foreign=foreign(observed.table, (ours_in(ledger) - disowned - given_up) | adopted),
         disowned=disowned,
-        addresses=_addresses(decisions, observed, (left_alone | staying) - disowned),
+        addresses=_addresses(decisions, observed, (left_alone | staying | given_up) - disowned),
         look_again=now + DRAIN_POLL if any(each.draining for each in decisions.values()) else None,
         next_end=_next_end(decisions, overrides, now),
         limits=limits,
@@ -203,11 +218,13 @@ def _decide_configured(
     now: float,
     released: bool,
     last: VirtualServerDecision | None,
+    border: Border,
     limit: Floor = NO_FLOOR,
 ) -> VirtualServerDecision:
     key = wanted.config.key
     current = observed.table.get(key)
-    owner = owner_of(_entry(wanted, with_fallback(wanted.config, wanted.entry.real_servers)), current, ledger)
+    standing = _entry(wanted, with_fallback(wanted.config, wanted.entry.real_servers))
+    owner, entry = owner_of(standing, current, ledger, border), ledger.get(key)
     if owner is Owner.FOREIGN:
         return VirtualServerDecision(
             name=wanted.config.name,
@@ -216,10 +233,12 @@ def _decide_configured(
             owner=owner,
             intended=current,
             observed=current,
-            remembered=ledger.get(key),
+            remembered=entry,
+            disowned=key in border.disowned or (entry is not None and entry.disowned),
         )
+    if entry is not None and entry.disowned:
+        entry = None  # what it says is of long ago
     there = current.real_servers if current else {}
-    entry = ledger.get(key)
     behind = _behind(wanted, there, last) if last else NOTHING
     hold, counts = guard(wanted, there, entry, now=now, released=released, absent=absent, opinion=opinion, limit=limit)
     real_servers = (
@@ -239,7 +258,7 @@ def _decide_configured(
             opinion=opinion,
             behind=behind,
             became=whereabouts(behind, wanted),
-            remembered=entry,
+            remembered=ledger.get(key),
             fallback=fallback.key if fallback else None,
             drain_timeout=wanted.config.drain_timeout,
             undrained=_undrained(wanted, templates_expire=templates_expire),

@@ -47,6 +47,7 @@ class VirtualServerDecision:
     absent: frozenset[RealServerKey] = NOBODY  # what the kernel refused, so that it does not serve
     opinion: Opinion | None = None  # what the director itself found of some; None where it does not look
     moved_to: VirtualServerKey | None = None  # where the virtual server of this name is wanted, where not here
+    disowned: bool = False  # foreign by an operator's word
     fallback: RealServerKey | None = None  # serves because nothing else does
     leaving: Mapping[RealServerKey, Draining | Drained] = NOTHING
     leaving_causes: Mapping[RealServerKey, Cause] = NOTHING
@@ -83,8 +84,10 @@ class VirtualServerDecision:
         Consul is not asked any more for what it came from, or a hand put it into the table and it never was in one, or
         its instance is gone or elsewhere.
         """
-        if self.wanted is None or self.remembered is None or key in self.wanted.by_key:
+        if self.wanted is None or key in self.wanted.by_key:
             return ""
+        if self.remembered is None or self.remembered.disowned:
+            return BY_HAND
         before, written = self.remembered.provenance, self.remembered.written
         left = before.left.get(key, "")
         if left and cause_of_disappearance(left).kind not in GONE.values():

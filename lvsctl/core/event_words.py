@@ -20,28 +20,30 @@ WORDS: Final = {
     "virtual_address_added": ("virtual address added", "was added"),
     "virtual_address_removed": ("virtual address removed", "was removed"),
     "hold": ("held", "was held"),
-    "fallback": ("fallback serves", "was left to its fallback"),
+    "fallback": ("the fallback serves", "was left to its fallback"),
     "foreign_in_the_way": ("foreign one in the way", "was left alone"),
     "failed_over": ("failed over", "failed over"),
     "instance_rejected": ("rejected", "was rejected"),
     "declaration_refused": ("declaration refused", "was refused what it declares"),
     "ledger_failed": ("ledger not written", "could not be written"),
     "virtual_addresses_failed": ("virtual addresses failed", "could not be moved"),
-    "adopted": ("adopted", "was taken over"),
-    "disowned": ("disowned", "was left to somebody else"),
     "probed": ("probed", "was probed by lvsctl itself"),
     "setting_changed": ("set", "was set"),
     "setting_failed": ("not set", "could not be set"),
     "released": ("released", "was released"),
+    "adopted": ("adopted", "was adopted"),
+    "disowned": ("disowned", "was disowned"),
     "cycle_failed": ("cycle failed", "could not reconcile"),
     "reloaded": ("reloaded", "read its file again"),
     "reload_refused": ("reload refused", "kept the old configuration"),
+    "reload_confirmed": ("reload confirmed", "keeps its configuration"),
+    "reload_rolled_back": ("rolled back", "went back to the configuration before"),
     "started": ("started", "started"),
     "stopped": ("stopped", "stopped"),
 }
 OVER: Final = {
     "hold": ("no longer held", "was held no longer"),
-    "fallback": ("fallback not needed", "needed its fallback no longer"),
+    "fallback": ("the fallback is not needed", "had something that serves again"),
     "foreign_in_the_way": ("no foreign one in the way", "had nothing foreign in the way any more"),
     "failed_over": ("failed back", "was served by its first datacenter again"),
     "instance_rejected": ("no longer rejected", "was rejected no longer"),
@@ -64,7 +66,9 @@ WITHOUT_WHAT: Final = frozenset(
     {"virtual_server_deleted", "real_server_deleted", "trouble_over", "override", "override_over"}
 )
 REJECTED: Final = "instance_rejected"
-OURSELVES: Final = frozenset({"started", "stopped", "reloaded", "reload_refused", "cycle_failed"})
+OURSELVES: Final = frozenset(
+    {"started", "stopped", "reloaded", "reload_refused", "reload_confirmed", "reload_rolled_back", "cycle_failed"}
+)
 # Causes that Consul's answer alone decides; of the others its index says nothing.
 OF_CONSUL: Final = frozenset(
     each.value

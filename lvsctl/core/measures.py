@@ -223,7 +223,7 @@ METRICS: Final[tuple[Metric | Histogram, ...]] = (
     ),
     _one(
         "lvsctl_config_last_reload_successful",
-        "1: the configuration in use is that of the last reload. 0: that was refused, and the one before is in use.",
+        "1: the configuration in use is that of the last reload. 0: that was refused or taken back.",
         lambda seen: not seen.config_error,
     ),
     # Consul

@@ -113,6 +113,17 @@ class Released:
 
 
 @attrs.frozen(kw_only=True)
+class Moved:
+    """What became of an operator's `lvsctl adopt` or `disown`."""
+
+    name: str
+    address: str  # `tcp 10.9.0.100:80`
+    changed: bool  # it was not so before
+    done: tuple[str, ...] = ()  # what was done to the kernel for it, a line each
+    refused: str = ""  # what the kernel refused of that
+
+
+@attrs.frozen(kw_only=True)
 class ConsulStatus:
     """How the daemon stands with Consul."""
 
@@ -171,10 +182,12 @@ class Status:
     time: float
     started: float | None
     config: str  # path of the file
-    config_error: str  # why the last reload was refused; empty when it was not
+    config_error: str  # why the file is not what is in use: refused or rolled back; empty where it is
     consul: ConsulStatus | None
     kernel: KernelStatus
     foreign: tuple[str, ...]
     virtual_servers: tuple[VirtualServerStatus, ...]
     refused_declarations: tuple[RefusedDeclaration, ...] = ()
+    rolled_back: bool = False  # it was in use and was taken back: nobody confirmed it
+    confirm_until: float | None = None  # when what is in use is taken back unless it is confirmed; None: it is
     overrides: OverridesStatus | None = None  # None: the configuration has none, or no daemon answers
