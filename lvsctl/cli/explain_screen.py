@@ -123,7 +123,7 @@ def _stands(each: RealServerStatus, where: str) -> str:
 
 
 def _reason(each: RealServerStatus) -> str:
-    return "Why" if each.place not in (Place.SERVING, Place.QUIESCED, Place.FALLBACK) else "Why this weight"
+    return "Why" if each.place not in (Place.SERVING, Place.QUIESCED) else "Why this weight"
 
 
 def _gone(subject: Subject, events: Sequence[Event], now: float) -> Iterator[list[str]]:
