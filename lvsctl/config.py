@@ -47,6 +47,11 @@ SCHEDULERS: Final = (
     "rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq", "fo", "ovf", "twos",
 )  # fmt: skip
 
+# Those by which a real server's share of new connections follows its weight, at once and for every client. The hash
+# schedulers `sh` and `mh` are not among them: by them each change of a weight moves clients from one real server to
+# another, and `sh` has a table of 256 slots for all weights together.
+RAMPING: Final = ("wrr", "wlc", "sed", "twos")
+
 PRIVATE_NETWORKS: Final = tuple(
     ip_network(network) for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8")
 )
@@ -353,6 +358,14 @@ class DefaultsTable:
         choice(ON_CRITICAL, ON_CRITICAL_ELSEWHERE),
         default=None,
     )
+    slow_start: float | None = _key(
+        "How long the weight of a real server that begins to serve rises to what it is to be. `0s`: at once. Needs a "
+        "scheduler by which weights give shares: `wrr`, `wlc`, `sed` or `twos`; where another one is named, what "
+        "`[defaults]` says counts as `0s`. The rule is in [operations](operations.md#slow-start).",
+        '"30s"',
+        duration(1, 3600, "30s", also_zero=True),
+        default=None,
+    )
     floor: int | None = _key(
         "How many real servers stay whatever Consul says, as a part of the most that served in the last 15 minutes. "
         "What would be fewer is held, seen in `lvsctl status`, and let go by `lvsctl release NAME`. The last ones that "
@@ -611,6 +624,7 @@ class VirtualServerConfig:
     lower_threshold: int = 0
     drain_timeout: float = 30.0
     on_critical: OnCritical = OnCritical.QUIESCE
+    slow_start: float = 0.0
     floor: int = 50  # percent
     probe: bool = False
     declaration: Declaration | None = None  # None: it is in the file

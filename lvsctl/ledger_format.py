@@ -21,6 +21,7 @@ from lvsctl.core.override import Override, parse_share
 from lvsctl.core.ownership import Ledger, LedgerEntry
 from lvsctl.core.peak import Peak
 from lvsctl.core.provenance import UNKNOWN, Provenance
+from lvsctl.core.ramp import NO_RAMPS, Ramp, Ramps
 from lvsctl.core.served import NEVER, Served
 from netlink.types import Address, RealServer, RealServerKey, TableEntry, VirtualServer, VirtualServerKey
 
@@ -58,6 +59,8 @@ def encode_one(key: VirtualServerKey, entry: LedgerEntry) -> str:
         encoded["provenance"] = _encode_provenance(entry.provenance)
         if entry.provenance.filters:
             encoded["filters"] = entry.provenance.filters
+    if entry.ramps.of:
+        encoded["ramps"] = _encode_ramps(entry.ramps)
     return json.dumps(encoded, separators=(",", ":"))
 
 
@@ -159,6 +162,7 @@ def _decode_one(entry: Any) -> tuple[VirtualServerKey, LedgerEntry]:
         provenance=_decode_provenance(
             entry["name"], *entry.get("provenance", ("", "")), filters=entry.get("filters", "")
         ),
+        ramps=_decode_ramps(*entry["ramps"]) if "ramps" in entry else NO_RAMPS,
     )
 
 
@@ -194,6 +198,23 @@ def _decode_provenance(
 
 def _decode_served(count: Any, earlier: Any) -> Served:
     return Served(count=int(count), earlier=tuple((int(many), float(until)) for many, until in earlier))
+
+
+def _encode_ramps(ramps: Ramps) -> list[object]:
+    of = [[str(key.address), key.port, each.began, each.part, each.weight] for key, each in ramps.of.items()]
+    return [ramps.times, of]
+
+
+def _decode_ramps(times: Any, of: Any) -> Ramps:
+    found = {
+        RealServerKey(address=ip_address(address), port=port): Ramp(
+            began=float(began), part=int(part), weight=int(weight)
+        )
+        for address, port, began, part, weight in of
+    }
+    if times < 1:
+        raise ValueError("weights that are multiplied by nothing")
+    return Ramps(of=found, times=int(times)) if found else NO_RAMPS
 
 
 def _decode_declaration(encoded: Any) -> Declaration:

@@ -76,6 +76,7 @@ class Director:
     allowed: bool = True
     drain_timeout: float = 30.0
     scheduler: str = "wlc"
+    slow_start: float = 0.0
     overrides: Overrides = NO_OVERRIDES
     released: bool = False
     never: int | None = None  # the kernel does not take it
@@ -93,6 +94,7 @@ class Director:
                 failover=("dc2",) if self.failover else (),
                 drain_timeout=self.drain_timeout,
                 scheduler=self.scheduler,
+                slow_start=self.slow_start,
                 probe=self.probe,
             ),
             safety=SafetyConfig(allowed_networks=ALLOWED[self.allowed]),

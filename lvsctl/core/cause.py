@@ -36,6 +36,7 @@ class Kind(enum.Enum):
     DRAIN = "drain"
     HELD = "held"
     OVERRIDE = "override"
+    SLOW_START = "slow-start"
     UNKNOWN = "unknown"
 
 

@@ -24,6 +24,7 @@ from lvsctl.core.opinion import NO_OPINION, Opinion, Opinions
 from lvsctl.core.override import NO_OVERRIDES, Overrides, next_end, standing
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, foreign, is_still_ours, owner_of
 from lvsctl.core.plan import plan_virtual_server
+from lvsctl.core.ramping import ramping, whole
 from lvsctl.core.restoration import stands_alone
 from lvsctl.core.steps import steps_of, why_leaving
 from netlink.types import (
@@ -139,7 +140,7 @@ def _same_as_before(
     now: float,
 ) -> VirtualServerDecision | None:
     """Return `before` where it was made of the same; what leaves is decided by the clock and by connections too."""
-    if before is None or before.leaving or before.steps or before.hold.released:
+    if before is None or before.leaving or before.steps or before.hold.released or before.next_look is not None:
         return None
     if before.wanted is not wanted or before.remembered is not entry:
         return None
@@ -182,8 +183,8 @@ def _decide_configured(
         )
     there = current.real_servers if current else {}
     entry = ledger.get(key)
-    hold, counts = guard(wanted, there, entry, now=now, released=released, absent=absent, opinion=opinion)
-    real_servers = {**wanted.entry.real_servers, **hold.real_servers}
+    hold, counts = guard(wanted, there, whole(entry), now=now, released=released, absent=absent, opinion=opinion)
+    found = ramping(wanted, hold, counts, there, entry, absent=absent, now=now)
     return _decide_leaving(
         VirtualServerDecision(
             name=wanted.config.name,
@@ -191,15 +192,19 @@ def _decide_configured(
             wanted=wanted,
             owner=owner,
             observed=current,
-            hold=hold,
+            hold=found.hold,
             counts=counts,
             absent=absent,
             opinion=opinion,
             remembered=entry,
+            ramps=found.ramps,
+            next_look=found.next_step,
             drain_timeout=wanted.config.drain_timeout,
             undrained=_undrained(wanted, templates_expire=templates_expire),
         ),
-        attrs.evolve(wanted.entry, real_servers=real_servers) if hold.real_servers else wanted.entry,
+        wanted.entry
+        if found.real_servers is wanted.entry.real_servers
+        else attrs.evolve(wanted.entry, real_servers=found.real_servers),
         observed,
         entry,
         now=now,

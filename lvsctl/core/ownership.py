@@ -14,6 +14,7 @@ from lvsctl.config import Declaration
 from lvsctl.core.nothing import NOTHING
 from lvsctl.core.peak import NO_PEAKS, Peaks
 from lvsctl.core.provenance import UNKNOWN, Provenance
+from lvsctl.core.ramp import NO_RAMPS, Ramps
 from lvsctl.core.served import NEVER, Served
 from netlink.types import RealServerKey, Table, TableEntry, VirtualServerKey
 
@@ -31,6 +32,7 @@ class LedgerEntry:
     served: Served = NEVER  # with how many real servers it served lately
     declaration: Declaration | None = None  # what a Consul service declared; None: it was in the file
     provenance: Provenance = UNKNOWN  # of what was written
+    ramps: Ramps = NO_RAMPS  # who has a slow start, and how far each is
 
 
 Ledger = Mapping[VirtualServerKey, LedgerEntry]
