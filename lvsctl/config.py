@@ -366,6 +366,14 @@ class DefaultsTable:
         duration(1, 3600, "30s", also_zero=True),
         default=None,
     )
+    damping: bool | None = _key(
+        "Keep out for a while a real server that comes and goes: after three returns in a row, each of which lasted "
+        "less than 2 minutes, its checks have to pass for 30 s first, longer each time, up to 4 minutes. One that is "
+        "needed is not kept out. The rule is in [operations](operations.md#instances-that-flap).",
+        "true",
+        boolean(),
+        default=None,
+    )
     floor: int | None = _key(
         "How many real servers stay whatever Consul says, as a part of the most that served in the last 15 minutes. "
         "What would be fewer is held, seen in `lvsctl status`, and let go by `lvsctl release NAME`. The last ones that "
@@ -625,6 +633,7 @@ class VirtualServerConfig:
     drain_timeout: float = 30.0
     on_critical: OnCritical = OnCritical.QUIESCE
     slow_start: float = 0.0
+    damping: bool = False
     floor: int = 50  # percent
     probe: bool = False
     declaration: Declaration | None = None  # None: it is in the file

@@ -16,6 +16,7 @@ from typing import Any, Final
 from cattrs import BaseValidationError, Converter
 
 from lvsctl.config import Declaration
+from lvsctl.core.damping import Flaps
 from lvsctl.core.nothing import NOTHING
 from lvsctl.core.override import Override, parse_share
 from lvsctl.core.ownership import Ledger, LedgerEntry
@@ -61,6 +62,11 @@ def encode_one(key: VirtualServerKey, entry: LedgerEntry) -> str:
             encoded["filters"] = entry.provenance.filters
     if entry.ramps.of:
         encoded["ramps"] = _encode_ramps(entry.ramps)
+    if entry.flapping:
+        encoded["flapping"] = [
+            [str(key.address), key.port, each.count, each.left, each.returned, each.passing]
+            for key, each in entry.flapping.items()
+        ]
     return json.dumps(encoded, separators=(",", ":"))
 
 
@@ -163,6 +169,7 @@ def _decode_one(entry: Any) -> tuple[VirtualServerKey, LedgerEntry]:
             entry["name"], *entry.get("provenance", ("", "")), filters=entry.get("filters", "")
         ),
         ramps=_decode_ramps(*entry["ramps"]) if "ramps" in entry else NO_RAMPS,
+        flapping=_decode_flapping(entry.get("flapping", ())) or NOTHING,
     )
 
 
@@ -215,6 +222,18 @@ def _decode_ramps(times: Any, of: Any) -> Ramps:
     if times < 1:
         raise ValueError("weights that are multiplied by nothing")
     return Ramps(of=found, times=int(times)) if found else NO_RAMPS
+
+
+def _decode_flapping(flapping: Any) -> dict[RealServerKey, Flaps]:
+    return {
+        RealServerKey(address=ip_address(address), port=port): Flaps(
+            count=int(count),
+            left=float(left),
+            returned=None if returned is None else float(returned),
+            passing=None if passing is None else float(passing),
+        )
+        for address, port, count, left, returned, passing in flapping
+    }
 
 
 def _decode_declaration(encoded: Any) -> Declaration:

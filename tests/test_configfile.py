@@ -183,6 +183,7 @@ floor = "0%"
 probe = false
 on_critical = "quiesce"
 slow_start = "0s"
+damping = false
 [virtual_server.inherits]
 address = "10.9.0.2:80"
 [defaults]
@@ -201,6 +202,7 @@ floor = "75%"
 probe = true
 on_critical = "delete"
 slow_start = "45s"
+damping = true
 [virtual_server.datagrams]
 address = "10.9.0.2:53"
 protocol = "udp"
@@ -215,11 +217,12 @@ firewall_mark = 7
         return [getattr(one, name) for name in attrs.fields_dict(DefaultsTable)]
 
     assert values(own) == [
-        "rr", Forwarding.MASQUERADE, 0.0, OnCritical.QUIESCE, 0.0, 0, False, True, "", None, 0, 0, "dc1", (), "here",
+        "rr", Forwarding.MASQUERADE, 0.0, OnCritical.QUIESCE, 0.0, False, 0, False, True, "", None, 0, 0, "dc1", (),
+        "here",
     ]  # fmt: skip
     assert values(inherits) == [
-        "sed", Forwarding.DIRECT_ROUTE, 3600.0, OnCritical.DELETE, 45.0, 75, True, False, "lvs-weight", 60, 9, 8, "dc2",
-        ("dc1",), "there",
+        "sed", Forwarding.DIRECT_ROUTE, 3600.0, OnCritical.DELETE, 45.0, True, 75, True, False, "lvs-weight", 60, 9, 8,
+        "dc2", ("dc1",), "there",
     ]  # fmt: skip
     assert not config.virtual_servers["datagrams"].probe, "for TCP only"
     assert not config.virtual_servers["marked"].probe

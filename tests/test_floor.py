@@ -77,6 +77,7 @@ class Director:
     drain_timeout: float = 30.0
     scheduler: str = "wlc"
     slow_start: float = 0.0
+    damping: bool = False
     overrides: Overrides = NO_OVERRIDES
     released: bool = False
     never: int | None = None  # the kernel does not take it
@@ -95,6 +96,7 @@ class Director:
                 drain_timeout=self.drain_timeout,
                 scheduler=self.scheduler,
                 slow_start=self.slow_start,
+                damping=self.damping,
                 probe=self.probe,
             ),
             safety=SafetyConfig(allowed_networks=ALLOWED[self.allowed]),

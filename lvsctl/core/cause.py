@@ -29,6 +29,7 @@ class Kind(enum.Enum):
     DEREGISTERED = "deregistered"
     FILTERED = "filtered"
     FAILOVER = "failover"
+    DAMPED = "damped"
     REJECTED = "rejected"
     WEIGHT = "weight"
     CONFIGURATION = "configuration"
@@ -55,6 +56,7 @@ EXCLUSIONS = {
     Reason.TAGS: Kind.FILTERED,
     Reason.META: Kind.FILTERED,
     Reason.DATACENTER: Kind.FAILOVER,
+    Reason.DAMPED: Kind.DAMPED,
 }
 
 

@@ -14,6 +14,7 @@ from lvsctl.config import Config, OnCritical
 from lvsctl.core import peak
 from lvsctl.core.admission import Excluded, Limits, Reason
 from lvsctl.core.cause import cause_of_virtual_server
+from lvsctl.core.damped import damped
 from lvsctl.core.decision import Decision, Step, VirtualServerDecision
 from lvsctl.core.desired import Wanted, desired, limits_of
 from lvsctl.core.drain import NO_USAGE, Draining, drain
@@ -71,7 +72,7 @@ def decide(
         config,
         answers,
         limits,
-        {key: each.wanted for key, each in known.items() if each.wanted},
+        {key: each.undamped or each.wanted for key, each in known.items() if each.wanted},
         standing(overrides, now),
         table=observed.table,
         failed_over={key: entry.failed_over for key, entry in ledger.items() if entry.failed_over},
@@ -169,6 +170,7 @@ def _decide_configured(
     released: bool,
 ) -> VirtualServerDecision:
     key = wanted.config.key
+    undamped, (wanted, flapping) = wanted, damped(wanted, ledger.get(key), absent=absent, now=now)
     current = observed.table.get(key)
     owner = owner_of(wanted.entry, current, ledger)
     if owner is Owner.FOREIGN:
@@ -198,7 +200,9 @@ def _decide_configured(
             opinion=opinion,
             remembered=entry,
             ramps=found.ramps,
-            next_look=found.next_step,
+            next_look=min(filter(None, (found.next_step, *flapping.waiting.values())), default=None),
+            flapping=flapping.flapping,
+            undamped=undamped if undamped is not wanted else None,
             drain_timeout=wanted.config.drain_timeout,
             undrained=_undrained(wanted, templates_expire=templates_expire),
         ),

@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 import attrs
 
 from lvsctl.config import Declaration
+from lvsctl.core.damping import Flapping
 from lvsctl.core.nothing import NOTHING
 from lvsctl.core.peak import NO_PEAKS, Peaks
 from lvsctl.core.provenance import UNKNOWN, Provenance
@@ -33,6 +34,7 @@ class LedgerEntry:
     declaration: Declaration | None = None  # what a Consul service declared; None: it was in the file
     provenance: Provenance = UNKNOWN  # of what was written
     ramps: Ramps = NO_RAMPS  # who has a slow start, and how far each is
+    flapping: Flapping = NOTHING  # who comes and goes
 
 
 Ledger = Mapping[VirtualServerKey, LedgerEntry]

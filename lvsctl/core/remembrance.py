@@ -51,6 +51,7 @@ def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledg
             declaration=_declaration(each, before),
             provenance=_provenance_ahead(each, before),
             ramps=_ramps_ahead(each, before),
+            flapping=each.flapping,
         )
     return kept
 
@@ -67,7 +68,7 @@ def _says_it_all(entry: LedgerEntry, each: VirtualServerDecision) -> bool:
     quiet = not each.steps and not each.leaving and not entry.draining and entry.written is not None
     if not quiet or entry.peaks != _peaks(each, entry) or entry.served != _served_ahead(each, entry):
         return False
-    if not _is_provenance(entry.provenance, each) or entry.ramps != each.ramps:
+    if not _is_provenance(entry.provenance, each) or (entry.ramps, entry.flapping) != (each.ramps, each.flapping):
         return False
     said = (entry.name, entry.drain_timeout, entry.failed_over, entry.declaration)
     return said == (each.name, each.drain_timeout, _failed_over(each, entry), _declaration(each, entry))
