@@ -15,6 +15,7 @@ from lvsctl.core.event import Event as Told
 from lvsctl.core.event_words import sentence
 from lvsctl.core.instance import Instance
 from lvsctl.core.override import Override, Overrides, Percent
+from lvsctl.core.standing import standings
 from lvsctl.core.status import Place, State
 from lvsctl.core.virtual_server_status import virtual_servers
 from lvsctl.reconcile import Cycle
@@ -23,6 +24,7 @@ from netlink.types import RealServerUsage
 from tests.statuses import FULL
 from tests.test_floor import Event, change, directing, events, pauses
 from tests.test_reconcile import World
+from tests.test_slow_start import meant_by
 from tests.values import KEY, NOW, VIP, answers_of, config_of, configured, failing, instance, real_key
 
 DAMPING = config_of(configured(damping=True))
@@ -153,6 +155,8 @@ def test_status_log_and_journal_say_so(world: World) -> None:
     assert world.now + 30 == NOW + 70
     look = world.reconciler.look(DAMPING, answers_of(DAMPING, *FOUR))
     (row,) = virtual_servers(look.config, look.decision, look.observed, refused={}, local=frozenset({VIP}), ages={})
+    (standing,) = standings(look.config, look.decision, look.observed, refused=frozenset()).values()
+    assert standing.damped == 1
     assert (row.state, row.serving, row.wanted) == (State.DEGRADED, 3, 4)
     (damped,) = [each for each in row.real_servers if each.instance == "reco-4"]
     assert (damped.place, damped.check, damped.why) == (Place.DRAINING, "passing", why)
@@ -199,4 +203,4 @@ def test_no_history_leaves_anybody_out_for_ever(history: list[tuple[list[Event],
         assert each.undamped is None
         assert each.next_look is None
         if director.never is None:
-            assert director.real_servers() == {**each.wanted.entry.real_servers, **each.held}
+            assert director.real_servers() == meant_by(each)

@@ -12,17 +12,20 @@ from lvsctl.cli.explain_screen import answer
 from lvsctl.cli.status_screen import render
 from lvsctl.config import Config
 from lvsctl.control import converter
+from lvsctl.core.decision import VirtualServerDecision
 from lvsctl.core.difference import difference
+from lvsctl.core.fallback import with_fallback
 from lvsctl.core.instance import Instance
 from lvsctl.core.override import Fixed, Override, Overrides, Percent
 from lvsctl.core.ramp import NO_RAMPS
+from lvsctl.core.standing import standings
 from lvsctl.core.status import SlowStart, Status
 from lvsctl.core.subject import Subject
 from lvsctl.core.virtual_server_status import virtual_servers
 from lvsctl.reconcile import Cycle
 from netlink.fake import FakeIPVS
 from netlink.requests import AddRealServer, DeleteVirtualServer, SetRealServer
-from netlink.types import RealServerKey, RealServerUsage
+from netlink.types import RealServerKey, RealServers, RealServerUsage
 from tests.statuses import FULL
 from tests.test_floor import Event, change, directing, events, pauses
 from tests.test_reconcile import World
@@ -216,6 +219,8 @@ def test_status_explain_and_diff_say_so(world: World) -> None:
     last(world, *FOUR, seconds=15.0)
     look = world.reconciler.look(SLOW, answers_of(SLOW, *FOUR))
     (row,) = virtual_servers(look.config, look.decision, look.observed, refused={}, local=frozenset({VIP}), ages={})
+    (standing,) = standings(look.config, look.decision, look.observed, refused=frozenset()).values()
+    assert standing.ramping == 1
     assert row.note == "weights are times 16 while 1 real server has its slow start"
     assert row.serving == 4
     assert [each.slow_start for each in row.real_servers] == [
@@ -243,16 +248,22 @@ def test_switched_off_it_ends_at_once(world: World) -> None:
     assert causes(cycle)[4].startswith("slow start is switched off")
 
 
-def test_what_the_kernel_refuses_is_not_looked_at_for_its_ramp(world: World) -> None:
+def test_for_what_the_kernel_refuses_nobodys_weight_is_multiplied(world: World) -> None:
     world.kernel.fail_next(AddRealServer, errno.ENOMEM)
     world.cycle(SLOW, *FOUR)
-    world.now += 1
-    world.kernel.fail_next(AddRealServer, errno.ENOMEM)
+    assert weights(world) == {1: 16, 2: 16, 3: 16}
+    world.now += 0.5
     assert next_look(world.cycle(SLOW, *FOUR)) is None
+    assert weights(world) == {1: 1, 2: 1, 3: 1}
     world.now += 3600
     world.cycle(SLOW, *FOUR)
-    assert weights(world)[4] == 1
-    assert next_look(world.cycle(SLOW, *FOUR)) == world.now + 2
+    assert weights(world) == {1: 1, 2: 1, 3: 1, 4: 1}
+
+
+def meant_by(each: VirtualServerDecision) -> RealServers:
+    """Return the real servers as they are to be in the end."""
+    assert each.wanted is not None
+    return with_fallback(each.wanted.config, {**each.wanted.entry.real_servers, **each.held})
 
 
 slowly = st.builds(lambda found: change(slow_start=found), st.sampled_from((0.0, 30.0, 900.0)))
@@ -274,7 +285,7 @@ def test_no_history_leaves_a_ramp_undone_or_a_weight_of_0(history: list[tuple[li
                 each = cycle.look.decision.virtual_servers[KEY]
                 assert each.wanted is not None
                 there = director.real_servers()
-                meant = {**each.wanted.entry.real_servers, **each.held}
+                meant = meant_by(each)
                 assert {key for key, found in there.items() if found.weight} == {
                     key for key, found in meant.items() if found.weight
                 }
@@ -287,4 +298,4 @@ def test_no_history_leaves_a_ramp_undone_or_a_weight_of_0(history: list[tuple[li
         assert each.remembered is not None
         assert each.remembered.ramps == NO_RAMPS
         if director.never is None:
-            assert director.real_servers() == {**each.wanted.entry.real_servers, **each.held}
+            assert director.real_servers() == meant_by(each)

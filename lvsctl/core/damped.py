@@ -10,6 +10,7 @@ from collections.abc import Set as AbstractSet
 from lvsctl.core.admission import Excluded, Reason
 from lvsctl.core.damping import NOT_DAMPED, Damped, Flapping, after, words
 from lvsctl.core.desired import Wanted, left_out
+from lvsctl.core.fallback import fallbacks
 from lvsctl.core.ownership import LedgerEntry
 from lvsctl.core.served import floor_of
 from lvsctl.core.words import instant
@@ -25,7 +26,7 @@ def damped(
     """
     if not wanted.config.damping or entry is None or entry.written is None:
         return wanted, NOT_DAMPED
-    served = _serving(entry.written.real_servers)
+    served = _serving(entry.written.real_servers) - fallbacks(wanted, entry)
     serving = _serving(wanted.entry.real_servers)
     leaving = served - serving
     if not leaving and not entry.flapping:

@@ -91,7 +91,7 @@ def done(event: Event) -> str:
         case "journal_lost":
             return f"{event.lost} events missing"
         case "override":
-            return event.what
+            return event.what or "override"
         case "override_over":
             return f"{event.what}: over"
         case "virtual_server_deleted" | "real_server_deleted":  # what it was like before is no change

@@ -35,6 +35,7 @@ class LedgerEntry:
     provenance: Provenance = UNKNOWN  # of what was written
     ramps: Ramps = NO_RAMPS  # who has a slow start, and how far each is
     flapping: Flapping = NOTHING  # who comes and goes
+    fallback: RealServerKey | None = None  # what of it is no instance, but was there because nothing else served
 
 
 Ledger = Mapping[VirtualServerKey, LedgerEntry]

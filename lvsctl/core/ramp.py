@@ -22,7 +22,7 @@ from typing import Final
 
 import attrs
 
-from lvsctl.core.nothing import NOTHING
+from lvsctl.core.nothing import NOBODY, NOTHING
 from lvsctl.core.share import LARGEST
 from netlink.types import RealServer, RealServerKey, RealServers
 
@@ -58,13 +58,15 @@ def after(
     slow_start: float,
     most: int,
     held: AbstractSet[RealServerKey],
+    absent: AbstractSet[RealServerKey] = NOBODY,
     now: float,
 ) -> Ramps:
     """Return who ramps from `now` on, and how far they are.
 
     `ramps` are those until now, `intended` the real servers as they are to be in the end, `observed` those in the
     kernel, `written` those that we last wrote; `slow_start` is in seconds, 0 for none. `most` is how many served at
-    most lately, `held` who stays although Consul wants it out.
+    most lately, `held` who stays although Consul wants it out. Those `absent` the kernel has refused: no weight is
+    multiplied for them, and one that it takes at last has its own at once.
     """
     if not slow_start:
         return NO_RAMPS
@@ -76,7 +78,7 @@ def after(
     established = (there & before) - ramping.keys() - held
     if not established or 2 * len(established) < most:
         return NO_RAMPS
-    beginning = (serving - there) & (ramps.of.keys() | (serving - before))
+    beginning = (serving - there - absent) & (ramps.of.keys() | (serving - before))
     ramping |= {key: Ramp(began=now, part=1, weight=0) for key in beginning}
     if not ramping:
         return NO_RAMPS
@@ -101,10 +103,9 @@ def unramped(real_servers: RealServers, ramps: Ramps) -> RealServers:
     return {key: _without(each, ramps) for key, each in real_servers.items()}
 
 
-def next_step(ramps: Ramps, slow_start: float, *, without: AbstractSet[RealServerKey]) -> float | None:
-    """Return when the next weight rises, Unix seconds, but for those `without`; None where nobody's does."""
-    ramping = [each for key, each in ramps.of.items() if key not in without]
-    return min((_reaches(each.began, slow_start, each.part + 1) for each in ramping), default=None)
+def next_step(ramps: Ramps, slow_start: float) -> float | None:
+    """Return when the next weight rises, Unix seconds; None where nobody ramps."""
+    return min((_reaches(each.began, slow_start, each.part + 1) for each in ramps.of.values()), default=None)
 
 
 def percent_of(ramp: Ramp) -> int:

@@ -46,7 +46,7 @@ def ramping(
     """Return the real servers of `wanted` and `hold` with the weights that they have at `now`.
 
     `observed` are those in the kernel, `entry` is what the ledger has. Where it has nothing they are only taken over.
-    For those `absent`, which the kernel refuses, no step is due.
+    Those `absent` the kernel refuses.
     """
     real_servers = (
         {**wanted.entry.real_servers, **hold.real_servers} if hold.real_servers else wanted.entry.real_servers
@@ -62,6 +62,7 @@ def ramping(
         slow_start=slow_start,
         most=floor_of(counts.before, 0, now).most,
         held=hold.real_servers.keys(),
+        absent=absent,
         now=now,
     )
     if not ramps.of:
@@ -71,5 +72,5 @@ def ramping(
         real_servers=real_servers,
         hold=attrs.evolve(hold, real_servers={key: real_servers[key] for key in hold.real_servers}),
         ramps=ramps,
-        next_step=next_step(ramps, slow_start, without=absent),
+        next_step=next_step(ramps, slow_start),
     )

@@ -50,8 +50,7 @@ def test_who_comes_begins_with_a_sixteenth_and_the_others_keep_theirs() -> None:
     ramps = beginning(servers({1: 1, 2: 1, 3: 1}), servers({1: 1, 2: 1}))
     assert ramps == Ramps(of={real_key(3): Ramp(began=NOW, part=1, weight=1)}, times=16)
     assert ramped(servers({1: 1, 2: 1, 3: 1}), ramps) == servers({1: 16, 2: 16, 3: 1})
-    assert next_step(ramps, SLOW_START, without=NOBODY) == NOW + 2
-    assert next_step(ramps, SLOW_START, without=frozenset({real_key(3)})) is None
+    assert next_step(ramps, SLOW_START) == NOW + 2
 
 
 def test_weights_that_are_fine_enough_are_not_multiplied() -> None:
@@ -152,7 +151,7 @@ def test_a_ramp_rises_to_its_end_whatever_the_clock_does(
         served = ramped(intended, ramps)
         if ramps != NO_RAMPS:
             assert again == ramps, "the same again is the same"
-            step = next_step(ramps, slow_start, without=NOBODY)
+            step = next_step(ramps, slow_start)
             assert step is not None
             assert now < step <= now + slow_start
         if not ramps.of:
