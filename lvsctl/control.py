@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import cattrs.preconf.json
 
-from lvsctl.core.status import SCHEMA, Released, Status
+from lvsctl.core.status import SCHEMA, Moved, Released, Status
 from lvsctl.core.subject import LONGEST, Subject
 from lvsctl.errors import DaemonError, StateError
 
@@ -48,6 +48,9 @@ class Asked(Protocol):
     async def release(self, name: str, by: str) -> Released:
         """Let go of what is held of virtual server `name`; raises DaemonError."""
 
+    async def move(self, name: str, *, adopt: bool, by: str) -> Moved:
+        """Take virtual server `name` over as it stands, or leave it to somebody else; raises DaemonError."""
+
 
 @contextlib.asynccontextmanager
 async def serving(path: Path, asked: Asked) -> AsyncIterator[None]:
@@ -72,9 +75,19 @@ async def serving(path: Path, asked: Asked) -> AsyncIterator[None]:
             return web.json_response({"error": str(error)}, status=409)
         return web.json_response(converter.unstructure(released))
 
+    async def post_border(request: web.Request) -> web.Response:
+        try:
+            who = await asyncio.to_thread(_who, request)
+            adopt = request.match_info["word"] == "adopt"
+            moved = await asked.move(request.match_info["name"], adopt=adopt, by=who)
+        except DaemonError as error:
+            return web.json_response({"error": str(error)}, status=409)
+        return web.json_response(converter.unstructure(moved))
+
     application = web.Application()
     application.router.add_get("/v1/status", get_status)
     application.router.add_post("/v1/release/{name}", post_release)
+    application.router.add_post("/v1/{word:adopt|disown}/{name}", post_border)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
@@ -111,7 +124,17 @@ def ask(path: Path, about: str = "") -> Status:
 
 def release(path: Path, name: str) -> Released:
     """Let go of what is held of virtual server `name`; raises DaemonError with the daemon's words where it refuses."""
-    target = f"/v1/release/{urllib.parse.quote(name, safe='')}"
+    return _structured(_post(path, f"/v1/release/{urllib.parse.quote(name, safe='')}"), Released)
+
+
+def move(path: Path, name: str, *, adopt: bool) -> Moved:
+    """Have virtual server `name` adopted as it stands, or disowned; raises DaemonError where the daemon refuses."""
+    word = "adopt" if adopt else "disown"
+    return _structured(_post(path, f"/v1/{word}/{urllib.parse.quote(name, safe='')}"), Moved)
+
+
+def _post(path: Path, target: str) -> bytes:
+    """Return what the daemon answers where it did what was asked; raises DaemonError where it did not."""
     status, body = _request(path, "POST", target, RELEASE_TIMEOUT)
     if status == 409:
         raise DaemonError(str(_structured(body, dict[str, str]).get("error", "")))
@@ -119,7 +142,7 @@ def release(path: Path, name: str) -> Released:
         raise DaemonError(OTHER_VERSION)
     if status != 200:
         raise DaemonError(f"the daemon on {path} answered {status}; its log says why")
-    return _structured(body, Released)
+    return body
 
 
 def process_of(path: Path) -> int | None:

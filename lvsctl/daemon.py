@@ -22,6 +22,7 @@ import structlog
 from lvsctl import __version__, control, memory, systemd
 from lvsctl.agenda import Agenda, Due, Keys
 from lvsctl.announce import Announcer
+from lvsctl.border import Moves
 from lvsctl.config import Config
 from lvsctl.configfile import load
 from lvsctl.core.candidates import questions_of
@@ -30,7 +31,7 @@ from lvsctl.core.instance import Query
 from lvsctl.core.measures import Seen
 from lvsctl.core.part import concerned
 from lvsctl.core.restoration import stands_alone
-from lvsctl.core.status import Released, Status
+from lvsctl.core.status import Moved, Released, Status
 from lvsctl.core.subject import Subject
 from lvsctl.core.virtual_server_status import refused_declarations, virtual_servers
 from lvsctl.errors import ConfigError, StateError
@@ -83,6 +84,7 @@ class Daemon:
         self._health = Health()
         self._agenda = Agenda()
         self._releases = Releases()
+        self._moves = Moves()
         self._settings = KernelSettings()
         self._prober = Prober(self._wake.set)
         self._known = config  # with what was discovered, as the last cycle had it
@@ -127,6 +129,7 @@ class Daemon:
                     tasks.append(group.create_task(self._keeping.run(), name="snapshots"))
                 await self._reconcile()  # a cycle that is under way is finished, and logged
                 self._releases.fail("the daemon is stopping; nothing was released")
+                self._moves.fail("the daemon is stopping; whose it is stays as it was")
                 systemd.notify("STOPPING=1")
                 for task in tasks:
                     task.cancel()
@@ -193,6 +196,18 @@ class Daemon:
             what = ", ".join(real_servers)
             self._note(Event(time=now(), event="released", name=name, what=what, by=by, error=released.refused))
         return released
+
+    async def move(self, name: str, *, adopt: bool, by: str) -> Moved:
+        """Take virtual server `name` over as it stands, or leave it to somebody else, for `by`; raises DaemonError."""
+        asked = self._moves.ask(self._known, name, adopt=adopt)
+        self._agenda.everything()
+        self._wake.set()
+        moved = await asyncio.shield(asked)
+        if moved.changed:
+            word = "adopted" if adopt else "disowned"
+            log.warning(word, name=name, virtual_server=moved.address, by=by)
+            self._note(Event(time=now(), event=word, name=name, virtual_server=moved.address, by=by))
+        return moved
 
     def seen(self) -> Seen:
         """Return what the metrics show, by the table as the last cycle read it: nobody who asks has it read again."""
@@ -261,6 +276,7 @@ class Daemon:
                 self._health.fail(in_words(error, "cycle"))
                 self._record.failure()
                 self._releases.fail(f"{self._health.error}; nothing was released")
+                self._moves.fail(f"{self._health.error}; whose it is stays as it was")
                 log.warning("cycle_failed", error=self._health.error, retry_in=f"{pause:g}s")
                 if failures & (failures - 1) == 0:  # it may fail for ever
                     self._note(Event(time=now(), event="cycle_failed", error=self._health.error, attempt=failures))
@@ -291,7 +307,7 @@ class Daemon:
         answers, overrides, candidates = sources.heard.answers, sources.overrides, sources.candidates
         answered = bool(answers) or sources.listed
         write = answered and not self._dry_run  # without a single answer the table stays as it is
-        released = self._releases.keys
+        released, border = self._releases.keys, self._moves.border
         act.opinions = self._prober.opinions
         began = time.monotonic()
         with self._health.in_cycle():  # to wait for whoever uses the kernel may be to be stuck, too
@@ -308,6 +324,7 @@ class Daemon:
                         overrides=overrides,
                         candidates=candidates,
                         released=released,
+                        border=border,
                     )
                 else:
                     look = await asyncio.to_thread(
@@ -315,9 +332,11 @@ class Daemon:
                     )
                     cycle = Cycle(look=look)
                     self._releases.fail("Consul has not answered since the start, so nothing is held")
+                    self._moves.fail("Consul has not answered since the start; whose it is stays as it was")
         self._known = cycle.look.config
         self._prober.concern(cycle)
         self._releases.settle(released, cycle)
+        self._moves.settle(border, cycle)
         if config.discovery is not None:
             self._watch()  # the ledger may remember more declarations now, or fewer
         self._record.cycle(cycle.look.config, cycle, seconds=time.monotonic() - began, only=cycle.only)

@@ -56,19 +56,15 @@ def encode_one(key: VirtualServerKey, entry: LedgerEntry) -> str:
         encoded["served"] = [entry.served.count, entry.served.earlier]
     if entry.declaration is not None:
         encoded["declaration"] = [entry.declaration.service, entry.declaration.values]
+    if entry.disowned:
+        encoded["disowned"] = True
     if entry.fallback is not None:
         encoded["fallback"] = [str(entry.fallback.address), entry.fallback.port]
     if entry.provenance != UNKNOWN:
         encoded["provenance"] = _encode_provenance(entry.provenance)
         if entry.provenance.filters:
             encoded["filters"] = entry.provenance.filters
-    if entry.ramps.of:
-        encoded["ramps"] = _encode_ramps(entry.ramps)
-    if entry.flapping:
-        encoded["flapping"] = [
-            [str(key.address), key.port, each.count, each.left, each.returned, each.passing]
-            for key, each in entry.flapping.items()
-        ]
+    encoded |= _encode_comings(entry)
     return json.dumps(encoded, separators=(",", ":"))
 
 
@@ -167,6 +163,7 @@ def _decode_one(entry: Any) -> tuple[VirtualServerKey, LedgerEntry]:
         },
         served=_decode_served(*entry["served"]) if "served" in entry else NEVER,
         declaration=_decode_declaration(entry["declaration"]) if "declaration" in entry else None,
+        disowned=bool(entry.get("disowned", False)),
         fallback=_decode_real_server(*entry["fallback"]) if "fallback" in entry else None,
         provenance=_decode_provenance(
             entry["name"], *entry.get("provenance", ("", "")), filters=entry.get("filters", "")
@@ -212,6 +209,19 @@ def _decode_real_server(address: Any, port: Any) -> RealServerKey:
 
 def _decode_served(count: Any, earlier: Any) -> Served:
     return Served(count=int(count), earlier=tuple((int(many), float(until)) for many, until in earlier))
+
+
+def _encode_comings(entry: LedgerEntry) -> dict[str, Any]:
+    """Return who ramps and who flaps; nothing where nobody does."""
+    encoded: dict[str, Any] = {}
+    if entry.ramps.of:
+        encoded["ramps"] = _encode_ramps(entry.ramps)
+    if entry.flapping:
+        encoded["flapping"] = [
+            [str(key.address), key.port, each.count, each.left, each.returned, each.passing]
+            for key, each in entry.flapping.items()
+        ]
+    return encoded
 
 
 def _encode_ramps(ramps: Ramps) -> list[object]:

@@ -12,6 +12,7 @@ from lvsctl.control import serving
 from lvsctl.core.status import (
     ConsulStatus,
     KernelStatus,
+    Moved,
     Place,
     RealServerStatus,
     Released,
@@ -102,7 +103,8 @@ class Told:
 
     its: Status | None = None  # None: it is in trouble
     releases: dict[str, Released] = attrs.field(factory=dict)
-    asked: list[tuple[str, str]] = attrs.field(factory=list)  # what was to be released, and by whom
+    moves: dict[str, Moved] = attrs.field(factory=dict)
+    asked: list[tuple[str, str]] = attrs.field(factory=list)  # what was to be released or moved, and by whom
     about: list[str] = attrs.field(factory=list)  # what each status was asked about
 
     async def status(self, about: Subject | None = None) -> Status:
@@ -118,6 +120,13 @@ class Told:
         if name not in self.releases:
             raise DaemonError(f"no virtual server '{name}'")
         return self.releases[name]
+
+    async def move(self, name: str, *, adopt: bool, by: str) -> Moved:
+        """Return what it was made with."""
+        self.asked.append((f"{'adopt' if adopt else 'disown'} {name}", by))
+        if name not in self.moves:
+            raise DaemonError(f"no virtual server '{name}'")
+        return self.moves[name]
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -15,12 +15,16 @@ from lvsctl.core.event import Event as Told
 from lvsctl.core.event_words import sentence
 from lvsctl.core.instance import Instance
 from lvsctl.core.override import Override, Overrides, Percent
+from lvsctl.core.ramp import NO_RAMPS
 from lvsctl.core.standing import standings
 from lvsctl.core.status import Place, State
 from lvsctl.core.virtual_server_status import virtual_servers
+from lvsctl.ledger_format import decode, encode, encode_one
 from lvsctl.reconcile import Cycle
+from lvsctl.store import Store
 from netlink.fake import FakeIPVS
 from netlink.types import RealServerUsage
+from tests.histories import histories
 from tests.statuses import FULL
 from tests.test_floor import Event, change, directing, events, pauses
 from tests.test_reconcile import World
@@ -28,6 +32,7 @@ from tests.test_slow_start import meant_by
 from tests.values import KEY, NOW, VIP, answers_of, config_of, configured, failing, instance, real_key
 
 DAMPING = config_of(configured(damping=True))
+BOTH = config_of(configured(damping=True, slow_start=30.0))
 FOUR = tuple(instance(number) for number in range(1, 5))
 THREE = FOUR[:3]
 
@@ -184,8 +189,8 @@ def test_two_hundred_flips_within_a_second_are_few_writes(world: World) -> None:
 flapping = st.builds(lambda found: change(damping=found), st.booleans())
 
 
+@histories()
 @given(history=st.lists(st.tuples(st.lists(events | flapping, max_size=3), pauses | st.just(7.0)), max_size=25))
-@settings(deadline=None, max_examples=60)
 def test_no_history_leaves_anybody_out_for_ever(history: list[tuple[list[Event], float]]) -> None:
     """The floor is kept, as `Director` checks it in each cycle."""
     with directing() as director:
@@ -204,3 +209,19 @@ def test_no_history_leaves_anybody_out_for_ever(history: list[tuple[list[Event],
         assert each.next_look is None
         if director.never is None:
             assert director.real_servers() == meant_by(each)
+
+
+def test_the_ledger_has_who_ramps_and_who_flaps_and_one_without_can_be_read(world: World) -> None:
+    flap(world, 4)
+    world.now += 1
+    world.cycle(BOTH, *FOUR, instance(5))
+    entry = Store(world.state).load(set_aside_damage=False)[KEY]
+    assert entry.ramps.of.keys() == {real_key(5)}
+    assert entry.flapping.keys() == {real_key(4)}
+    content, _ = encode([encode_one(KEY, entry)])
+    assert decode(content)[0] == {KEY: entry}
+    plain = attrs.evolve(entry, ramps=NO_RAMPS, flapping={})
+    written = encode_one(KEY, plain)
+    assert "ramps" not in written
+    assert "flapping" not in written
+    assert decode(encode([written])[0])[0] == {KEY: plain}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lvsctl.cli.explain_screen import answer
@@ -26,6 +26,7 @@ from lvsctl.reconcile import Cycle
 from netlink.fake import FakeIPVS
 from netlink.requests import AddRealServer, DeleteVirtualServer, SetRealServer
 from netlink.types import RealServerKey, RealServers, RealServerUsage
+from tests.histories import histories
 from tests.statuses import FULL
 from tests.test_floor import Event, change, directing, events, pauses
 from tests.test_reconcile import World
@@ -269,8 +270,8 @@ def meant_by(each: VirtualServerDecision) -> RealServers:
 slowly = st.builds(lambda found: change(slow_start=found), st.sampled_from((0.0, 30.0, 900.0)))
 
 
+@histories()
 @given(history=st.lists(st.tuples(st.lists(events | slowly, max_size=3), pauses | st.just(7.0)), max_size=12))
-@settings(deadline=None, max_examples=60)
 def test_no_history_leaves_a_ramp_undone_or_a_weight_of_0(history: list[tuple[list[Event], float]]) -> None:
     """The floor is kept, as `Director` checks it in each cycle, and so is every weight above 0."""
     with directing() as director:

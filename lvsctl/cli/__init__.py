@@ -11,7 +11,9 @@ import click
 from lvsctl import __version__
 from lvsctl.cli.ending import ending, open_streams
 
-COMMANDS: Final = ("check", "diff", "doctor", "events", "explain", "release", "run", "status", "teardown", "weight")
+COMMANDS: Final = (
+    "adopt", "check", "diff", "disown", "doctor", "events", "explain", "release", "run", "status", "teardown", "weight",
+)  # fmt: skip
 
 EPILOG: Final = """\b
 Start here:

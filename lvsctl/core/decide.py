@@ -25,7 +25,17 @@ from lvsctl.core.instance import Answers
 from lvsctl.core.nothing import NOBODY, NOTHING
 from lvsctl.core.opinion import NO_OPINION, Opinion, Opinions
 from lvsctl.core.override import NO_OVERRIDES, Overrides, next_end, standing
-from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, foreign, is_still_ours, owner_of
+from lvsctl.core.ownership import (
+    NO_WORD,
+    Border,
+    Ledger,
+    LedgerEntry,
+    Owner,
+    foreign,
+    is_still_ours,
+    ours_in,
+    owner_of,
+)
 from lvsctl.core.plan import plan_virtual_server
 from lvsctl.core.ramping import ramping, whole
 from lvsctl.core.restoration import stands_alone
@@ -60,6 +70,7 @@ def decide(
     refused: Mapping[VirtualServerKey, AbstractSet[RealServerKey]] = NOTHING,
     opinions: Opinions | None = None,
     elsewhere: Ledger = NOTHING,
+    border: Border = NO_WORD,
 ) -> Decision:
     """Return what to do about every virtual server.
 
@@ -68,7 +79,7 @@ def decide(
     decision: it spares work where nothing has changed since, and changes nothing. Of the virtual servers that are
     `released` an operator has just let go of what is held. `refused` are real servers that the kernel did not take,
     `opinions` what the director itself found of some; None where it does not look. `elsewhere` is the ledger with the
-    virtual servers of which nothing is decided here.
+    virtual servers of which nothing is decided here, `border` what operators have just said of whose they are.
     """
     limits = limits or limits_of(config, own_addresses)
     if before is not None and (before.limits, before.templates_expire) != (limits, templates_expire):
@@ -94,7 +105,7 @@ def decide(
         if opinions is not None and each.config.probe:
             opinion = opinions.get(key, NO_OPINION)
         same = _same_as_before(known.get(key), each, there, entry, absent=absent, opinion=opinion, now=now)
-        if same and key not in released:
+        if same and key not in released | border.adopted | border.disowned:
             decisions[key] = same
             continue
         afresh[key] = functools.partial(
@@ -107,6 +118,7 @@ def decide(
             templates_expire=templates_expire,
             now=now,
             released=key in released,
+            border=border,
         )
         decisions[key] = afresh[key]()
     for key, limit in _limits(decisions, afresh.keys(), (elsewhere, ledger), config, now).items():
@@ -114,20 +126,23 @@ def decide(
     waiting = frozenset(config.virtual_servers.keys() - wanted.keys())
     configured = {virtual_server.key for virtual_server in config.virtual_servers.values()}
     left = {key: ledger[key] for key in ledger.keys() & observed.table.keys() - configured}
-    disowned = frozenset(key for key, entry in left.items() if not is_still_ours(observed.table[key], entry))
+    disowned = frozenset(
+        key for key, entry in left.items() if key in border.disowned or not is_still_ours(observed.table[key], entry)
+    )
     staying = {key for key, entry in left.items() if entry.name in waiting or stands_alone(answers)}
     for key, entry in left.items():
         if key not in disowned and key not in staying:
             decisions[key] = _decide_removed(key, entry, observed, now=now)
     adopted = {key for key, each in decisions.items() if each.owner is Owner.ADOPTED}
+    given_up = {key for key, each in decisions.items() if each.disowned} & observed.table.keys()
     left_alone = _left_alone(config, waiting, ledger)
     return Decision(
         virtual_servers=decisions,
         waiting=waiting,
         left_alone=left_alone,
-        foreign=foreign(observed.table, (ledger.keys() - disowned) | adopted),
+        foreign=foreign(observed.table, (ours_in(ledger) - disowned - given_up) | adopted),
         disowned=disowned,
-        addresses=_addresses(decisions, observed, (left_alone | staying) - disowned),
+        addresses=_addresses(decisions, observed, (left_alone | staying | given_up) - disowned),
         look_again=now + DRAIN_POLL if any(each.draining for each in decisions.values()) else None,
         next_end=_next_end(decisions, overrides, now),
         limits=limits,
@@ -202,12 +217,13 @@ def _decide_configured(
     templates_expire: bool,
     now: float,
     released: bool,
+    border: Border,
     limit: Floor = NO_FLOOR,
 ) -> VirtualServerDecision:
     key = wanted.config.key
-    undamped, (wanted, flapping) = wanted, damped(wanted, ledger.get(key), absent=absent, now=now)
     current = observed.table.get(key)
-    owner = owner_of(_entry(wanted, with_fallback(wanted.config, wanted.entry.real_servers)), current, ledger)
+    standing = _entry(wanted, with_fallback(wanted.config, wanted.entry.real_servers))
+    owner, entry = owner_of(standing, current, ledger, border), ledger.get(key)
     if owner is Owner.FOREIGN:
         return VirtualServerDecision(
             name=wanted.config.name,
@@ -216,10 +232,13 @@ def _decide_configured(
             owner=owner,
             intended=current,
             observed=current,
-            remembered=ledger.get(key),
+            remembered=entry,
+            disowned=key in border.disowned or (entry is not None and entry.disowned),
         )
+    if entry is not None and entry.disowned:
+        entry = None  # what it says is of long ago
+    undamped, (wanted, flapping) = wanted, damped(wanted, entry, absent=absent, now=now)
     there = current.real_servers if current else {}
-    entry = ledger.get(key)
     hold, counts = guard(
         wanted, there, whole(entry), now=now, released=released, absent=absent, opinion=opinion, limit=limit
     )
@@ -236,7 +255,7 @@ def _decide_configured(
             counts=counts,
             absent=absent,
             opinion=opinion,
-            remembered=entry,
+            remembered=ledger.get(key),
             ramps=found.ramps,
             next_look=min(filter(None, (found.next_step, *flapping.waiting.values())), default=None),
             flapping=flapping.flapping,
