@@ -9,7 +9,7 @@ from typing import Final
 
 from lvsctl.cli.columns import clock, columns, count, span
 from lvsctl.core.restoration import OLD
-from lvsctl.core.status import State, Status, VirtualServerStatus
+from lvsctl.core.status import RealServerStatus, State, Status, VirtualServerStatus
 from lvsctl.text import visible
 
 NOTHING: Final = "-"
@@ -21,7 +21,7 @@ def render(status: Status, *, with_real_servers: bool = False, wide: bool = Fals
     lines = [*_header(status, wide=wide), "", *_virtual_servers(rows, with_names=status.consul is not None)]
     for row in rows if with_real_servers else ():
         heading = [visible(f"{row.name}  {row.address}")] if len(rows) > 1 else []
-        lines += ["", *heading, *_real_servers(row)]
+        lines += ["", *heading, *_real_servers(row, status.time)]
         lines += _overrides(row, status.time)
     if status.refused_declarations:
         lines += ["", "refused declarations:", *_refused_declarations(status)]
@@ -142,7 +142,7 @@ def _virtual_servers(rows: Sequence[VirtualServerStatus], *, with_names: bool) -
     return columns(table, right=frozenset(numbers))
 
 
-def _real_servers(row: VirtualServerStatus) -> list[str]:
+def _real_servers(row: VirtualServerStatus, now: float) -> list[str]:
     if not row.real_servers:
         return ["  no real servers"]
     head = ["  REAL SERVER", "NODE", "INSTANCE", "CHECK", "STATE", "WEIGHT", "ACTIVE", "INACTIVE", "CONN/S", "WHY"]
@@ -158,7 +158,7 @@ def _real_servers(row: VirtualServerStatus) -> list[str]:
             str(each.active),
             str(each.inactive),
             str(each.rate),
-            each.why,
+            "; ".join(filter(None, (ramping_words(each, now), each.why))),
         ]
         for each in row.real_servers
     ]
@@ -170,6 +170,14 @@ def _real_servers(row: VirtualServerStatus) -> list[str]:
         table = [[*line[:1], name, *line[1:]] for name, line in zip(datacenters, [head, *cells], strict=True)]
         return columns(table, right=frozenset({6, 7, 8, 9}))
     return columns([head, *cells], right=frozenset({5, 6, 7, 8}))
+
+
+def ramping_words(each: RealServerStatus, now: float) -> str:
+    """Return `ramping: 40% of weight 10, 12 s left`; empty where its weight is what it is to be."""
+    ramp = each.slow_start
+    if ramp is None:
+        return ""
+    return f"ramping: {ramp.percent}% of weight {ramp.weight}, {span(ramp.until - now)} left"
 
 
 def _overrides(row: VirtualServerStatus, now: float) -> list[str]:

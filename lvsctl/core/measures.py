@@ -357,6 +357,16 @@ METRICS: Final[tuple[Metric | Histogram, ...]] = (
         "Real servers that get no new connections and leave when they have none.",
         lambda each: each.draining,
     ),
+    _each(
+        "lvsctl_virtual_server_ramping_real_servers",
+        "Real servers with a slow start, whose weight is not yet what it is to be.",
+        lambda each: each.ramping,
+    ),
+    _each(
+        "lvsctl_virtual_server_damped_instances",
+        "Instances that pass and stay out for a while, for they come and go.",
+        lambda each: each.damped,
+    ),
     Metric(
         name="lvsctl_virtual_server_rejected_instances",
         doc="Instances that may not become its real servers, by reason. Absent where there are none.",

@@ -44,6 +44,15 @@ class Place(enum.Enum):
 
 
 @attrs.frozen(kw_only=True)
+class SlowStart:
+    """How far the weight of a real server has come."""
+
+    percent: int
+    weight: int  # that it is to have
+    until: float  # when it has that
+
+
+@attrs.frozen(kw_only=True)
 class RealServerStatus:
     """One real server, or one instance that is none."""
 
@@ -60,6 +69,7 @@ class RealServerStatus:
     datacenter: str = ""  # where the instance is; empty: the agent's own, or not in Consul
     until: float | None = None  # when it is deleted at the latest, while it drains; else None
     filtered: bool = False  # an instance that is not meant for this virtual server
+    slow_start: SlowStart | None = None  # None: its weight is what it is to be
 
 
 @attrs.frozen(kw_only=True)
