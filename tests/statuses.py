@@ -9,9 +9,11 @@ from pathlib import Path
 import attrs
 
 from lvsctl.control import serving
+from lvsctl.core.order import Wish
 from lvsctl.core.status import (
     ConsulStatus,
     KernelStatus,
+    OrderGiven,
     Place,
     RealServerStatus,
     Released,
@@ -20,7 +22,7 @@ from lvsctl.core.status import (
     VirtualServerStatus,
 )
 from lvsctl.core.subject import Subject
-from lvsctl.errors import DaemonError
+from lvsctl.errors import DaemonError, OrderRefused
 
 TIME = 1_700_000_000.0
 
@@ -103,6 +105,8 @@ class Told:
     its: Status | None = None  # None: it is in trouble
     releases: dict[str, Released] = attrs.field(factory=dict)
     asked: list[tuple[str, str]] = attrs.field(factory=list)  # what was to be released, and by whom
+    given: OrderGiven | None = None  # None: every order is refused
+    wishes: list[tuple[Wish, str, bool]] = attrs.field(factory=list)  # each with whose it is, and whether it ends one
     about: list[str] = attrs.field(factory=list)  # what each status was asked about
 
     async def status(self, about: Subject | None = None) -> Status:
@@ -118,6 +122,13 @@ class Told:
         if name not in self.releases:
             raise DaemonError(f"no virtual server '{name}'")
         return self.releases[name]
+
+    async def order(self, wish: Wish, by: str, *, end: bool) -> OrderGiven:
+        """Return what it was made with."""
+        self.wishes.append((wish, by, end))
+        if self.given is None:
+            raise OrderRefused("no such target", unknown=True)
+        return self.given
 
 
 @contextmanager

@@ -11,7 +11,23 @@ import click
 from lvsctl import __version__
 from lvsctl.cli.ending import ending, open_streams
 
-COMMANDS: Final = ("check", "diff", "doctor", "events", "explain", "release", "run", "status", "teardown", "weight")
+COMMANDS: Final = (
+    "check",
+    "diff",
+    "doctor",
+    "drain",
+    "events",
+    "explain",
+    "hold",
+    "pause",
+    "release",
+    "resume",
+    "run",
+    "status",
+    "teardown",
+    "undrain",
+    "weight",
+)
 
 EPILOG: Final = """\b
 Start here:

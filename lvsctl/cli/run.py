@@ -142,6 +142,10 @@ def _once(config: "Config", kernel: "Reconciler", tell: "Tell" = lambda _: None)
         if any(errors):
             click.echo("\n".join(f"lvsctl: {visible(error)}" for error in errors if error), err=True)
             return StateError.exit_code if cycle.ledger_error else KernelError.exit_code
+        waiting = {each.ordered.pause.words for each in virtual_servers.values() if each.ordered.pause and each.steps}
+        if waiting and not cycle.done:
+            click.echo(f"not in sync: {visible(min(waiting))}; lvsctl resume ends it, {count(changes, 'change')} made")
+            return 1
         if not cycle.done and not cycle.look.decision.look_again:
             demand(cycle.look)
             left = [line for line in difference(cycle.look.decision) if line.differs]

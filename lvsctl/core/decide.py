@@ -21,6 +21,8 @@ from lvsctl.core.guard import guard, serves_in
 from lvsctl.core.instance import Answers
 from lvsctl.core.nothing import NOBODY, NOTHING
 from lvsctl.core.opinion import NO_OPINION, Opinion, Opinions
+from lvsctl.core.order import NO_ORDERS, Ordered, Orders, in_force
+from lvsctl.core.order import next_end as next_end_of_orders
 from lvsctl.core.override import NO_OVERRIDES, Overrides, next_end, standing
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, foreign, is_still_ours, owner_of
 from lvsctl.core.plan import plan_virtual_server
@@ -52,6 +54,7 @@ def decide(
     released: AbstractSet[VirtualServerKey] = NOBODY,
     refused: Mapping[VirtualServerKey, AbstractSet[RealServerKey]] = NOTHING,
     opinions: Opinions | None = None,
+    orders: Orders = NO_ORDERS,
 ) -> Decision:
     """Return what to do about every virtual server.
 
@@ -59,8 +62,9 @@ def decide(
     `expire_quiescent_template`: whether clients with persistence leave a quiesced real server. `before` is an earlier
     decision: it spares work where nothing has changed since, and changes nothing. Of the virtual servers that are
     `released` an operator has just let go of what is held. `refused` are real servers that the kernel did not take,
-    `opinions` what the director itself found of some; None where it does not look.
+    `opinions` what the director itself found of some; None where it does not look. `orders` are operators'.
     """
+    force = in_force(orders, now)
     limits = limits or limits_of(config, own_addresses)
     if before is not None and (before.limits, before.templates_expire) != (limits, templates_expire):
         before = None
@@ -72,6 +76,7 @@ def decide(
         limits,
         {key: each.wanted for key, each in known.items() if each.wanted},
         standing(overrides, now),
+        drains=force.drains,
         table=observed.table,
         failed_over={key: entry.failed_over for key, entry in ledger.items() if entry.failed_over},
         peaks={key: entry.peaks for key, entry in ledger.items() if entry.peaks},
@@ -84,13 +89,17 @@ def decide(
         there, entry, opinion = observed.table.get(key), ledger.get(key), None
         if opinions is not None and each.config.probe:
             opinion = opinions.get(key, NO_OPINION)
-        same = _same_as_before(known.get(key), each, there, entry, absent=absent, opinion=opinion, now=now)
+        ordered = force.on(each.config.name)
+        same = _same_as_before(
+            known.get(key), each, there, entry, absent=absent, opinion=opinion, ordered=ordered, now=now
+        )
         decisions[key] = (key not in released and same) or _decide_configured(
             each,
             observed,
             ledger,
             absent,
             opinion,
+            ordered=ordered,
             templates_expire=templates_expire,
             now=now,
             released=key in released,
@@ -102,7 +111,7 @@ def decide(
     staying = {key for key, entry in left.items() if entry.name in waiting or stands_alone(answers)}
     for key, entry in left.items():
         if key not in disowned and key not in staying:
-            decisions[key] = _decide_removed(key, entry, observed, now=now)
+            decisions[key] = _decide_removed(key, entry, observed, force.on(entry.name), now=now)
     adopted = {key for key, each in decisions.items() if each.owner is Owner.ADOPTED}
     left_alone = _left_alone(config, waiting, ledger)
     return Decision(
@@ -113,17 +122,18 @@ def decide(
         disowned=disowned,
         addresses=_addresses(decisions, observed, (left_alone | staying) - disowned),
         look_again=now + DRAIN_POLL if any(each.draining for each in decisions.values()) else None,
-        next_end=_next_end(decisions, overrides, now),
+        next_end=_next_end(decisions, overrides, orders, now),
+        paused=force.everything,
         limits=limits,
         templates_expire=templates_expire,
     )
 
 
 def _next_end(
-    decisions: Mapping[VirtualServerKey, VirtualServerDecision], overrides: Overrides, now: float
+    decisions: Mapping[VirtualServerKey, VirtualServerDecision], overrides: Overrides, orders: Orders, now: float
 ) -> float | None:
     peaks = {id(each.wanted.peaks): each.wanted.peaks for each in decisions.values() if each.wanted}
-    ends = [next_end(overrides, now), *map(peak.next_end, peaks.values())]
+    ends = [next_end(overrides, now), next_end_of_orders(orders, now), *map(peak.next_end, peaks.values())]
     ends += [each.hold.floor.until for each in decisions.values()]
     return min((end for end in ends if end is not None), default=None)
 
@@ -136,6 +146,7 @@ def _same_as_before(
     *,
     absent: AbstractSet[RealServerKey],
     opinion: Opinion | None,
+    ordered: Ordered,
     now: float,
 ) -> VirtualServerDecision | None:
     """Return `before` where it was made of the same; what leaves is decided by the clock and by connections too."""
@@ -143,7 +154,7 @@ def _same_as_before(
         return None
     if before.wanted is not wanted or before.remembered is not entry:
         return None
-    if (before.absent, before.opinion) != (absent, opinion):
+    if (before.absent, before.opinion, before.ordered) != (absent, opinion, ordered):
         return None
     return before if before.observed == observed and before.hold.floor.holds(now) else None
 
@@ -163,6 +174,7 @@ def _decide_configured(
     absent: frozenset[RealServerKey],
     opinion: Opinion | None,
     *,
+    ordered: Ordered,
     templates_expire: bool,
     now: float,
     released: bool,
@@ -178,11 +190,14 @@ def _decide_configured(
             owner=owner,
             intended=current,
             observed=current,
+            ordered=ordered,
             remembered=ledger.get(key),
         )
     there = current.real_servers if current else {}
     entry = ledger.get(key)
-    hold, counts = guard(wanted, there, entry, now=now, released=released, absent=absent, opinion=opinion)
+    hold, counts = guard(
+        wanted, there, entry, now=now, released=released, absent=absent, opinion=opinion, order=ordered.hold
+    )
     real_servers = {**wanted.entry.real_servers, **hold.real_servers}
     return _decide_leaving(
         VirtualServerDecision(
@@ -195,6 +210,7 @@ def _decide_configured(
             counts=counts,
             absent=absent,
             opinion=opinion,
+            ordered=ordered,
             remembered=entry,
             drain_timeout=wanted.config.drain_timeout,
             undrained=_undrained(wanted, templates_expire=templates_expire),
@@ -223,7 +239,7 @@ def _undrained(wanted: Wanted, *, templates_expire: bool) -> frozenset[RealServe
 
 
 def _decide_removed(
-    key: VirtualServerKey, entry: LedgerEntry, observed: Observed, *, now: float
+    key: VirtualServerKey, entry: LedgerEntry, observed: Observed, ordered: Ordered, *, now: float
 ) -> VirtualServerDecision:
     """Return the way out of a virtual server of ours that is no longer configured: drain all, then delete."""
     current = observed.table[key]
@@ -235,6 +251,7 @@ def _decide_removed(
             owner=Owner.OURS,
             observed=current,
             drain_timeout=entry.drain_timeout,
+            ordered=ordered,
             remembered=entry,
         ),
         attrs.evolve(current, real_servers={}),
@@ -301,6 +318,8 @@ def _addresses(
     left_alone: AbstractSet[VirtualServerKey],
 ) -> frozenset[Address]:
     """Return the addresses of the virtual servers of ours that the kernel has or is about to have."""
-    keys = {key for key, each in decisions.items() if each.intended is not None and each.owner is not Owner.FOREIGN}
+    ours = {key: each for key, each in decisions.items() if each.owner is not Owner.FOREIGN}
+    keys = {key for key, each in ours.items() if each.intended is not None and not each.ordered.pause}
+    keys |= {key for key, each in ours.items() if each.ordered.pause and key in observed.table}
     keys |= left_alone & observed.table.keys()
     return frozenset(key.address for key in keys if key.address is not None)

@@ -27,6 +27,7 @@ WORDS: Final = {
     "ledger_failed": ("ledger not written", "could not be written"),
     "virtual_addresses_failed": ("virtual addresses failed", "could not be moved"),
     "released": ("released", "was released"),
+    "orders_failed": ("orders not read", "could not read the orders it had"),
     "cycle_failed": ("cycle failed", "could not reconcile"),
     "reloaded": ("reloaded", "read its file again"),
     "reload_refused": ("reload refused", "kept the old configuration"),
@@ -53,9 +54,17 @@ NOT_WRITTEN: Final = {
 }
 # What these changed is said by their words alone.
 WITHOUT_WHAT: Final = frozenset(
-    {"virtual_server_deleted", "real_server_deleted", "trouble_over", "override", "override_over"}
+    {
+        "virtual_server_deleted",
+        "real_server_deleted",
+        "trouble_over",
+        "override",
+        "override_over",
+        "order",
+        "order_over",
+    }
 )
-OURSELVES: Final = frozenset({"started", "stopped", "reloaded", "reload_refused", "cycle_failed"})
+OURSELVES: Final = frozenset({"started", "stopped", "reloaded", "reload_refused", "cycle_failed", "orders_failed"})
 # Causes that Consul's answer alone decides; of the others its index says nothing.
 OF_CONSUL: Final = frozenset(
     each.value
@@ -88,9 +97,9 @@ def done(event: Event) -> str:
             return OVER.get(event.of, (f"over: {_plain(event.of)}",))[0]
         case "journal_lost":
             return f"{event.lost} events missing"
-        case "override":
+        case "override" | "order":
             return event.what
-        case "override_over":
+        case "override_over" | "order_over":
             return f"{event.what}: over"
         case "virtual_server_deleted" | "real_server_deleted":  # what it was like before is no change
             return WORDS[event.event][0]
@@ -120,6 +129,8 @@ def sentence(event: Event) -> str:
             subject, says = f"{event.lost} events", "are missing here"
         case "override" | "override_over":
             says = f"{'got' if event.event == 'override' else 'lost'} {event.what}"
+        case "order" | "order_over":
+            subject, says = f"the {event.what}", "was ordered" if event.event == "order" else "ended"
         case name:
             says = WORDS[name][1] if name in WORDS else f"had the event {name}"
     shown = event.what if event.event not in WITHOUT_WHAT else ""

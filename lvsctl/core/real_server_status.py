@@ -36,7 +36,7 @@ def real_servers(
     by_key = each.wanted.by_key if each.wanted else {}
     rows = []
     for key in sorted(there):
-        place, why = _place(each, key, by_key.get(key))
+        place, why = place_of(each, key, by_key.get(key))
         row = row_of(by_key.get(key), observed, each.key, key, place, _with_refusal(why, refused.get(key)))
         rows.append(attrs.evolve(row, until=_deadline(each, key)) if place is Place.DRAINING else row)
     shown = {id(by_key[key]) for key in there if key in by_key}
@@ -64,7 +64,8 @@ def _deadline(each: VirtualServerDecision, key: RealServerKey) -> float | None:
     return state.since + each.drain_timeout if isinstance(state, Draining) else None
 
 
-def _place(each: VirtualServerDecision, key: RealServerKey, member: Member | None) -> tuple[Place, str]:
+def place_of(each: VirtualServerDecision, key: RealServerKey, member: Member | None) -> tuple[Place, str]:
+    """Return where the real server at `key` in the kernel stands, and why; `member` is the one behind it."""
     if key in each.held:
         why = _why_out(member) if member else cause_of_disappearance(each.why_unasked(key)).text
         return Place.HELD, f"kept, for {each.hold.why}: {why}"
