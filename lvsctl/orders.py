@@ -65,6 +65,8 @@ class OrderDesk:
         self._given = asyncio.Event()  # there are others than before
         self._unread = False  # the file is there and cannot be read: it is not to be replaced
         self._error = ""
+        self._looked = 0.0  # Unix seconds until which all ends are known
+        self._over_told: frozenset[Order] = frozenset()  # of those that are over and still known
         self.orders: Orders = NO_ORDERS
 
     async def recall(self, *, writes: bool) -> None:
@@ -149,8 +151,7 @@ class OrderDesk:
             before = _given(order, standing, look)
             after = standing.without(what)
             left = _left(before, orders_status(after, (await self._preview(after)).decision, look.observed, now))
-            await self._save(after)
-            self._over(order, by=by, why=f"ended by {by}")
+            await self._end(order, now, by)
             return attrs.evolve(before, left=left, paused=look.decision.paused.words if look.decision.paused else "")
 
     async def end_hold(self, name: str, by: str) -> bool:
@@ -159,9 +160,15 @@ class OrderDesk:
             order = self.orders.of(Hold(name))
             if order is None:
                 return False
-            await self._save(self.orders.without(order.what))
-            self._over(order, by=by, why=f"ended by {by}")
+            await self._end(order, time.time(), by)
             return True
+
+    async def _end(self, order: Order, now: float, by: str) -> None:
+        """End `order` now; it is known for a while, so that it can be told why what follows happens."""
+        ended = attrs.evolve(order, until=now, ended=True)
+        await self._save(self.orders.standing(now).having(ended))
+        self._over_told |= {ended}
+        self._over(order, by=by, why=f"ended by {by}")
 
     async def run(self) -> None:
         """End what is over by the clock, until cancelled; what counts is decided by the clock in any case."""
@@ -175,18 +182,23 @@ class OrderDesk:
 
     def _until_next_end(self) -> float:
         """Return seconds until an order is over, at most a minute: the clock may be set."""
-        end = next_end(self.orders, 0.0)
-        return 60.0 if end is None else min(60.0, max(0.05, end - time.time()))
+        now = time.time()
+        end = next_end(self.orders, self._looked)
+        return 60.0 if end is None else min(60.0, max(0.05, end - now))
 
     async def _expire(self, now: float) -> None:
-        over = [each for each in self.orders.entries if not each.stands(now)]
+        self._looked = now
+        over = frozenset(each for each in self.orders.entries if not each.stands(now))
         if not over or self._unread:
             return
-        with contextlib.suppress(OrderRefused):  # on disk they are over as well, by the same clock
-            await self._save(self.orders.standing(now))
-        self.orders = self.orders.standing(now)
-        for each in over:
+        kept = Orders(tuple(each for each in self.orders.entries if each.stands(now) or each.ended_lately(now)))
+        told, self._over_told = self._over_told, over & frozenset(kept.entries)
+        for each in over - told:
             self._over(each, by="", why="its time is over")
+        if over - told or kept != self.orders:
+            with contextlib.suppress(OrderRefused):  # on disk they are over as well, by the same clock
+                await self._save(kept)
+            self.orders = kept
 
     def _over(self, order: Order, *, by: str, why: str) -> None:
         about = order_status(order)
@@ -233,7 +245,7 @@ class OrderDesk:
 
     async def _save(self, orders: Orders) -> None:
         try:
-            await asyncio.to_thread(self._file.save, orders)
+            await asyncio.to_thread(self._file.save, orders.standing(time.time()))
         except StateError as error:
             self._error = str(error)
             raise OrderRefused(f"{error}; nothing was changed") from error

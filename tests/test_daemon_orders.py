@@ -100,6 +100,11 @@ async def test_one_that_is_undrained_while_it_drains_is_raised_in_place(tmp_path
         assert (await command(daemon, "undrain", "app1")).exit_code == 0
         await daemon.until(ALL)
         assert daemon.kernel.writes == [SetRealServer(virtual_server=KEY, real_server=real(1))]
+        await daemon.until_status(lambda _: bool(daemon.events("real_server_changed")))
+        (changed,) = daemon.events("real_server_changed")
+        assert (changed["cause"], changed["why"]) == (
+            "override", "no longer drained by root: instance 'reco-1' on node 'app1'",
+        )  # fmt: skip
 
 
 async def test_it_ends_by_itself_at_its_time(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ MAX_ORDERS: Final = 500
 MAX_TARGET: Final = 600  # characters; Consul's names have no more, nor has an instance's id behind its node's
 MAX_WORDS: Final = 200  # characters of a reason
 MAX_BY: Final = 100  # characters of who gave it
+LATELY: Final = 5.0  # seconds for which one that is over is known, so that what follows from its end is told as that
 
 
 @attrs.frozen
@@ -131,16 +132,28 @@ class Order:
     reason: str = ""
     written: float  # Unix seconds, by the director's clock
     until: float | None = None  # Unix seconds; None: until somebody ends it
+    ended: bool = False  # somebody did, at `until`, and no clock that is set back undoes it
 
     @property
     def words(self) -> str:
         """Return `drained by alice until 2026-11-23 14:00 UTC: kernel upgrade`."""
-        until = f" until {moment(self.until)}" if self.until is not None else ""
+        return self._words(f" until {moment(self.until)}" if self.until is not None else "")
+
+    @property
+    def words_after(self) -> str:
+        """Return `drained by alice: kernel upgrade`, for when it is over."""
+        return self._words("")
+
+    def _words(self, until: str) -> str:
         return f"{DONE[type(self.what)]} by {self.by}{until}{f': {self.reason}' if self.reason else ''}"
 
     def stands(self, now: float) -> bool:
         """Tell whether its time is not over at `now`, Unix seconds."""
-        return self.until is None or self.until > now
+        return not self.ended and (self.until is None or self.until > now)
+
+    def ended_lately(self, now: float) -> bool:
+        """Tell whether its time is over, and was not for long."""
+        return self.until is not None and 0 <= now - self.until < LATELY
 
 
 @attrs.frozen
@@ -185,15 +198,17 @@ class Wish:
 
 
 def next_end(orders: Orders, now: float) -> float | None:
-    """Return when the next order is over, Unix seconds; None where none that stands ever is."""
-    return min((each.until for each in orders.entries if each.until is not None and each.until > now), default=None)
+    """Return when the next order is over, or is no longer known to be, Unix seconds; None where none ever is."""
+    ends = (each.until for each in orders.entries if each.until is not None)
+    return min((end for until in ends for end in (until, until + LATELY) if end > now), default=None)
 
 
 @attrs.frozen
 class Drains:
-    """The drains that stand, found by what they are about. Those of the same orders are equal."""
+    """The drains that stand, found by what they are about, and those that ended lately. Of the same orders equal."""
 
     entries: tuple[Order, ...] = ()
+    ended: tuple[Order, ...] = ()
     _by_target: Mapping[Target, Order] = attrs.field(init=False, eq=False, repr=False)
 
     @_by_target.default
@@ -222,6 +237,10 @@ class Drains:
         if not self._by_target:
             return None
         return self._by_target.get(AtPort(key.address, key.port)) or self._by_target.get(AtAddress(key.address))
+
+    def ended_of(self, instance: Instance, address: Address | None, key: RealServerKey | None) -> Order | None:
+        """Return the order that took `instance` out until lately; None where none did."""
+        return Drains(self.ended).of(instance, address, key) if self.ended else None
 
 
 NO_DRAINS: Final = Drains()
@@ -265,6 +284,7 @@ def in_force(orders: Orders, now: float) -> InForce:
     if not orders.entries:
         return NOTHING_IN_FORCE
     drains: list[Order] = []
+    ended = tuple(each for each in orders.entries if isinstance(each.what, Drain) and each.ended_lately(now))
     holds: dict[str, Order] = {}
     pauses: dict[str, Order] = {}
     for each in _standing(orders, now):
@@ -277,7 +297,7 @@ def in_force(orders: Orders, now: float) -> InForce:
                 pauses[name] = each
             case _:
                 assert_never(each.what)
-    return InForce(drains=Drains(tuple(drains)), holds=holds, pauses=pauses)
+    return InForce(drains=Drains(tuple(drains), ended), holds=holds, pauses=pauses)
 
 
 def _standing(orders: Orders, now: float) -> Iterable[Order]:

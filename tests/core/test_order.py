@@ -13,6 +13,7 @@ from lvsctl.core.admission import Admitted, parse_address
 from lvsctl.core.desired import Member
 from lvsctl.core.instance import Instance
 from lvsctl.core.order import (
+    LATELY,
     MAX_BY,
     MAX_ORDERS,
     MAX_TARGET,
@@ -137,12 +138,22 @@ def test_what_stands_is_what_is_not_over_and_the_next_end_is_when_that_changes(o
     }
     end = next_end(orders, now)
     if end is None:
-        assert orders.standing(5e9) == standing
+        assert in_force(orders, 5e9) == in_force(orders, now)
     else:
         assert end > now
-        assert len(orders.standing(end).entries) < len(standing.entries)
         before = (end + now) / 2
-        assert before == end or orders.standing(before) == standing
+        assert before == end or in_force(orders, before) == in_force(orders, now)
+
+
+def test_one_that_ended_is_known_for_a_moment_and_no_clock_that_is_set_back_brings_it_back() -> None:
+    order = Order(what=Drain(OnNode("app1")), by="alice", written=NOW, until=NOW)
+    by_somebody = attrs.evolve(order, ended=True)
+    for each in (order, by_somebody):
+        assert in_force(Orders((each,)), NOW).drains == Drains((), (each,))
+        assert in_force(Orders((each,)), NOW + LATELY).drains == Drains()
+        assert next_end(Orders((each,)), NOW) == NOW + LATELY
+    assert in_force(Orders((order,)), NOW - 10).drains == Drains((order,))
+    assert in_force(Orders((by_somebody,)), NOW - 10).drains == Drains()
 
 
 @given(orders=orders, what=whats)

@@ -86,6 +86,19 @@ def test_it_is_over_at_its_time() -> None:
     assert deciding(ordered(FIRST), *FOUR, now=NOW + 59.9).steps
 
 
+def test_one_that_comes_back_then_is_told_as_no_longer_drained() -> None:
+    over = attrs.evolve(FIRST, until=NOW - 1, ended=True)
+    draining = {KEY: attrs.evolve(OURS[KEY], written=entry(real(1, 0), real(2)), draining={real_key(1): NOW - 9})}
+    told = "no longer drained by alice: upgrade: instance 'reco-1' on node 'app1'"
+    for observed in (observed_of(entry(real(1, 0), real(2))), observed_of(entry(real(2)))):
+        (step,) = deciding(ordered(over), *FOUR[:2], observed=observed, ledger=draining).steps
+        assert (step.cause.kind, step.cause.text) == (Kind.OVERRIDE, told)
+        (step,) = deciding(ordered(over), *FOUR[:2], observed=observed, ledger=draining, now=NOW + 9).steps
+        assert step.cause.kind in (Kind.RETURNED, Kind.NEW)
+    (step,) = deciding(ordered(over), *FOUR, observed=observed_of(entry(*map(real, (2, 3, 4))))).steps
+    assert step.cause.kind is Kind.DRIFT, "it was in the table: a hand deleted it"
+
+
 def test_drains_are_no_loss_that_the_floor_prevents() -> None:
     half = order(Drain(OnNode("app2")))
     three = ordered(FIRST, half, order(Drain(AtAddress(ip_address("10.0.0.3")))))
