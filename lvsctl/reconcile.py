@@ -239,6 +239,7 @@ class Reconciler:
             refused=self._refused_real_servers(),
             opinions=self.opinions,
             orders=self.orders,
+            elsewhere=self._ledger.own(),
         )
         if not part.stands_for_itself(decision, whole, only):
             return None

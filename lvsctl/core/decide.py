@@ -4,7 +4,8 @@ Pure. `reconcile` reads the inputs. Each virtual server is decided on its own, s
 another.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -17,6 +18,7 @@ from lvsctl.core.cause import cause_of_virtual_server
 from lvsctl.core.decision import Decision, Step, VirtualServerDecision
 from lvsctl.core.desired import Wanted, desired, limits_of
 from lvsctl.core.drain import NO_USAGE, Draining, drain
+from lvsctl.core.fallback import fallback_of, with_fallback
 from lvsctl.core.guard import guard, serves_in
 from lvsctl.core.instance import Answers
 from lvsctl.core.nothing import NOBODY, NOTHING
@@ -27,11 +29,14 @@ from lvsctl.core.override import NO_OVERRIDES, Overrides, next_end, standing
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, foreign, is_still_ours, owner_of
 from lvsctl.core.plan import plan_virtual_server
 from lvsctl.core.restoration import stands_alone
+from lvsctl.core.served import NO_FLOOR, Floor
 from lvsctl.core.steps import steps_of, why_leaving
+from lvsctl.core.velocity import Loss, limits_of_table
 from netlink.types import (
     Address,
     Observed,
     RealServerKey,
+    RealServers,
     TableEntry,
     VirtualServerKey,
 )
@@ -55,6 +60,7 @@ def decide(
     refused: Mapping[VirtualServerKey, AbstractSet[RealServerKey]] = NOTHING,
     opinions: Opinions | None = None,
     orders: Orders = NO_ORDERS,
+    elsewhere: Ledger = NOTHING,
 ) -> Decision:
     """Return what to do about every virtual server.
 
@@ -62,7 +68,8 @@ def decide(
     `expire_quiescent_template`: whether clients with persistence leave a quiesced real server. `before` is an earlier
     decision: it spares work where nothing has changed since, and changes nothing. Of the virtual servers that are
     `released` an operator has just let go of what is held. `refused` are real servers that the kernel did not take,
-    `opinions` what the director itself found of some; None where it does not look. `orders` are operators'.
+    `opinions` what the director itself found of some; None where it does not look. `elsewhere` is the ledger with the
+    virtual servers of which nothing is decided here. `orders` are operators'.
     """
     force = in_force(orders, now)
     limits = limits or limits_of(config, own_addresses)
@@ -82,7 +89,7 @@ def decide(
         peaks={key: entry.peaks for key, entry in ledger.items() if entry.peaks},
         now=now,
     )
-    decisions = {}
+    decisions, afresh = {}, {}
     for each in wanted.values():
         key = each.config.key
         absent = _absent(refused.get(key, NOBODY), each, observed.table.get(key))
@@ -93,7 +100,11 @@ def decide(
         same = _same_as_before(
             known.get(key), each, there, entry, absent=absent, opinion=opinion, ordered=ordered, now=now
         )
-        decisions[key] = (key not in released and same) or _decide_configured(
+        if same and key not in released:
+            decisions[key] = same
+            continue
+        afresh[key] = functools.partial(
+            _decide_configured,
             each,
             observed,
             ledger,
@@ -104,6 +115,9 @@ def decide(
             now=now,
             released=key in released,
         )
+        decisions[key] = afresh[key]()
+    for key, limit in _limits(decisions, afresh.keys(), (elsewhere, ledger), config, now).items():
+        decisions[key] = afresh[key](limit=limit)
     waiting = frozenset(config.virtual_servers.keys() - wanted.keys())
     configured = {virtual_server.key for virtual_server in config.virtual_servers.values()}
     left = {key: ledger[key] for key in ledger.keys() & observed.table.keys() - configured}
@@ -129,6 +143,24 @@ def decide(
     )
 
 
+def _limits(
+    decisions: Mapping[VirtualServerKey, VirtualServerDecision],
+    afresh: AbstractSet[VirtualServerKey],
+    ledgers: Iterable[Ledger],
+    config: Config,
+    now: float,
+) -> Mapping[VirtualServerKey, Floor]:
+    """Return of which virtual servers decided `afresh` less may leave, for all that leaves of the table."""
+    if not any(decisions[key].counts.loss for key in afresh):
+        return NOTHING
+    losses = {
+        key: Loss(each.counts.before if key in afresh else each.counts.after, each.counts.after.count)
+        for key, each in decisions.items()
+    }
+    others = {key: entry.served for ledger in ledgers for key, entry in ledger.items()}
+    return limits_of_table(losses, others, config.safety.max_removals, now)
+
+
 def _next_end(
     decisions: Mapping[VirtualServerKey, VirtualServerDecision], overrides: Overrides, orders: Orders, now: float
 ) -> float | None:
@@ -150,7 +182,7 @@ def _same_as_before(
     now: float,
 ) -> VirtualServerDecision | None:
     """Return `before` where it was made of the same; what leaves is decided by the clock and by connections too."""
-    if before is None or before.leaving or before.steps or before.hold.released:
+    if before is None or before.leaving or before.steps or before.hold.released or before.hold.floor.why:
         return None
     if before.wanted is not wanted or before.remembered is not entry:
         return None
@@ -178,10 +210,11 @@ def _decide_configured(
     templates_expire: bool,
     now: float,
     released: bool,
+    limit: Floor = NO_FLOOR,
 ) -> VirtualServerDecision:
     key = wanted.config.key
     current = observed.table.get(key)
-    owner = owner_of(wanted.entry, current, ledger)
+    owner = owner_of(_entry(wanted, with_fallback(wanted.config, wanted.entry.real_servers)), current, ledger)
     if owner is Owner.FOREIGN:
         return VirtualServerDecision(
             name=wanted.config.name,
@@ -196,9 +229,20 @@ def _decide_configured(
     there = current.real_servers if current else {}
     entry = ledger.get(key)
     hold, counts = guard(
-        wanted, there, entry, now=now, released=released, absent=absent, opinion=opinion, order=ordered.hold
+        wanted,
+        there,
+        entry,
+        now=now,
+        released=released,
+        absent=absent,
+        opinion=opinion,
+        limit=limit,
+        order=ordered.hold,
     )
-    real_servers = {**wanted.entry.real_servers, **hold.real_servers}
+    real_servers = (
+        {**wanted.entry.real_servers, **hold.real_servers} if hold.real_servers else wanted.entry.real_servers
+    )
+    fallback = fallback_of(wanted.config, real_servers)
     return _decide_leaving(
         VirtualServerDecision(
             name=wanted.config.name,
@@ -212,14 +256,22 @@ def _decide_configured(
             opinion=opinion,
             ordered=ordered,
             remembered=entry,
+            fallback=fallback.key if fallback else None,
             drain_timeout=wanted.config.drain_timeout,
             undrained=_undrained(wanted, templates_expire=templates_expire),
         ),
-        attrs.evolve(wanted.entry, real_servers=real_servers) if hold.real_servers else wanted.entry,
+        _entry(wanted, {**real_servers, fallback.key: fallback} if fallback else real_servers),
         observed,
         entry,
         now=now,
     )
+
+
+def _entry(wanted: Wanted, real_servers: RealServers) -> TableEntry:
+    """Return `wanted` as an entry of the table with these real servers."""
+    if real_servers is wanted.entry.real_servers:
+        return wanted.entry
+    return attrs.evolve(wanted.entry, real_servers=real_servers)
 
 
 def _undrained(wanted: Wanted, *, templates_expire: bool) -> frozenset[RealServerKey]:

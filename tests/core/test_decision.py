@@ -19,6 +19,7 @@ from lvsctl.core.cause import Kind
 from lvsctl.core.decide import decide
 from lvsctl.core.decision import Decision
 from lvsctl.core.desired import limits_of, query_of
+from lvsctl.core.fallback import with_fallback
 from lvsctl.core.instance import Answer, Answers, Health, Instance
 from lvsctl.core.order import NO_ORDERS
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, is_still_ours
@@ -33,6 +34,7 @@ from netlink.requests import (
 )
 from netlink.types import Address, Observed, RealServerKey, RealServerUsage, Table, VirtualServerKey
 from tests import strategies
+from tests.histories import histories
 from tests.strategies import KEYS, answers_for, configs, entries, ledgers, some_orders, tables
 from tests.values import (
     KEY,
@@ -88,6 +90,7 @@ def ours_of(found: Table, ledger: Ledger) -> Table:
     return {key: each for key, each in found.items() if key in ledger}
 
 
+@histories()
 @given(data=st.data(), world=worlds())
 def test_a_decision_owes_nothing_to_the_one_before(data: st.DataObject, world: Cycles) -> None:
     for _ in range(data.draw(st.integers(1, 4), "cycles")):
@@ -135,6 +138,7 @@ CHANGES = (
 # --- what must never happen -----------------------------------------------------------------------------------------
 
 
+@histories()
 @given(world=worlds())
 def test_foreign_virtual_servers_stay_as_they_are(world: Cycles) -> None:
     decision, observed = deciding(world)
@@ -147,6 +151,7 @@ def test_foreign_virtual_servers_stay_as_they_are(world: Cycles) -> None:
     assert {key: after[key] for key in before} == before
 
 
+@histories()
 @given(world=worlds())
 def test_every_step_says_why(world: Cycles) -> None:
     seen: list[Decision] = []
@@ -158,6 +163,7 @@ def test_every_step_says_why(world: Cycles) -> None:
             assert step.cause.text.strip()
 
 
+@histories()
 @given(world=worlds())
 def test_nothing_is_written_where_consul_never_answered(world: Cycles) -> None:
     decision, _ = deciding(world)
@@ -166,6 +172,7 @@ def test_nothing_is_written_where_consul_never_answered(world: Cycles) -> None:
     assert {world.config.virtual_servers[name].key for name in decision.waiting} == unanswered
 
 
+@histories()
 @given(world=worlds())
 def test_who_serves_is_quiesced_in_an_earlier_cycle_than_deleted(world: Cycles) -> None:
     def check(decision: Decision, _ledger: Ledger, observed: Observed) -> None:
@@ -193,6 +200,7 @@ def may_serve(world: Cycles, name: str, key: RealServerKey) -> bool:
     return not any(isinstance(each, Rejected) and each.key == key for each in verdicts)
 
 
+@histories()
 @given(world=worlds())
 def test_a_virtual_server_that_serves_is_never_emptied(world: Cycles) -> None:
     def check(decision: Decision, _ledger: Ledger, observed: Observed) -> None:
@@ -208,6 +216,7 @@ def test_a_virtual_server_that_serves_is_never_emptied(world: Cycles) -> None:
     world.until_quiet()
 
 
+@histories()
 @given(world=worlds())
 def test_what_admission_rejects_leaves(world: Cycles) -> None:
     world.until_quiet()
@@ -221,6 +230,7 @@ def test_what_admission_rejects_leaves(world: Cycles) -> None:
 # --- it arrives, and then rests -------------------------------------------------------------------------------------
 
 
+@histories()
 @given(world=worlds())
 def test_it_arrives_in_few_cycles_and_then_rests(world: Cycles) -> None:
     assert world.until_quiet(3) <= 3
@@ -234,10 +244,11 @@ def test_it_arrives_in_few_cycles_and_then_rests(world: Cycles) -> None:
     assert world.ledger == ledger
     for each in decision.virtual_servers.values():
         if each.owner is not Owner.FOREIGN and each.wanted is not None:
-            expected = {**each.wanted.entry.real_servers, **each.held}
+            expected = with_fallback(each.wanted.config, {**each.wanted.entry.real_servers, **each.held})
             assert table[each.key] == attrs.evolve(each.wanted.entry, real_servers=expected)
 
 
+@histories()
 @given(world=worlds())
 def test_a_second_start_with_nothing_changed_writes_nothing(world: Cycles) -> None:
     world.until_quiet()
@@ -255,6 +266,7 @@ def test_a_second_start_with_nothing_changed_writes_nothing(world: Cycles) -> No
     assert lasting(again.ledger, again.now) == lasting(world.ledger, again.now)
 
 
+@histories()
 @given(world=worlds(), data=st.data())
 def test_killed_after_any_step_it_arrives_where_it_would_have(world: Cycles, data: st.DataObject) -> None:
     table = world.kernel.observe().table
@@ -285,6 +297,7 @@ def worlds_of_one(draw: st.DrawFn) -> Cycles:
     return Cycles(config=config, answers=draw(answers_for(config)), kernel=kernel_with(table), ledger={KEY: line})
 
 
+@histories()
 @given(world=worlds_of_one(), more=st.lists(st.integers(0, 4), max_size=2))
 def test_killed_after_any_step_it_knows_its_own_although_the_file_changed_meanwhile(
     world: Cycles, more: list[int]
@@ -303,6 +316,7 @@ def test_killed_after_any_step_it_knows_its_own_although_the_file_changed_meanwh
         assert ours.isdisjoint(killed.kernel.observe().table)
 
 
+@histories()
 @given(world=worlds(), deaths=st.dictionaries(st.sampled_from((0, 1, 2, 30, 31, 32)), st.integers(0, 4), max_size=3))
 def test_connections_that_never_end_hold_it_up_until_the_deadline_whenever_it_is_killed(
     world: Cycles, deaths: dict[int, int]
@@ -315,6 +329,7 @@ def test_connections_that_never_end_hold_it_up_until_the_deadline_whenever_it_is
     assert world.until_quiet(len(deaths) + 1) <= len(deaths) + 1
 
 
+@histories()
 @given(world=worlds())
 def test_the_ledger_knows_a_virtual_server_before_the_kernel_does(world: Cycles) -> None:
     def check(decision: Decision, ledger: Ledger, observed: Observed) -> None:
@@ -326,6 +341,7 @@ def test_the_ledger_knows_a_virtual_server_before_the_kernel_does(world: Cycles)
     world.until_quiet()
 
 
+@histories()
 @given(world=worlds())
 def test_what_is_gone_is_forgotten(world: Cycles) -> None:
     world.until_quiet()

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from lvsctl.config import Config
 from lvsctl.core.decide import decide
 from lvsctl.core.desired import desired, limits_of
+from lvsctl.core.fallback import with_fallback
 from lvsctl.core.instance import Answers, Instance, Query
 from lvsctl.core.ownership import LedgerEntry
 from lvsctl.core.restoration import snapshot_age, stands_alone
 from netlink.types import Protocol, VirtualServerKey
+from tests.histories import histories
 from tests.strategies import answers_for, configs, entries, ledgers, tables
 from tests.values import (
     KEY,
@@ -60,6 +62,7 @@ def worlds(draw: st.DrawFn) -> Cycles:
     return Cycles(config=config, answers=recalled(answers, from_snapshot), kernel=kernel_with(table), ledger=ledger)
 
 
+@histories()
 @given(world=worlds())
 def test_only_what_has_no_real_server_is_restored(world: Cycles) -> None:
     observed = world.kernel.observe()
@@ -71,6 +74,7 @@ def test_only_what_has_no_real_server_is_restored(world: Cycles) -> None:
     world.until_quiet(most=8)
 
 
+@histories()
 @given(world=worlds())
 def test_until_consul_answers_anything_nothing_leaves_and_what_serves_is_not_touched(world: Cycles) -> None:
     assume(world.answers)  # without any the daemon only looks
@@ -84,18 +88,23 @@ def test_until_consul_answers_anything_nothing_leaves_and_what_serves_is_not_tou
     assert before.keys() <= after.keys()
 
 
+@histories()
 @given(data=st.data(), config=configs())
 def test_an_empty_table_becomes_what_the_snapshot_makes_of_it_in_one_cycle(data: st.DataObject, config: Config) -> None:
     answers = recalled(data.draw(answers_for(config)))
     world = Cycles(config=config, answers=answers, kernel=kernel_with({}), ledger={})
     world.once()
-    expected = {each.config.key: each.entry for each in desired(config, answers, limits_of(config, OWN)).values()}
+    expected = {
+        each.config.key: attrs.evolve(each.entry, real_servers=with_fallback(each.config, each.entry.real_servers))
+        for each in desired(config, answers, limits_of(config, OWN)).values()
+    }
     assert world.kernel.observe().table == expected
 
 
 numbers = st.sets(st.integers(1, 4))
 
 
+@histories()
 @given(there=numbers, said=numbers, says=numbers.filter(bool))
 def test_when_consul_answers_with_one_that_serves_the_table_is_as_it_says(
     there: set[int], said: set[int], says: set[int]
