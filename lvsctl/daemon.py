@@ -441,7 +441,8 @@ class Daemon:
         return self._health.why_not_ready(self._sources.status())
 
     def _in_words(self) -> str:
-        return self._health.in_words(self._sources.status())
+        pause = in_force(self._orders.orders, time.time()).everything
+        return pause.words if pause else self._health.in_words(self._sources.status())
 
 
 def _have_more_files() -> None:

@@ -118,8 +118,8 @@ class OrderDesk:
             )
             standing = self.orders.standing(now)
             before = standing.of(what)
-            after = standing.having(order)
-            if len(after.entries) > MAX_ORDERS:
+            after = self.orders.known(now).having(order)
+            if len(after.standing(now).entries) > MAX_ORDERS:
                 raise OrderRefused(f"there are {MAX_ORDERS} orders, and no more are kept; end some that are over")
             look = await self._preview(after)
             given = _given(order, after, look)
@@ -166,7 +166,7 @@ class OrderDesk:
     async def _end(self, order: Order, now: float, by: str) -> None:
         """End `order` now; it is known for a while, so that it can be told why what follows happens."""
         ended = attrs.evolve(order, until=now, ended=True)
-        await self._save(self.orders.standing(now).having(ended))
+        await self._save(self.orders.known(now).having(ended))
         self._over_told |= {ended}
         self._over(order, by=by, why=f"ended by {by}")
 
@@ -191,7 +191,7 @@ class OrderDesk:
         over = frozenset(each for each in self.orders.entries if not each.stands(now))
         if not over or self._unread:
             return
-        kept = Orders(tuple(each for each in self.orders.entries if each.stands(now) or each.ended_lately(now)))
+        kept = self.orders.known(now)
         told, self._over_told = self._over_told, over & frozenset(kept.entries)
         for each in over - told:
             self._over(each, by="", why="its time is over")
@@ -247,7 +247,6 @@ class OrderDesk:
         try:
             await asyncio.to_thread(self._file.save, orders.standing(time.time()))
         except StateError as error:
-            self._error = str(error)
             raise OrderRefused(f"{error}; nothing was changed") from error
         self._error, self.orders = "", orders
         self._given.set()

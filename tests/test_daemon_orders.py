@@ -223,7 +223,7 @@ async def test_what_is_out_by_another_drain_is_said(tmp_path: Path) -> None:
         await command(daemon, "drain", "10.0.0.1")
         shown = await command(daemon, "drain")
         assert [line.split()[:3] for line in shown.output.splitlines()] == [
-            ["ORDER", "TARGET", "UNTIL"], ["drain", "node", "app1"], ["drain", "10.0.0.1", "ended"],
+            ["ORDER", "TARGET", "UNTIL"], ["drain", "node", "app1"], ["drain", "10.0.0.1", "undrained"],
         ]  # fmt: skip
         result = await command(daemon, "undrain", "10.0.0.1")
         assert "some of it is still out: node app1" in result.output

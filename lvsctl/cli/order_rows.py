@@ -4,9 +4,12 @@ Pure, but for the time zone.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 from lvsctl.cli.columns import clock, columns, count, span
 from lvsctl.core.status import OrderStatus, Place
+
+ENDED_BY: Final = {"drain": "undrained", "hold": "released", "pause": "resumed"}
 
 
 def order_rows(orders: Sequence[OrderStatus], now: float, indent: str = "") -> list[str]:
@@ -16,7 +19,7 @@ def order_rows(orders: Sequence[OrderStatus], now: float, indent: str = "") -> l
         [
             f"{indent}{each.order}",
             each.target,
-            "ended" if each.until is None else f"{clock(each.until, now)} ({span(each.until - now)})",
+            ENDED_BY[each.order] if each.until is None else f"{clock(each.until, now)} ({span(each.until - now)})",
             each.by,
             effect(each),
             each.reason,

@@ -13,7 +13,7 @@ import click
 from lvsctl import control
 from lvsctl.cli.cells import fit
 from lvsctl.cli.columns import clock, columns, count, span
-from lvsctl.cli.order_rows import order_rows
+from lvsctl.cli.order_rows import ENDED_BY, order_rows
 from lvsctl.config_types import Wrong, duration
 from lvsctl.core.order import Wish
 from lvsctl.core.status import OrderedRealServer, OrderGiven, OrderStatus, Place, Status
@@ -157,7 +157,7 @@ def resumed(given: OrderGiven) -> list[str]:
 def _until(order: OrderStatus, now: float) -> str:
     if order.until is not None:
         return f"until {clock(order.until, now)} ({span(order.until - order.written)})"
-    return {"drain": "until it is undrained", "hold": "until it is released"}.get(order.order, "until it is ended")
+    return f"until it is {ENDED_BY[order.order]}"
 
 
 def _replacing(given: OrderGiven, now: float) -> str:

@@ -276,7 +276,8 @@ METRICS: Final[tuple[Metric | Histogram, ...]] = (
     ),
     _one(
         "lvsctl_pending_changes",
-        "Changes that the last cycle wanted and did not make: refused by the kernel, or waiting after a refusal.",
+        "Changes that the last cycle wanted and did not make: refused by the kernel, waiting after a refusal, or kept "
+        "back by a pause.",
         lambda seen: seen.kernel.pending,
     ),
     _one(
@@ -364,7 +365,7 @@ METRICS: Final[tuple[Metric | Histogram, ...]] = (
     ),
     _each(
         "lvsctl_virtual_server_held_real_servers",
-        "Real servers that stay although Consul does not want them, for the guard holds them.",
+        "Real servers that stay although Consul does not want them, for the guard or an operator holds them.",
         lambda each: each.held,
     ),
     _each(

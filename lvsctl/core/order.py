@@ -179,6 +179,10 @@ class Orders:
         entries = tuple(each for each in self.entries if each.stands(now))
         return self if len(entries) == len(self.entries) else Orders(entries)
 
+    def known(self, now: float) -> "Orders":
+        """Return those that are not over at `now`, or have not been for long."""
+        return Orders(tuple(each for each in self.entries if each.stands(now) or each.ended_lately(now)))
+
 
 NO_ORDERS: Final = Orders()
 

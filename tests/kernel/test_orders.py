@@ -42,6 +42,7 @@ def test_a_drained_node_stays_out_whatever_happens_until_it_is_undrained(directo
         assert director.weights(virtual_server) == out
         assert director.wait_for_event("order", target="node app1", by="root")["reason"] == "kernel upgrade"
 
+        assert director.lvsctl("diff").returncode == 0, "it knows the order without the daemon"
         director.reload()
         consul.put("/v1/catalog/deregister", {"Node": "app1"})
         register(director, prefix="anew")
