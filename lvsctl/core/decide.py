@@ -23,7 +23,7 @@ from lvsctl.core.guard import guard, serves_in
 from lvsctl.core.instance import Answers
 from lvsctl.core.nothing import NOBODY, NOTHING
 from lvsctl.core.opinion import NO_OPINION, Opinion, Opinions
-from lvsctl.core.order import NO_ORDERS, Ordered, Orders, in_force
+from lvsctl.core.order import NO_DRAINS, NO_ORDERS, Ordered, Orders, in_force
 from lvsctl.core.order import next_end as next_end_of_orders
 from lvsctl.core.override import NO_OVERRIDES, Overrides, next_end, standing
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, foreign, is_still_ours, owner_of
@@ -84,6 +84,7 @@ def decide(
         {key: each.wanted for key, each in known.items() if each.wanted},
         standing(overrides, now),
         drains=force.drains,
+        drains_before=before.drains if before else NO_DRAINS,
         table=observed.table,
         failed_over={key: entry.failed_over for key, entry in ledger.items() if entry.failed_over},
         peaks={key: entry.peaks for key, entry in ledger.items() if entry.peaks},
@@ -96,7 +97,7 @@ def decide(
         there, entry, opinion = observed.table.get(key), ledger.get(key), None
         if opinions is not None and each.config.probe:
             opinion = opinions.get(key, NO_OPINION)
-        ordered = force.on(each.config.name)
+        ordered = force.on(each.config.name, there.real_servers if there else ())
         same = _same_as_before(
             known.get(key), each, there, entry, absent=absent, opinion=opinion, ordered=ordered, now=now
         )
@@ -138,6 +139,7 @@ def decide(
         look_again=now + DRAIN_POLL if any(each.draining for each in decisions.values()) else None,
         next_end=_next_end(decisions, overrides, orders, now),
         paused=force.everything,
+        drains=force.drains,
         limits=limits,
         templates_expire=templates_expire,
     )
@@ -237,7 +239,7 @@ def _decide_configured(
         absent=absent,
         opinion=opinion,
         limit=limit,
-        order=ordered.hold,
+        ordered=ordered,
     )
     real_servers = (
         {**wanted.entry.real_servers, **hold.real_servers} if hold.real_servers else wanted.entry.real_servers

@@ -15,7 +15,7 @@ from lvsctl.core.drain import Drained, Draining
 from lvsctl.core.guard import NO_HOLD, Hold
 from lvsctl.core.nothing import NOBODY, NOTHING
 from lvsctl.core.opinion import Opinion
-from lvsctl.core.order import NOT_ORDERED, Order, Ordered
+from lvsctl.core.order import NO_DRAINS, NOT_ORDERED, Drains, Order, Ordered
 from lvsctl.core.ownership import LedgerEntry, Owner
 from lvsctl.core.provenance import why_unasked
 from lvsctl.core.served import NO_COUNTS, Counts
@@ -98,6 +98,7 @@ class Decision:
     paused: Order | None = None  # by whose order nothing at all is written
     limits: Limits = attrs.field(eq=False, repr=False)  # by which instances were judged
     templates_expire: bool = attrs.field(eq=False, repr=False)
+    drains: Drains = attrs.field(default=NO_DRAINS, eq=False, repr=False)  # by which they were, too
 
     @property
     def steps(self) -> Sequence[Step]:

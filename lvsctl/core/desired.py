@@ -10,7 +10,7 @@ Where a virtual server has a `failover` list, the instances of every datacenter 
 
 import functools
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -18,10 +18,20 @@ import attrs
 
 from lvsctl.config import Config, VirtualServerConfig
 from lvsctl.core import peak
-from lvsctl.core.admission import Admitted, Excluded, Limits, Reason, Rejected, Verdict, admit, parse_address
+from lvsctl.core.admission import (
+    Admitted,
+    Excluded,
+    Limits,
+    Reason,
+    Rejected,
+    Verdict,
+    admit,
+    parse_address,
+    real_server_port,
+)
 from lvsctl.core.failover import Standing, choose, why_not
 from lvsctl.core.instance import Answer, Answers, Instance, Malformed, Query
-from lvsctl.core.order import NO_DRAINS, Drains
+from lvsctl.core.order import NO_DRAINS, Drains, Place
 from lvsctl.core.override import Override
 from lvsctl.core.peak import NO_PEAKS, Peaks
 from lvsctl.core.restoration import usable
@@ -82,7 +92,7 @@ class Wanted:
     snapshot: float | None = None  # Unix seconds when Consul said it, where a snapshot stands in for it
     weighed: Weighed = UNWEIGHED  # the weights of its real servers, and what overrides made of them
     overrides: tuple[Override, ...] = ()
-    drains: Drains = NO_DRAINS  # that stand, of whatever virtual server
+    drains: Drains = NO_DRAINS  # those that matter to its instances
     datacenter: str = ""  # whose instances serve; empty: the agent's own
     failed_over: str = ""  # the same where it is not the first of its list; empty where it is
     standings: tuple[Standing | None, ...] = ()  # of the datacenters in their order; None for one never heard
@@ -160,6 +170,7 @@ def desired(
     overrides: Mapping[str, tuple[Override, ...]] | None = None,
     *,
     drains: Drains = NO_DRAINS,
+    drains_before: Drains = NO_DRAINS,
     table: Table | None = None,
     failed_over: Mapping[VirtualServerKey, str] | None = None,
     peaks: Mapping[VirtualServerKey, Peaks] | None = None,
@@ -170,7 +181,7 @@ def desired(
     `overrides` are those that stand now, by virtual server, and so are `drains`; `table` is what stands in the kernel,
     `failed_over` the datacenters that serve in place of the first, `peaks` with how many each served; `now` is Unix
     seconds. To judge instances is most of the work of a cycle, so what is made of the same as in `before` is taken from
-    there.
+    there; that was made with `drains_before`.
     """
     before, overrides, table, failed_over = before or {}, overrides or {}, table or {}, failed_over or {}
     peaks = peaks or {}
@@ -181,14 +192,17 @@ def desired(
         if known is not None and (known.config is not virtual_server or known.limits is not limits):
             known = None
         its = overrides.get(name, ())
-        if known is not None and (known.overrides, known.drains) != (its, drains):
+        if known is not None and known.overrides != its:
             known = None
         known_peaks = peaks.get(key, NO_PEAKS)
         if known is not None and (known.peaks != known_peaks or not peak.hold(known_peaks, now)):
             known = None
         queries = known.queries if known else queries_in_order(virtual_server)
         heard = tuple([usable(answers.get(query), standing) for query in queries])
-        if known and known.failed_over == serving and all(map(operator.is_, known.heard, heard)):
+        if known and not all(map(operator.is_, known.heard, heard)):
+            known = None
+        matter = known.drains if known and drains == drains_before else drains.among(_places(virtual_server, heard))
+        if known and (known.failed_over, known.drains) == (serving, matter):
             wanted[name] = known
         elif each := _wanted(
             virtual_server,
@@ -196,7 +210,7 @@ def desired(
             heard,
             limits,
             overrides=its,
-            drains=drains,
+            drains=matter,
             serving=serving,
             peaks=known_peaks,
             now=now,
@@ -292,6 +306,15 @@ def _judged(
         for each in answer.malformed
     )
     return members + unreadable
+
+
+def _places(config: VirtualServerConfig, heard: Iterable[Answer | None]) -> Iterator[Place]:
+    """Yield where the instances are that were `heard` of."""
+    for answer in heard:
+        for each in answer.instances if answer else ():
+            address = parse_address(each.address)
+            port = real_server_port(each.port, config)
+            yield each, address, RealServerKey(address=address, port=port) if address else None
 
 
 def _unless_drained(instance: Instance, verdict: Verdict, drains: Drains) -> Verdict:

@@ -26,7 +26,7 @@ from lvsctl.core.desired import Wanted
 from lvsctl.core.fallback import fallbacks, without
 from lvsctl.core.nothing import NOBODY, NOTHING
 from lvsctl.core.opinion import Opinion
-from lvsctl.core.order import Order
+from lvsctl.core.order import NOT_ORDERED, Order, Ordered
 from lvsctl.core.ownership import LedgerEntry
 from lvsctl.core.provenance import filters_of
 from lvsctl.core.served import NEVER, NO_FLOOR, Counts, Floor, after, floor_of
@@ -60,14 +60,14 @@ def guard(
     absent: AbstractSet[RealServerKey] = NOBODY,
     opinion: Opinion | None = None,
     limit: Floor = NO_FLOOR,
-    order: Order | None = None,
+    ordered: Ordered = NOT_ORDERED,
 ) -> tuple[Hold, Counts]:
     """Return what is held of a virtual server whose real servers in the kernel are `observed`, and the counts then.
 
     `entry` is what the ledger has of it. Nothing is held where an operator has just `released` it, and the count begins
     anew there as it does where other instances are asked for than those that served. Those `absent` are wanted and the
     kernel does not take them. The `opinion` counts where the virtual server wants one; None where nobody asks for any.
-    The `limit` is a floor by the whole table (`velocity`), `order` an operator's to hold, None where there is none.
+    The `limit` is a floor by the whole table (`velocity`), `ordered` is what operators say of it.
     """
     apart = fallbacks(wanted, entry)
     observed = without(observed, apart)
@@ -80,7 +80,7 @@ def guard(
         before = after(entry.served, serving, now)
     floor = max(floor_of(before, wanted.config.floor, now), limit, key=lambda each: each.least)
     opinion = opinion if wanted.config.probe else None
-    found = hold(wanted, observed, written, floor, absent=absent, opinion=opinion, order=order)
+    found = hold(wanted, observed, written, floor, absent=absent, opinion=opinion, ordered=ordered)
     least = floor.least
     if released:
         found, before, least = Hold(released=found.real_servers), NEVER, 0
@@ -106,16 +106,16 @@ def hold(
     *,
     absent: AbstractSet[RealServerKey] = NOBODY,
     opinion: Opinion | None = None,
-    order: Order | None = None,
+    ordered: Ordered = NOT_ORDERED,
 ) -> Hold:
     """Return what stays although `wanted` lets it go.
 
     It is what serves in `observed`, as we last wrote it (`written`), and what a hand quiesced or deleted since; of what
     was deleted only that which Consul still has, for an old ledger may remember addresses that are somebody else's now.
     """
-    doubtful = _doubtful(wanted, observed, written)
+    doubtful, order = _doubtful(wanted, observed, written, ordered.drained), ordered.hold
     kept = {**_last(wanted, observed, written), **doubtful}  # who is in doubt may be gone
-    if order is not None and (all_of_them := {**_serving(wanted, observed, written), **kept}):
+    if order is not None and (all_of_them := {**_serving(wanted, observed, written, ordered.drained), **kept}):
         return Hold(real_servers=all_of_them, why=f"an operator's order ({order.words})", order=order)
     staying = kept.keys() | _staying(wanted, absent)
     lost = _under_the_floor(wanted, observed, written, staying | absent)
@@ -190,30 +190,29 @@ def _same_instances(entry: LedgerEntry, wanted: Wanted) -> bool:
     return source == (config.consul_service, wanted.datacenter, filters_of(config))
 
 
-def _doubtful(wanted: Wanted, observed: RealServers, written: RealServers) -> RealServers:
-    """Return what serves and is not registered any more, while that is in doubt."""
+def _doubtful(
+    wanted: Wanted, observed: RealServers, written: RealServers, drained: AbstractSet[RealServerKey]
+) -> RealServers:
+    """Return what serves and is not registered any more, while that is in doubt; but what an operator `drained`."""
     if not wanted.doubt:
         return {}
     return {
-        key: each
-        for key, each in _there(observed, written).items()
-        if key not in wanted.by_key and wanted.drains.at(key) is None
+        key: each for key, each in _there(observed, written).items() if key not in wanted.by_key and key not in drained
     }
 
 
-def _serving(wanted: Wanted, observed: RealServers, written: RealServers) -> RealServers:
+def _serving(
+    wanted: Wanted, observed: RealServers, written: RealServers, drained: AbstractSet[RealServerKey]
+) -> RealServers:
     """Return what serves and is not wanted to, but for what is rejected and what an operator lets go himself."""
     registered, there = _registered(wanted), _there(observed, written)
     ours = {key: each for key, each in _ours(written).items() if key in registered}
     staying = {key for key, each in wanted.entry.real_servers.items() if serves(each) or key in wanted.weighed.by}
-    drained = {key for key, member in wanted.by_key.items() if member.is_drained}
+    drained = drained | {key for key, member in wanted.by_key.items() if member.is_drained}
     return {
         key: each
         for key, each in {**ours, **there}.items()
-        if (key in registered or key not in wanted.by_key)
-        and key not in staying
-        and key not in drained
-        and wanted.drains.at(key) is None
+        if (key in registered or key not in wanted.by_key) and key not in staying and key not in drained
     }
 
 

@@ -11,7 +11,7 @@ from typing import Final, Literal, assert_never
 import attrs
 
 from lvsctl.core.instance import Instance
-from lvsctl.core.nothing import NOTHING
+from lvsctl.core.nothing import NOBODY, NOTHING
 from lvsctl.core.words import moment
 from netlink.types import Address, RealServerKey, endpoint
 
@@ -207,44 +207,72 @@ def next_end(orders: Orders, now: float) -> float | None:
     return min((end for until in ends for end in (until, until + LATELY) if end > now), default=None)
 
 
+Place = tuple[Instance, Address | None, RealServerKey | None]
+"""An instance, the address at which it is registered, where that is one, and the real server that it would be.
+
+With direct routing that may have another port than the instance, and a drain of either means it.
+"""
+
+
 @attrs.frozen
 class Drains:
     """The drains that stand, found by what they are about, and those that ended lately. Of the same orders equal."""
 
     entries: tuple[Order, ...] = ()
     ended: tuple[Order, ...] = ()
-    _by_target: Mapping[Target, Order] = attrs.field(init=False, eq=False, repr=False)
+    _standing: Mapping[Target, Order] = attrs.field(init=False, eq=False, repr=False)
+    _ended: Mapping[Target, Order] = attrs.field(init=False, eq=False, repr=False)
 
-    @_by_target.default
-    def _index(self) -> Mapping[Target, Order]:
-        return {each.what.target: each for each in self.entries if isinstance(each.what, Drain)} or NOTHING
+    @_standing.default
+    def _index_standing(self) -> Mapping[Target, Order]:
+        return _by_target(self.entries)
+
+    @_ended.default
+    def _index_ended(self) -> Mapping[Target, Order]:
+        return _by_target(self.ended)
 
     def of(self, instance: Instance, address: Address | None, key: RealServerKey | None) -> Order | None:
-        """Return the order that takes `instance` out, the narrowest where several do; None where none does.
+        """Return the order that takes an instance out, the narrowest where several do; None where none does."""
+        return _narrowest(self._standing, (instance, address, key))
 
-        It is registered at `address`, where that is one, and would be real server `key`: with direct routing that may
-        have another port than the instance, and either is meant.
-        """
-        if not self._by_target:
-            return None
-        found = self._by_target.get(OneInstance(instance.node, instance.instance_id))
-        if address is not None:
-            found = found or self._by_target.get(AtPort(address, instance.port))
-        if key is not None:
-            found = found or self._by_target.get(AtPort(key.address, key.port))
-        if address is not None:
-            found = found or self._by_target.get(AtAddress(address))
-        return found or self._by_target.get(OnNode(instance.node))
+    def ended_of(self, instance: Instance, address: Address | None, key: RealServerKey | None) -> Order | None:
+        """Return the order that took an instance out until lately; None where none did."""
+        return _narrowest(self._ended, (instance, address, key))
 
     def at(self, key: RealServerKey) -> Order | None:
         """Return the order that takes out whatever is at `key`, registered or not; None where none does."""
-        if not self._by_target:
+        if not self._standing:
             return None
-        return self._by_target.get(AtPort(key.address, key.port)) or self._by_target.get(AtAddress(key.address))
+        return self._standing.get(AtPort(key.address, key.port)) or self._standing.get(AtAddress(key.address))
 
-    def ended_of(self, instance: Instance, address: Address | None, key: RealServerKey | None) -> Order | None:
-        """Return the order that took `instance` out until lately; None where none did."""
-        return Drains(self.ended).of(instance, address, key) if self.ended else None
+    def among(self, places: Iterable[Place]) -> "Drains":
+        """Return those of which it matters to the instances at `places` whether they stand."""
+        if not self.entries and not self.ended:
+            return NO_DRAINS
+        found = {order for place in places for order in (self.of(*place), self.ended_of(*place)) if order}
+        if not found:
+            return NO_DRAINS
+        return Drains(
+            tuple(each for each in self.entries if each in found), tuple(each for each in self.ended if each in found)
+        )
+
+
+def _by_target(orders: Iterable[Order]) -> Mapping[Target, Order]:
+    return {each.what.target: each for each in orders if isinstance(each.what, Drain)} or NOTHING
+
+
+def _narrowest(orders: Mapping[Target, Order], place: Place) -> Order | None:
+    if not orders:
+        return None
+    instance, address, key = place
+    found = orders.get(OneInstance(instance.node, instance.instance_id))
+    if address is not None:
+        found = found or orders.get(AtPort(address, instance.port))
+    if key is not None:
+        found = found or orders.get(AtPort(key.address, key.port))
+    if address is not None:
+        found = found or orders.get(AtAddress(address))
+    return found or orders.get(OnNode(instance.node))
 
 
 NO_DRAINS: Final = Drains()
@@ -256,6 +284,7 @@ class Ordered:
 
     hold: Order | None = None
     pause: Order | None = None  # its own, or that of everything
+    drained: frozenset[RealServerKey] = NOBODY  # of what is in the table, by its address: registered or not
 
 
 NOT_ORDERED: Final = Ordered()
@@ -269,10 +298,11 @@ class InForce:
     holds: Mapping[str, Order] = NOTHING  # by virtual server
     pauses: Mapping[str, Order] = NOTHING
 
-    def on(self, name: str) -> Ordered:
-        """Return what is ordered of virtual server `name`."""
+    def on(self, name: str, there: Iterable[RealServerKey] = ()) -> Ordered:
+        """Return what is ordered of virtual server `name`, and of the real servers that are `there`."""
         hold, pause = self.holds.get(name), self.everything or self.pauses.get(name)
-        return Ordered(hold=hold, pause=pause) if hold or pause else NOT_ORDERED
+        drained = frozenset(key for key in there if self.drains.at(key)) if self.drains.entries else NOBODY
+        return Ordered(hold=hold, pause=pause, drained=drained) if hold or pause or drained else NOT_ORDERED
 
     @property
     def everything(self) -> Order | None:

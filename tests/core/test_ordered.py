@@ -303,3 +303,31 @@ def test_every_order_is_shown_and_what_it_shows_is_in_the_table(
         for one in each.real_servers:
             there = places.get((one.virtual_server, one.real_server))
             assert one.place is there if there else one.place in (Place.OUT, Place.PENDING, Place.HELD)
+
+
+@given(data=st.data(), config=configs(), table=tables(), orders=st.lists(some_orders, min_size=2, max_size=4))
+def test_what_was_decided_under_other_orders_spares_work_and_changes_nothing(
+    data: st.DataObject, config: Config, table: Table, orders: list[Orders]
+) -> None:
+    ledger, observed, last = data.draw(ledgers(table)), kernel_with(table).observe(), None
+    answers = data.draw(answers_for(config))
+    for number, each in enumerate(orders):
+        if data.draw(st.booleans()):
+            answers = data.draw(answers_for(config))
+        ended = Orders(tuple(attrs.evolve(one, until=NOW, ended=True) for one in orders[number - 1].entries))
+        known = Orders((*each.entries, *(one for one in ended.entries if each.of(one.what) is None)))
+        afresh, last = (
+            decide(
+                config,
+                answers,
+                observed,
+                ledger,
+                own_addresses=OWN,
+                templates_expire=False,
+                now=NOW,
+                orders=known,
+                before=before,
+            )
+            for before in (None, last)
+        )
+        assert last == afresh
