@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from click.testing import CliRunner, Result
 
 from lvsctl.cli import lvsctl
@@ -18,7 +19,7 @@ from lvsctl.order_file import ASIDE, FILE
 from lvsctl.order_format import decode_orders
 from netlink.requests import DeleteRealServer, SetRealServer
 from netlink.types import RealServerUsage
-from tests.consul.server import Blocking
+from tests.consul.server import Blocking, refusing
 from tests.test_daemon import Running, _signals, port_of, running
 from tests.values import KEY, entry, failing, instance, real, real_key, table_of
 
@@ -274,6 +275,57 @@ async def test_a_hold_keeps_what_serves_until_it_is_released(tmp_path: Path) -> 
         await again.until(table_of(entry(real(3), real(5))))
         assert [each.order for each in (await again.status()).orders] == ["drain"]
         assert (await command(again, "release", "reco")).output == "reco: nothing is held\n"
+
+
+async def test_a_hold_of_what_left_the_file_is_ended_by_its_release(tmp_path: Path) -> None:
+    blocking = Blocking(FOUR)
+    other = '[virtual_server.shop]\naddress = "10.9.0.101:80"'
+    async with running(blocking, tmp_path, lines=(other,)) as daemon:
+        await daemon.until_status(lambda status: all(row.serving == 4 for row in status.virtual_servers))
+        assert (await command(daemon, "hold", "shop")).exit_code == 0
+        daemon.file.write_text(daemon.file.read_text().replace(other, ""))
+        await reloaded(daemon)
+        await daemon.until(ALL)
+        assert [each.target for each in (await daemon.status()).orders] == ["shop"]
+        result = await command(daemon, "release", "shop", "reco")
+        assert result.output.splitlines() == ["reco: nothing is held", "shop: no longer held by root"]
+        assert (await daemon.status()).orders == ()
+        assert (await command(daemon, "release", "shop")).exit_code == 2
+
+
+async def test_while_consul_is_away_what_it_said_last_is_drained(tmp_path: Path) -> None:
+    blocking = Blocking(FOUR)
+    away = False
+
+    async def answering(request: web.Request) -> web.StreamResponse:
+        return await (refusing(500)(request) if away else blocking(request))
+
+    async with running(answering, tmp_path) as daemon:
+        await daemon.until(ALL)
+        away = True
+        await blocking.change(*FOUR)  # what waits is answered, and asks again
+        await daemon.until_status(lambda status: status.consul is not None and not status.consul.reachable)
+        assert (await command(daemon, "drain", "app1")).exit_code == 0
+        await daemon.until(OTHERS)
+        assert (await command(daemon, "undrain", "app1")).exit_code == 0
+        await daemon.until(ALL)
+
+
+async def test_a_start_without_consul_knows_what_is_drained(tmp_path: Path) -> None:
+    blocking = Blocking(FOUR)
+    async with running(blocking, tmp_path) as daemon:
+        await daemon.until(ALL)
+        await command(daemon, "drain", "app1")
+        await daemon.until(OTHERS)
+        port = port_of(daemon.server)
+    async with running(refusing(500), tmp_path, port=port) as again:  # and without a table: a reboot
+        await again.until(OTHERS)
+        result = await command(again, "drain", "app2")
+        assert result.exit_code == 2, "what serves is left as it is until Consul has answered"
+        assert "Consul has not answered yet, so nobody knows what 'app2' is; --ahead takes it" in result.output
+        assert (await command(again, "drain", "app2", "--as", "node", "--ahead")).exit_code == 0
+        again.server.answering = Blocking(FOUR)
+        await again.until(table_of(entry(real(3), real(4))))
 
 
 async def test_a_pause_writes_nothing_until_it_is_resumed(tmp_path: Path) -> None:
