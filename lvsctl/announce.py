@@ -268,7 +268,7 @@ def _troubles_of(each: VirtualServerDecision) -> Trouble:
         troubles["hold", each.name] = f"{each.hold.why}; {kept} kept{release}"
     if each.fallback is not None:
         troubles["fallback", each.name] = f"{why_nobody(each)}; {each.fallback} serves"
-    if each.owner is Owner.FOREIGN:
+    if each.owner is Owner.FOREIGN and not each.disowned:
         why = f"{each.key} exists, is not ours, is not as wanted; {remedy_of_foreign(each)}"
         troubles["foreign_in_the_way", each.name] = why
     if each.wanted and each.wanted.failed_over:

@@ -25,7 +25,7 @@ import attrs
 import cattrs.preconf.json
 
 from lvsctl.core.order import MAX_BY, Wish
-from lvsctl.core.status import SCHEMA, OrderGiven, Released, Status
+from lvsctl.core.status import SCHEMA, Moved, OrderGiven, Released, Status
 from lvsctl.core.subject import LONGEST, Subject
 from lvsctl.errors import DaemonError, OrderRefused, StateError
 from lvsctl.text import visible
@@ -57,6 +57,9 @@ class Asked(Protocol):
     async def order(self, wish: Wish, by: str, *, end: bool) -> OrderGiven:
         """Have an order stand, or `end` one, for `by`; raises OrderRefused."""
 
+    async def move(self, name: str, *, adopt: bool, by: str) -> Moved:
+        """Take virtual server `name` over as it stands, or leave it to somebody else; raises DaemonError."""
+
 
 @contextlib.asynccontextmanager
 async def serving(path: Path, asked: Asked) -> AsyncIterator[None]:
@@ -64,7 +67,33 @@ async def serving(path: Path, asked: Asked) -> AsyncIterator[None]:
 
     Raises StateError when the socket cannot be made.
     """
-    import asyncio  # the command-line client of this module does without these two
+    from aiohttp import web  # the command-line client of this module does without it
+
+    runner = web.AppRunner(_application(asked), access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        try:
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            previous = os.umask(0o117)
+            try:
+                await web.UnixSite(runner, str(path)).start()
+            finally:
+                os.umask(previous)
+            _give_to_group(path)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise StateError(f"{path}: {reason}; lvsctl must be able to make daemon.control_socket") from error
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+    finally:
+        await runner.cleanup()
+
+
+def _application(asked: Asked) -> "web.Application":
+    """Return what answers requests with what `asked` says."""
+    import asyncio
 
     from aiohttp import web
 
@@ -93,31 +122,22 @@ async def serving(path: Path, asked: Asked) -> AsyncIterator[None]:
             return web.json_response({"error": str(error)}, status=400)
         return web.json_response(converter.unstructure(given))
 
+    async def post_border(request: web.Request) -> web.Response:
+        try:
+            who = await asyncio.to_thread(_who, request)
+            adopt = request.match_info["word"] == "adopt"
+            moved = await asked.move(request.match_info["name"], adopt=adopt, by=who)
+        except DaemonError as error:
+            return web.json_response({"error": str(error)}, status=409)
+        return web.json_response(converter.unstructure(moved))
+
     application = web.Application(client_max_size=LARGEST)
     application.router.add_get("/v1/status", get_status)
     application.router.add_post("/v1/release/{name}", post_release)
+    application.router.add_post("/v1/{word:adopt|disown}/{name}", post_border)
     application.router.add_post("/v1/orders", functools.partial(post_order, end=False))
     application.router.add_post("/v1/orders/end", functools.partial(post_order, end=True))
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    try:
-        try:
-            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            previous = os.umask(0o117)
-            try:
-                await web.UnixSite(runner, str(path)).start()
-            finally:
-                os.umask(previous)
-            _give_to_group(path)
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise StateError(f"{path}: {reason}; lvsctl must be able to make daemon.control_socket") from error
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-    finally:
-        await runner.cleanup()
+    return application
 
 
 def ask(path: Path, about: str = "") -> Status:
@@ -134,7 +154,17 @@ def ask(path: Path, about: str = "") -> Status:
 
 def release(path: Path, name: str) -> Released:
     """Let go of what is held of virtual server `name`; raises DaemonError with the daemon's words where it refuses."""
-    target = f"/v1/release/{urllib.parse.quote(name, safe='')}"
+    return _structured(_post(path, f"/v1/release/{urllib.parse.quote(name, safe='')}"), Released)
+
+
+def move(path: Path, name: str, *, adopt: bool) -> Moved:
+    """Have virtual server `name` adopted as it stands, or disowned; raises DaemonError where the daemon refuses."""
+    word = "adopt" if adopt else "disown"
+    return _structured(_post(path, f"/v1/{word}/{urllib.parse.quote(name, safe='')}"), Moved)
+
+
+def _post(path: Path, target: str) -> bytes:
+    """Return what the daemon answers where it did what was asked; raises DaemonError where it did not."""
     status, body = _request(path, "POST", target, RELEASE_TIMEOUT)
     if status == 409:
         raise DaemonError(str(_structured(body, dict[str, str]).get("error", "")))
@@ -142,7 +172,7 @@ def release(path: Path, name: str) -> Released:
         raise DaemonError(OTHER_VERSION)
     if status != 200:
         raise DaemonError(f"the daemon on {path} answered {status}; its log says why")
-    return _structured(body, Released)
+    return body
 
 
 def order(path: Path, wish: Wish, *, end: bool = False) -> OrderGiven:

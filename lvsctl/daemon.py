@@ -22,6 +22,7 @@ import structlog
 from lvsctl import __version__, control, memory, systemd
 from lvsctl.agenda import Agenda, Due, Keys
 from lvsctl.announce import Announcer
+from lvsctl.border import Moves
 from lvsctl.config import Config
 from lvsctl.configfile import load
 from lvsctl.core.candidates import questions_of
@@ -31,7 +32,7 @@ from lvsctl.core.measures import Seen
 from lvsctl.core.order import Orders, Wish, in_force
 from lvsctl.core.part import concerned
 from lvsctl.core.restoration import stands_alone
-from lvsctl.core.status import OrderGiven, Released, Status
+from lvsctl.core.status import Moved, OrderGiven, Released, Status
 from lvsctl.core.subject import Subject
 from lvsctl.core.virtual_server_status import refused_declarations, virtual_servers
 from lvsctl.errors import ConfigError, DaemonError, StateError
@@ -86,6 +87,7 @@ class Daemon:
         self._health = Health()
         self._agenda = Agenda()
         self._releases = Releases()
+        self._moves = Moves()
         self._settings = KernelSettings()
         self._prober = Prober(self._wake.set)
         self._known = config  # with what was discovered, as the last cycle had it
@@ -132,6 +134,7 @@ class Daemon:
                     tasks.append(group.create_task(self._orders.run(), name="orders"))
                 await self._reconcile()  # a cycle that is under way is finished, and logged
                 self._releases.fail("the daemon is stopping; nothing was released")
+                self._moves.fail("the daemon is stopping; whose it is stays as it was")
                 systemd.notify("STOPPING=1")
                 for task in tasks:
                     task.cancel()
@@ -231,6 +234,21 @@ class Daemon:
             self._note(Event(time=now(), event="released", name=name, what=what, by=by, error=released.refused))
         return released
 
+    async def move(self, name: str, *, adopt: bool, by: str) -> Moved:
+        """Take virtual server `name` over as it stands, or leave it to somebody else, for `by`; raises DaemonError."""
+        pause = in_force(self._orders.orders, time.time()).on(name).pause
+        if pause is not None:
+            raise DaemonError(f"whose it is cannot change now: {pause.words}; lvsctl resume ends it")
+        asked = self._moves.ask(self._known, name, adopt=adopt)
+        self._agenda.everything()
+        self._wake.set()
+        moved = await asyncio.shield(asked)
+        if moved.changed:
+            word = "adopted" if adopt else "disowned"
+            log.warning(word, name=name, virtual_server=moved.address, by=by)
+            self._note(Event(time=now(), event=word, name=name, virtual_server=moved.address, by=by))
+        return moved
+
     def seen(self) -> Seen:
         """Return what the metrics show, by the table as the last cycle read it: nobody who asks has it read again."""
         tally = self._record.tally
@@ -304,6 +322,7 @@ class Daemon:
                 self._health.fail(in_words(error, "cycle"))
                 self._record.failure()
                 self._releases.fail(f"{self._health.error}; nothing was released")
+                self._moves.fail(f"{self._health.error}; whose it is stays as it was")
                 log.warning("cycle_failed", error=self._health.error, retry_in=f"{pause:g}s")
                 if failures & (failures - 1) == 0:  # it may fail for ever
                     self._note(Event(time=now(), event="cycle_failed", error=self._health.error, attempt=failures))
@@ -336,7 +355,7 @@ class Daemon:
         write = answered and not self._dry_run  # without a single answer the table stays as it is
         if self._dry_run and due.keys is None:
             await self._orders.recall(writes=False)  # the daemon beside us may have others by now
-        released, orders = self._releases.keys, self._orders.orders
+        released, border, orders = self._releases.keys, self._moves.border, self._orders.orders
         act.opinions = self._prober.opinions
         began = time.monotonic()
         with self._health.in_cycle():  # to wait for whoever uses the kernel may be to be stuck, too
@@ -354,6 +373,7 @@ class Daemon:
                         overrides=overrides,
                         candidates=candidates,
                         released=released,
+                        border=border,
                     )
                 else:
                     look = await asyncio.to_thread(
@@ -361,9 +381,11 @@ class Daemon:
                     )
                     cycle = Cycle(look=look)
                     self._releases.fail("Consul has not answered since the start, so nothing is held")
+                    self._moves.fail("Consul has not answered since the start; whose it is stays as it was")
         self._known = cycle.look.config
         self._prober.concern(cycle)
         self._releases.settle(released, cycle)
+        self._moves.settle(border, cycle)
         if config.discovery is not None:
             self._watch()  # the ledger may remember more declarations now, or fewer
         self._record.cycle(cycle.look.config, cycle, seconds=time.monotonic() - began, only=cycle.only)

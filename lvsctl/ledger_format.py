@@ -54,6 +54,8 @@ def encode_one(key: VirtualServerKey, entry: LedgerEntry) -> str:
         encoded["served"] = [entry.served.count, entry.served.earlier]
     if entry.declaration is not None:
         encoded["declaration"] = [entry.declaration.service, entry.declaration.values]
+    if entry.disowned:
+        encoded["disowned"] = True
     if entry.fallback is not None:
         encoded["fallback"] = [str(entry.fallback.address), entry.fallback.port]
     if entry.provenance != UNKNOWN:
@@ -158,6 +160,7 @@ def _decode_one(entry: Any) -> tuple[VirtualServerKey, LedgerEntry]:
         },
         served=_decode_served(*entry["served"]) if "served" in entry else NEVER,
         declaration=_decode_declaration(entry["declaration"]) if "declaration" in entry else None,
+        disowned=bool(entry.get("disowned", False)),
         fallback=_decode_real_server(*entry["fallback"]) if "fallback" in entry else None,
         provenance=_decode_provenance(
             entry["name"], *entry.get("provenance", ("", "")), filters=entry.get("filters", "")

@@ -25,7 +25,7 @@ from lvsctl.core.instance import Answers, Query
 from lvsctl.core.opinion import Opinions
 from lvsctl.core.order import NO_ORDERS, Orders
 from lvsctl.core.override import NO_OVERRIDES, Overrides
-from lvsctl.core.ownership import Ledger
+from lvsctl.core.ownership import NO_WORD, Border, Ledger
 from lvsctl.core.remembrance import ledger_ahead, ledger_settled
 from lvsctl.ledger_kept import KeptLedger
 from lvsctl.store import Store
@@ -131,6 +131,7 @@ class Reconciler:
         ledger: Ledger | None = None,
         released: AbstractSet[VirtualServerKey] = frozenset(),
         orders: Orders | None = None,
+        border: Border = NO_WORD,
     ) -> Look:
         """Return what would be done now, without doing it. Reads the ledger from disk where we are not the writer."""
         if ledger is None:
@@ -162,6 +163,7 @@ class Reconciler:
             refused=self._refused_real_servers(),
             opinions=self.opinions,
             orders=self.orders if orders is None else orders,
+            border=border,
         )
         self._decision = decision
         moves = None
@@ -256,12 +258,14 @@ class Reconciler:
         overrides: Overrides = NO_OVERRIDES,
         candidates: AbstractSet[str] = frozenset(),
         released: AbstractSet[VirtualServerKey] = frozenset(),
+        border: Border = NO_WORD,
     ) -> Cycle:
         """Make the kernel what `look` says it should be, and return what was done.
 
         With `only` the cycle is about those virtual servers, where it can be; see `Cycle.only` of what is returned.
         With `audit` it is also about those that are not as they were at the last audit, or cycle about everything.
-        Of those `released` nothing is held this time: an operator wants what is held to go.
+        Of those `released` nothing is held this time: an operator wants what is held to go. The `border` is what
+        operators have just said of whose virtual servers are; it takes a cycle about everything.
         Needs the lock (`store.locked`). Raises NetlinkError or StateError when nothing more can be done now; what was
         done until then is found again by the next cycle. A ledger that cannot be written stops what would be new in it
         and nothing else: a full disk must not keep a failing instance in the table.
@@ -272,7 +276,9 @@ class Reconciler:
         if seen is not None and not only:
             cycle = self._idle_cycle(config)
         else:
-            cycle = self._cycle(config, answers, only, overrides=overrides, candidates=candidates, released=released)
+            cycle = self._cycle(
+                config, answers, only, overrides=overrides, candidates=candidates, released=released, border=border
+            )
         written = frozenset(each.step.key for each in cycle.done)
         if cycle.only is None:  # `_audited` was noted on the way
             self._written = written
@@ -322,13 +328,22 @@ class Reconciler:
         overrides: Overrides,
         candidates: AbstractSet[str],
         released: AbstractSet[VirtualServerKey],
+        border: Border,
     ) -> Cycle:
         before = self._ledger.own()
-        look = None if only is None else self.look_at(config, answers, only, overrides=overrides, released=released)
+        look = None
+        if only is not None and border == NO_WORD:
+            look = self.look_at(config, answers, only, overrides=overrides, released=released)
         if look is None or only is None:
             glance = self._kernel.glance()  # what changes after it is seen by the next one
             look = self.look(
-                config, answers, overrides=overrides, candidates=candidates, ledger=before, released=released
+                config,
+                answers,
+                overrides=overrides,
+                candidates=candidates,
+                ledger=before,
+                released=released,
+                border=border,
             )
             only = None
         else:

@@ -13,6 +13,7 @@ from lvsctl.core.order import Wish
 from lvsctl.core.status import (
     ConsulStatus,
     KernelStatus,
+    Moved,
     OrderGiven,
     Place,
     RealServerStatus,
@@ -104,7 +105,8 @@ class Told:
 
     its: Status | None = None  # None: it is in trouble
     releases: dict[str, Released] = attrs.field(factory=dict)
-    asked: list[tuple[str, str]] = attrs.field(factory=list)  # what was to be released, and by whom
+    moves: dict[str, Moved] = attrs.field(factory=dict)
+    asked: list[tuple[str, str]] = attrs.field(factory=list)  # what was to be released or moved, and by whom
     given: OrderGiven | None = None  # None: every order is refused
     wishes: list[tuple[Wish, str, bool]] = attrs.field(factory=list)  # each with whose it is, and whether it ends one
     about: list[str] = attrs.field(factory=list)  # what each status was asked about
@@ -129,6 +131,13 @@ class Told:
         if self.given is None:
             raise OrderRefused("no such target", unknown=True)
         return self.given
+
+    async def move(self, name: str, *, adopt: bool, by: str) -> Moved:
+        """Return what it was made with."""
+        self.asked.append((f"{'adopt' if adopt else 'disown'} {name}", by))
+        if name not in self.moves:
+            raise DaemonError(f"no virtual server '{name}'")
+        return self.moves[name]
 
 
 @contextmanager

@@ -352,6 +352,8 @@ async def test_a_pause_writes_nothing_until_it_is_resumed(tmp_path: Path) -> Non
         result = await command(daemon, "release", "reco")
         assert result.exit_code == 8
         assert "nothing can be released: paused by root" in result.output
+        result = await command(daemon, "disown", "reco", "--yes")
+        assert "whose it is cannot change now: paused by root" in result.output
         await reloaded(daemon)
         assert daemon.kernel.writes == []
     async with running(blocking, tmp_path, daemon.kernel) as again:

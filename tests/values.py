@@ -14,7 +14,7 @@ from lvsctl.core.decision import Decision
 from lvsctl.core.desired import limits_of, query_of
 from lvsctl.core.instance import Answer, Answers, Check, Health, Instance
 from lvsctl.core.order import NO_ORDERS, Orders
-from lvsctl.core.ownership import Ledger
+from lvsctl.core.ownership import NO_WORD, Border, Ledger
 from lvsctl.core.remembrance import ledger_ahead, ledger_settled
 from lvsctl.core.served import after
 from netlink.fake import FakeIPVS
@@ -104,14 +104,19 @@ def table_of(*entries: TableEntry) -> Table:
     return {each.virtual_server.key: each for each in entries}
 
 
-def kernel_with(table: Table) -> FakeIPVS:
-    """Return a kernel in memory that has `table`, and has forgotten how it came to it."""
-    kernel = FakeIPVS()
+def requests_for(table: Table) -> Sequence[Request]:
+    """Return what makes `table` of an empty one."""
     requests: list[Request] = []
     for key, each in table.items():
         requests.append(AddVirtualServer(virtual_server=each.virtual_server))
         requests += [AddRealServer(virtual_server=key, real_server=server) for server in each.real_servers.values()]
-    refused = [result for result in kernel.apply(requests) if result]
+    return requests
+
+
+def kernel_with(table: Table) -> FakeIPVS:
+    """Return a kernel in memory that has `table`, and has forgotten how it came to it."""
+    kernel = FakeIPVS()
+    refused = [result for result in kernel.apply(requests_for(table)) if result]
     assert not refused, refused
     kernel.writes.clear()
     return kernel
@@ -163,6 +168,7 @@ class Cycles:
     own_addresses: frozenset[Address] = OWN
     templates_expire: bool = False
     orders: Orders = NO_ORDERS
+    border: Border = NO_WORD  # for the next cycle
     on_decision: Callable[[Decision, Ledger, Observed], None] | None = None
     last: Decision | None = None
 
@@ -179,6 +185,7 @@ class Cycles:
                 now=self.now,
                 before=before,
                 orders=self.orders,
+                border=self.border,
             )
             for before in (None, self.last)
         )
@@ -190,6 +197,7 @@ class Cycles:
         """Decide and carry out all steps, or die after so many of them."""
         observed = self.kernel.observe()
         decision = self.decide(observed)
+        self.border = NO_WORD
         if self.on_decision:
             self.on_decision(decision, self.ledger, observed)
         self.ledger = ledger_ahead(decision, self.ledger, observed)

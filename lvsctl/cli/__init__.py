@@ -12,22 +12,9 @@ from lvsctl import __version__
 from lvsctl.cli.ending import ending, open_streams
 
 COMMANDS: Final = (
-    "check",
-    "diff",
-    "doctor",
-    "drain",
-    "events",
-    "explain",
-    "hold",
-    "pause",
-    "release",
-    "resume",
-    "run",
-    "status",
-    "teardown",
-    "undrain",
-    "weight",
-)
+    "adopt", "check", "diff", "disown", "doctor", "drain", "events", "explain", "hold", "pause", "release", "resume",
+    "run", "status", "teardown", "undrain", "weight",
+)  # fmt: skip
 
 EPILOG: Final = """\b
 Start here:

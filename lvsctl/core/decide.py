@@ -26,7 +26,17 @@ from lvsctl.core.opinion import NO_OPINION, Opinion, Opinions
 from lvsctl.core.order import NO_DRAINS, NO_ORDERS, Ordered, Orders, in_force
 from lvsctl.core.order import next_end as next_end_of_orders
 from lvsctl.core.override import NO_OVERRIDES, Overrides, next_end, standing
-from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, foreign, is_still_ours, owner_of
+from lvsctl.core.ownership import (
+    NO_WORD,
+    Border,
+    Ledger,
+    LedgerEntry,
+    Owner,
+    foreign,
+    is_still_ours,
+    ours_in,
+    owner_of,
+)
 from lvsctl.core.plan import plan_virtual_server
 from lvsctl.core.restoration import stands_alone
 from lvsctl.core.served import NO_FLOOR, Floor
@@ -61,6 +71,7 @@ def decide(
     opinions: Opinions | None = None,
     orders: Orders = NO_ORDERS,
     elsewhere: Ledger = NOTHING,
+    border: Border = NO_WORD,
 ) -> Decision:
     """Return what to do about every virtual server.
 
@@ -69,7 +80,8 @@ def decide(
     decision: it spares work where nothing has changed since, and changes nothing. Of the virtual servers that are
     `released` an operator has just let go of what is held. `refused` are real servers that the kernel did not take,
     `opinions` what the director itself found of some; None where it does not look. `elsewhere` is the ledger with the
-    virtual servers of which nothing is decided here. `orders` are operators'.
+    virtual servers of which nothing is decided here, `border` what operators have just said of whose they are, `orders`
+    what they ordered before.
     """
     force = in_force(orders, now)
     limits = limits or limits_of(config, own_addresses)
@@ -101,7 +113,7 @@ def decide(
         same = _same_as_before(
             known.get(key), each, there, entry, absent=absent, opinion=opinion, ordered=ordered, now=now
         )
-        if same and key not in released:
+        if same and key not in released | border.adopted | border.disowned:
             decisions[key] = same
             continue
         afresh[key] = functools.partial(
@@ -115,6 +127,7 @@ def decide(
             templates_expire=templates_expire,
             now=now,
             released=key in released,
+            border=border,
         )
         decisions[key] = afresh[key]()
     for key, limit in _limits(decisions, afresh.keys(), (elsewhere, ledger), config, now).items():
@@ -122,20 +135,23 @@ def decide(
     waiting = frozenset(config.virtual_servers.keys() - wanted.keys())
     configured = {virtual_server.key for virtual_server in config.virtual_servers.values()}
     left = {key: ledger[key] for key in ledger.keys() & observed.table.keys() - configured}
-    disowned = frozenset(key for key, entry in left.items() if not is_still_ours(observed.table[key], entry))
+    disowned = frozenset(
+        key for key, entry in left.items() if key in border.disowned or not is_still_ours(observed.table[key], entry)
+    )
     staying = {key for key, entry in left.items() if entry.name in waiting or stands_alone(answers)}
     for key, entry in left.items():
         if key not in disowned and key not in staying:
             decisions[key] = _decide_removed(key, entry, observed, force.on(entry.name), now=now)
     adopted = {key for key, each in decisions.items() if each.owner is Owner.ADOPTED}
+    given_up = {key for key, each in decisions.items() if each.disowned} & observed.table.keys()
     left_alone = _left_alone(config, waiting, ledger)
     return Decision(
         virtual_servers=decisions,
         waiting=waiting,
         left_alone=left_alone,
-        foreign=foreign(observed.table, (ledger.keys() - disowned) | adopted),
+        foreign=foreign(observed.table, (ours_in(ledger) - disowned - given_up) | adopted),
         disowned=disowned,
-        addresses=_addresses(decisions, observed, (left_alone | staying) - disowned),
+        addresses=_addresses(decisions, observed, (left_alone | staying | given_up) - disowned),
         look_again=now + DRAIN_POLL if any(each.draining for each in decisions.values()) else None,
         next_end=_next_end(decisions, overrides, orders, now),
         paused=force.everything,
@@ -212,11 +228,13 @@ def _decide_configured(
     templates_expire: bool,
     now: float,
     released: bool,
+    border: Border,
     limit: Floor = NO_FLOOR,
 ) -> VirtualServerDecision:
     key = wanted.config.key
     current = observed.table.get(key)
-    owner = owner_of(_entry(wanted, with_fallback(wanted.config, wanted.entry.real_servers)), current, ledger)
+    standing = _entry(wanted, with_fallback(wanted.config, wanted.entry.real_servers))
+    owner, entry = owner_of(standing, current, ledger, border), ledger.get(key)
     if owner is Owner.FOREIGN:
         return VirtualServerDecision(
             name=wanted.config.name,
@@ -226,10 +244,12 @@ def _decide_configured(
             intended=current,
             observed=current,
             ordered=ordered,
-            remembered=ledger.get(key),
+            remembered=entry,
+            disowned=key in border.disowned or (entry is not None and entry.disowned),
         )
+    if entry is not None and entry.disowned:
+        entry = None  # what it says is of long ago
     there = current.real_servers if current else {}
-    entry = ledger.get(key)
     hold, counts = guard(
         wanted,
         there,
@@ -257,7 +277,7 @@ def _decide_configured(
             absent=absent,
             opinion=opinion,
             ordered=ordered,
-            remembered=entry,
+            remembered=ledger.get(key),
             fallback=fallback.key if fallback else None,
             drain_timeout=wanted.config.drain_timeout,
             undrained=_undrained(wanted, templates_expire=templates_expire),

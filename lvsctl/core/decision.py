@@ -48,6 +48,7 @@ class VirtualServerDecision:
     absent: frozenset[RealServerKey] = NOBODY  # what the kernel refused, so that it does not serve
     opinion: Opinion | None = None  # what the director itself found of some; None where it does not look
     ordered: Ordered = NOT_ORDERED  # by operators; where it is paused no step of it is taken
+    disowned: bool = False  # foreign by an operator's word
     fallback: RealServerKey | None = None  # serves because nothing else does
     leaving: Mapping[RealServerKey, Draining | Drained] = NOTHING
     leaving_causes: Mapping[RealServerKey, Cause] = NOTHING

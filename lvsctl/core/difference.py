@@ -160,11 +160,14 @@ def _note(
 
 
 def _foreign_line(each: VirtualServerDecision) -> Line:
-    cause = Cause(
-        kind=Kind.REJECTED,
-        text=f"a foreign virtual server holds this address and differs from what is wanted; {remedy_of_foreign(each)}",
-    )
-    return _note(each, Sign.NOTE, None, "left alone", cause, differs=True)
+    return _note(each, Sign.NOTE, None, "left alone", Cause(kind=Kind.REJECTED, text=why_foreign(each)), differs=True)
+
+
+def why_foreign(each: VirtualServerDecision) -> str:
+    """Return why a virtual server that is foreign is left alone, and what an operator can do about it."""
+    if each.disowned:
+        return f"disowned: lvsctl neither changes nor deletes it; lvsctl adopt {each.name} takes it back"
+    return f"a foreign virtual server holds this address and differs from what is wanted; {remedy_of_foreign(each)}"
 
 
 def remedy_of_foreign(each: VirtualServerDecision) -> str:
@@ -173,7 +176,7 @@ def remedy_of_foreign(each: VirtualServerDecision) -> str:
     out = f"take {each.name!r} out of the configuration"
     if declaration is not None:
         out = f"name Consul service {declaration.service!r} in discovery.exclude"
-    return f"delete it ({ipvsadm_delete(each)}) or {out}"
+    return f"take it over as it stands (lvsctl adopt {each.name}), delete it ({ipvsadm_delete(each)}), or {out}"
 
 
 def ipvsadm_delete(each: VirtualServerDecision) -> str:

@@ -20,6 +20,7 @@ WORDS: Final = {
     "virtual_address_added": ("virtual address added", "was added"),
     "virtual_address_removed": ("virtual address removed", "was removed"),
     "hold": ("held", "was held"),
+    "fallback": ("the fallback serves", "was left to its fallback"),
     "foreign_in_the_way": ("foreign one in the way", "was left alone"),
     "failed_over": ("failed over", "failed over"),
     "instance_rejected": ("rejected", "was rejected"),
@@ -28,6 +29,8 @@ WORDS: Final = {
     "virtual_addresses_failed": ("virtual addresses failed", "could not be moved"),
     "released": ("released", "was released"),
     "orders_failed": ("orders not read", "could not read the orders it had"),
+    "adopted": ("adopted", "was adopted"),
+    "disowned": ("disowned", "was disowned"),
     "cycle_failed": ("cycle failed", "could not reconcile"),
     "reloaded": ("reloaded", "read its file again"),
     "reload_refused": ("reload refused", "kept the old configuration"),
@@ -36,6 +39,7 @@ WORDS: Final = {
 }
 OVER: Final = {
     "hold": ("no longer held", "was held no longer"),
+    "fallback": ("the fallback is not needed", "had something that serves again"),
     "foreign_in_the_way": ("no foreign one in the way", "had nothing foreign in the way any more"),
     "failed_over": ("failed back", "was served by its first datacenter again"),
     "instance_rejected": ("no longer rejected", "was rejected no longer"),

@@ -33,9 +33,13 @@ def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledg
         if key not in decision.disowned
     }
     for key, each in decision.virtual_servers.items():
-        if each.owner is Owner.FOREIGN:
-            continue
         before = ledger.get(key)
+        if each.owner is Owner.FOREIGN:
+            if each.disowned and not (before and before.disowned):
+                kept[key] = LedgerEntry(name=each.name, drain_timeout=each.drain_timeout, disowned=True)
+            continue
+        if before is not None and before.disowned:
+            before = None
         if before is not None and _says_it_all(before, each):
             kept[key] = _kept_once(before, each)
             continue

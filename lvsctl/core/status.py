@@ -155,6 +155,17 @@ class Released:
 
 
 @attrs.frozen(kw_only=True)
+class Moved:
+    """What became of an operator's `lvsctl adopt` or `disown`."""
+
+    name: str
+    address: str  # `tcp 10.9.0.100:80`
+    changed: bool  # it was not so before
+    done: tuple[str, ...] = ()  # what was done to the kernel for it, a line each
+    refused: str = ""  # what the kernel refused of that
+
+
+@attrs.frozen(kw_only=True)
 class ConsulStatus:
     """How the daemon stands with Consul."""
 

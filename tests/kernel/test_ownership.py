@@ -10,7 +10,7 @@ from lvsctl.core.status import State
 from tests.kernel.director import START, Director, tcp
 from tests.kernel.writes import wait_until_in_sync, writes
 from tests.lab.scene import HTTP, VIP4
-from tests.lab.traffic import Traffic
+from tests.lab.traffic import HeldConnections, Traffic
 from tests.lab.waiting import eventually
 
 pytestmark = pytest.mark.kernel
@@ -146,3 +146,38 @@ def test_what_stands_exactly_as_wanted_is_adopted_without_a_write(registered: Di
     director.stop()
     assert director.lvsctl("teardown", "--yes").stdout.endswith("removed 1 virtual server\n")
     assert director.lines() == []
+
+
+def test_adopted_and_disowned_under_traffic(registered: Director) -> None:
+    """Somebody's own virtual server is taken over, and left again: neither costs a request or a connection."""
+    director = registered
+    director.ipvsadm("-A", "-t", f"{VIP4}:{HTTP}", "-s", "wlc")
+    for key in list(FOUR)[:2]:
+        director.ipvsadm("-a", "-t", f"{VIP4}:{HTTP}", "-r", key, "-m", "-w", "7")
+    before = director.lines()
+    director.configure(RECO)
+    eventually(lambda: director.status_of("reco").state is State.FOREIGN)
+    client = director.scene.client
+    with Traffic(client, VIP4, HTTP) as traffic, HeldConnections(client, VIP4, HTTP, count=4) as held:
+        assert director.lines() == before
+        adopted = director.lvsctl("adopt", "reco")
+        assert (adopted.returncode, adopted.stdout.splitlines()[0]) == (
+            0,
+            f"reco (tcp {VIP4}:{HTTP}): ours now, 5 changes",
+        )
+        director.wait_for_weights(tcp(VIP4, HTTP), FOUR)
+        eventually(lambda: len(traffic.report().answers) == 4)
+        disowned = director.lvsctl("disown", "reco")
+        assert disowned.stdout == f"reco (tcp {VIP4}:{HTTP}): foreign now, left as it stands\n"
+        director.scene.consul.deregister("reco-r4")
+        director.ipvsadm("-e", "-t", f"{VIP4}:{HTTP}", "-r", "10.2.0.13:80", "-m", "-w", "9")
+        asked = traffic.report().seconds
+        eventually(lambda: traffic.report().seconds > asked + 3)  # three audits
+        assert director.weights(tcp(VIP4, HTTP)) == {**FOUR, "10.2.0.13:80": 9}
+        director.stop()
+        torn_down = director.lvsctl("teardown", "--yes")
+        assert torn_down.returncode == 0
+        assert director.weights(tcp(VIP4, HTTP)) == {**FOUR, "10.2.0.13:80": 9}
+        report = traffic.stop()
+        assert not held.broken
+    assert not report.failures, report
