@@ -39,6 +39,7 @@ from lvsctl.errors import OrderRefused, StateError
 from lvsctl.order_file import OrderFile
 from lvsctl.reconcile import Look
 from lvsctl.text import listed, visible
+from netlink.errors import NetlinkError
 
 LONGEST: Final = 366 * 86400.0  # seconds
 LONGEST_PAUSE: Final = 86400.0  # seconds; nobody is to find out next week that nothing was written
@@ -107,7 +108,7 @@ class OrderDesk:
         async with self._turn:
             await self._read_again()
             now = time.time()
-            look = await self._preview(self.orders)
+            look = await self._look(self.orders)
             what = self._meant(wish, look)
             order = Order(
                 what=what,
@@ -120,8 +121,8 @@ class OrderDesk:
             before = standing.of(what)
             after = self.orders.known(now).having(order)
             if len(after.standing(now).entries) > MAX_ORDERS:
-                raise OrderRefused(f"there are {MAX_ORDERS} orders, and no more are kept; end some that are over")
-            look = await self._preview(after)
+                raise OrderRefused(f"there are {MAX_ORDERS} orders, and no more are kept; end some")
+            look = await self._look(after)
             given = _given(order, after, look)
             if isinstance(what, Drain) and not wish.force:
                 _refuse_emptying(given)
@@ -143,14 +144,14 @@ class OrderDesk:
             await self._read_again()
             now = time.time()
             standing = self.orders.standing(now)
-            look = await self._preview(self.orders)
+            look = await self._look(self.orders)
             what = self._ended(wish, standing, look)
             order = standing.of(what)
             if order is None:
                 raise OrderRefused(_no_such(what, standing), unknown=True)
             before = _given(order, standing, look)
             after = standing.without(what)
-            left = _left(before, orders_status(after, (await self._preview(after)).decision, look.observed, now))
+            left = _left(before, orders_status(after, (await self._look(after)).decision, look.observed, now))
             await self._end(order, now, by)
             return attrs.evolve(before, left=left, paused=look.decision.paused.words if look.decision.paused else "")
 
@@ -235,6 +236,13 @@ class OrderDesk:
             return Drain(resolve_ordered(wish.target, known, standing.entries, kind=wish.kind))
         except Unresolved as unresolved:
             raise OrderRefused(str(unresolved), unknown=True) from None
+
+    async def _look(self, orders: Orders) -> Look:
+        """Return what a cycle under `orders` would do; raises OrderRefused where nothing can be seen now."""
+        try:
+            return await self._preview(orders)
+        except (NetlinkError, StateError) as error:
+            raise OrderRefused(f"{error}; nothing was changed") from error
 
     async def _read_again(self) -> None:
         """Read the file where it could not be read before; raises OrderRefused while that is so."""

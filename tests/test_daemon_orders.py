@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,11 @@ from lvsctl.core.status import Place, State, Status
 from lvsctl.journal import Reader
 from lvsctl.order_file import ASIDE, FILE
 from lvsctl.order_format import decode_orders
+from netlink.errors import Interrupted
 from netlink.requests import DeleteRealServer, SetRealServer
-from netlink.types import RealServerUsage
+from netlink.types import Observed, RealServerUsage, VirtualServerKey
 from tests.consul.server import Blocking, refusing
-from tests.test_daemon import Running, _signals, port_of, running
+from tests.test_daemon import Running, Watched, _signals, port_of, running
 from tests.values import KEY, entry, failing, instance, real, real_key, table_of
 
 __all__ = ["_signals"]  # a fixture
@@ -415,6 +417,27 @@ async def test_an_order_that_cannot_be_kept_is_refused(tmp_path: Path) -> None:
         (tmp_path / "orders.new").rmdir()
         assert (await command(daemon, "drain", "app1")).exit_code == 0
         assert (await command(daemon, "status")).exit_code == 0
+
+
+async def test_while_the_kernel_cannot_be_read_no_order_is_taken(tmp_path: Path) -> None:
+    class Silent(Watched):
+        silent = False
+
+        def observe(self, only: Iterable[VirtualServerKey] | None = None) -> Observed:
+            """Fail where it is to."""
+            if self.silent:
+                raise Interrupted("observe", "all virtual servers", "interrupted again and again")
+            return super().observe(only)
+
+    kernel = Silent()
+    async with running(Blocking(FOUR), tmp_path, kernel) as daemon:
+        await daemon.until(ALL)
+        kernel.silent = True
+        result = await command(daemon, "drain", "app1")
+        kernel.silent = False
+        assert result.exit_code == 8
+        assert "interrupted again and again; nothing was changed" in result.output
+        assert not (tmp_path / FILE).exists()
 
 
 async def test_orders_are_in_the_journal_and_in_the_json(tmp_path: Path) -> None:
