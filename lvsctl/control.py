@@ -2,10 +2,11 @@
 
 `GET /v1/status` returns core.status.Status as JSON, with `?about=INSTANCE` or an address also that instance where it is
 not meant for a virtual server; `POST /v1/release/NAME` lets go of what is held of a virtual server and returns
-core.status.Released, or an object with an `error`; `POST /v1/orders` takes a core.order.Wish and has it stand, `POST
+core.status.Released, or an object with an `error`; `POST /v1/reload` takes a core.reload.Order and returns a
+core.reload.Reloaded, or an object with an `error`; `POST /v1/orders` takes a core.order.Wish and has it stand, `POST
 /v1/orders/end` ends it; both return core.status.OrderGiven, or such an object. The socket is 0660 and belongs to the
-group lvsctl where that exists: whoever may ask may release and give orders, and the log says who did. `ask`, `release`
-and `order` are the client's side, on the standard library, for a command that starts fast.
+group lvsctl where that exists: whoever may ask may release, reload and give orders, and the log says who did. `ask`,
+`release`, `reload` and `order` are the client's side, on the standard library, for a command that starts fast.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ import attrs
 import cattrs.preconf.json
 
 from lvsctl.core.order import MAX_BY, Wish
+from lvsctl.core.reload import Order, Reloaded
 from lvsctl.core.status import SCHEMA, Moved, OrderGiven, Released, Status
 from lvsctl.core.subject import LONGEST, Subject
 from lvsctl.errors import DaemonError, OrderRefused, StateError
@@ -39,6 +41,7 @@ GROUP: Final = "lvsctl"
 ANSWER_TIMEOUT: Final = 5.0  # seconds
 RELEASE_TIMEOUT: Final = 60.0  # seconds; a cycle may be under way
 LARGEST: Final = 1 << 16  # bytes of a request
+RELOAD_TIMEOUT: Final = 60.0  # seconds; others' reloads and a cycle may be under way, and Consul is asked
 PEER: Final = struct.Struct("3i")  # struct ucred (unix(7)): process, user, group
 OTHER_VERSION: Final = "the daemon speaks another version of this interface; restart it after an upgrade"
 
@@ -59,6 +62,9 @@ class Asked(Protocol):
 
     async def move(self, name: str, *, adopt: bool, by: str) -> Moved:
         """Take virtual server `name` over as it stands, or leave it to somebody else; raises DaemonError."""
+
+    async def reload(self, order: Order, by: str) -> Reloaded:
+        """Do `order` about the configuration; raises DaemonError."""
 
 
 @contextlib.asynccontextmanager
@@ -154,25 +160,31 @@ def ask(path: Path, about: str = "") -> Status:
 
 def release(path: Path, name: str) -> Released:
     """Let go of what is held of virtual server `name`; raises DaemonError with the daemon's words where it refuses."""
-    return _structured(_post(path, f"/v1/release/{urllib.parse.quote(name, safe='')}"), Released)
+    return _post(path, f"/v1/release/{urllib.parse.quote(name, safe='')}", b"", Released, RELEASE_TIMEOUT)
 
 
 def move(path: Path, name: str, *, adopt: bool) -> Moved:
     """Have virtual server `name` adopted as it stands, or disowned; raises DaemonError where the daemon refuses."""
     word = "adopt" if adopt else "disown"
-    return _structured(_post(path, f"/v1/{word}/{urllib.parse.quote(name, safe='')}"), Moved)
+    return _post(path, f"/v1/{word}/{urllib.parse.quote(name, safe='')}", b"", Moved, RELEASE_TIMEOUT)
 
 
-def _post(path: Path, target: str) -> bytes:
-    """Return what the daemon answers where it did what was asked; raises DaemonError where it did not."""
-    status, body = _request(path, "POST", target, RELEASE_TIMEOUT)
+def reload(path: Path, order: Order) -> Reloaded:
+    """Return what became of `order`; raises DaemonError with the daemon's words where it cannot be done now."""
+    body = converter.dumps(order).encode()
+    return _post(path, "/v1/reload", body, Reloaded, RELOAD_TIMEOUT)
+
+
+def _post(path: Path, target: str, sent: bytes, kind: type[T], patience: float) -> T:
+    """Return the daemon's answer to `sent`; raises DaemonError, with its words where it says why not."""
+    status, body = _request(path, "POST", target, patience, sent)
     if status == 409:
         raise DaemonError(str(_structured(body, dict[str, str]).get("error", "")))
     if status == 404:
         raise DaemonError(OTHER_VERSION)
     if status != 200:
         raise DaemonError(f"the daemon on {path} answered {status}; its log says why")
-    return body
+    return _structured(body, kind)
 
 
 def order(path: Path, wish: Wish, *, end: bool = False) -> OrderGiven:
@@ -215,11 +227,11 @@ def process_of(path: Path) -> int | None:
     return pid
 
 
-def _request(path: Path, method: str, target: str, patience: float, sent: bytes | None = None) -> tuple[int, bytes]:
+def _request(path: Path, method: str, target: str, patience: float, sent: bytes = b"") -> tuple[int, bytes]:
     """Return status and body of the daemon's answer; raises DaemonError when there is none within `patience`."""
     connection = _UnixConnection(path, patience)
     try:
-        connection.request(method, target, body=sent, headers={"Content-Type": "application/json"} if sent else {})
+        connection.request(method, target, sent or None)
         response = connection.getresponse()
         return response.status, response.read()
     except TimeoutError as error:

@@ -24,27 +24,29 @@ from lvsctl.agenda import Agenda, Due, Keys
 from lvsctl.announce import Announcer
 from lvsctl.border import Moves
 from lvsctl.config import Config
-from lvsctl.configfile import load
 from lvsctl.core.candidates import questions_of
 from lvsctl.core.event import Event
 from lvsctl.core.instance import Query
 from lvsctl.core.measures import Seen
 from lvsctl.core.order import Orders, Wish, in_force
 from lvsctl.core.part import concerned
+from lvsctl.core.reload import Order, Reloaded
 from lvsctl.core.restoration import stands_alone
 from lvsctl.core.status import Moved, OrderGiven, Released, Status
 from lvsctl.core.subject import Subject
 from lvsctl.core.virtual_server_status import refused_declarations, virtual_servers
-from lvsctl.errors import ConfigError, DaemonError, StateError
+from lvsctl.errors import DaemonError, StateError
 from lvsctl.health import Health
 from lvsctl.journal import Journal, now
 from lvsctl.keeping import Keeping
 from lvsctl.kernel_settings import KernelSettings
 from lvsctl.orders import OrderDesk
+from lvsctl.preview import preview
 from lvsctl.probing import Prober
 from lvsctl.reconcile import Cycle, Look, Reconciler
 from lvsctl.record import Record
 from lvsctl.releases import Releases
+from lvsctl.reloading import Reloading
 from lvsctl.snapshot import Snapshot
 from lvsctl.sources import Sources
 from lvsctl.unexpected import in_words
@@ -64,8 +66,6 @@ class Daemon:
 
     def __init__(self, path: Path, config: Config, reconciler: Reconciler, *, dry_run: bool) -> None:
         self._path = path
-        self._config = config
-        self._config_error = ""
         self._reconciler = reconciler
         self._dry_run = dry_run
         self._wake = asyncio.Event()
@@ -74,14 +74,24 @@ class Daemon:
         self._sources = Sources(
             config,
             hear=self._hear,
-            hear_overrides=self._hear_overrides,
+            hear_overrides=self._look_at_everything,
             hear_candidates=self._hear_candidates,
+            dry_run=dry_run,
+        )
+        self._reloading = Reloading(
+            path,
+            config,
+            look=functools.partial(preview, sources=self._sources, reconciler=reconciler, kernel=self._kernel),
+            served=reconciler.served_last,
+            take=self._take,
+            over=self._reloaded,
+            note=self._note,
             dry_run=dry_run,
         )
         self._keeping = Keeping(Snapshot(config.daemon.state_directory), self._sources)
         self._journal = Journal(config.daemon.state_directory)
         self._announcer = Announcer(self._note)
-        self._orders = OrderDesk(config.daemon.state_directory, self._preview, self._hear_orders, self._note)
+        self._orders = OrderDesk(config.daemon.state_directory, self._preview, self._look_at_everything, self._note)
         self._record = Record(keep=config.metrics is not None and not dry_run)
         self._started = time.time()
         self._health = Health()
@@ -93,13 +103,17 @@ class Daemon:
         self._known = config  # with what was discovered, as the last cycle had it
         self._concerned_by = config, concerned(config)
 
+    @property
+    def _config(self) -> Config:
+        return self._reloading.config
+
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT."""
         _have_more_files()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
-        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        loop.add_signal_handler(signal.SIGHUP, self._reloading.hang_up)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._sources.close)
             if not self._dry_run:
@@ -118,6 +132,8 @@ class Daemon:
                 dry_run=self._dry_run,
                 environment=self._config.consul.from_environment,
             )
+            if self._reloading.start():
+                self._sources.use(self._config)
             self._watch()
             await self._keeping.recall()
             with contextlib.suppress(StateError):  # the first cycle says so
@@ -129,6 +145,7 @@ class Daemon:
                 tasks = self._sources.tasks(group)
                 tasks.append(group.create_task(self._health.feed_watchdog(), name="watchdog"))
                 tasks.append(group.create_task(self._prober.run(), name="probes"))
+                tasks.append(group.create_task(self._reloading.run(), name="reloads"))
                 if not self._dry_run:
                     tasks.append(group.create_task(self._keeping.run(), name="snapshots"))
                     tasks.append(group.create_task(self._orders.run(), name="orders"))
@@ -171,7 +188,9 @@ class Daemon:
             time=time.time(),
             started=self._started,
             config=str(self._path),
-            config_error=self._config_error,
+            config_error=self._reloading.error,
+            rolled_back=self._reloading.rolled_back,
+            confirm_until=self._reloading.until,
             consul=self._sources.status(),
             overrides=self._sources.overrides_status(look.config),
             kernel=self._health.kernel_status(pending),
@@ -197,9 +216,9 @@ class Daemon:
                 self._reconciler.preview,
                 self._config,
                 self._sources.heard.answers,
-                orders,
                 overrides=self._sources.overrides,
                 candidates=self._sources.candidates,
+                orders=orders,
             )
 
     async def order(self, wish: Wish, by: str, *, end: bool) -> OrderGiven:
@@ -249,13 +268,17 @@ class Daemon:
             self._note(Event(time=now(), event=word, name=name, virtual_server=moved.address, by=by))
         return moved
 
+    async def reload(self, order: Order, by: str) -> Reloaded:
+        """Do `order` about the configuration, for `by`; raises DaemonError where that cannot be done."""
+        return await self._reloading.order(order, by)
+
     def seen(self) -> Seen:
         """Return what the metrics show, by the table as the last cycle read it: nobody who asks has it read again."""
         tally = self._record.tally
         return Seen(
             version=__version__,
             config=self._config,
-            config_error=self._config_error,
+            config_error=self._reloading.error,
             consul=self._sources.seen(),
             kernel=self._health.kernel_status(len(tally.pending)),
             reading=self._record.reading,
@@ -269,17 +292,12 @@ class Daemon:
         self._wake.set()
         self._keeping.hear()
 
-    def _hear_overrides(self) -> None:
-        self._agenda.everything()  # which virtual servers they are of is not told
-        self._wake.set()
-
-    def _hear_orders(self) -> None:
-        self._agenda.everything()
-        self._wake.set()
-
     def _hear_candidates(self) -> None:
         self._watch()
-        self._agenda.everything()
+        self._look_at_everything()
+
+    def _look_at_everything(self) -> None:
+        self._agenda.everything()  # which virtual servers it is about is not told
         self._wake.set()
 
     def _watch(self, *, again: bool = False) -> None:
@@ -419,40 +437,16 @@ class Daemon:
             self._concerned_by = self._config, concerned(self._config)
         return frozenset().union(*(self._concerned_by[1].get(query, frozenset()) for query in queries))
 
-    def _reload(self) -> None:
-        """Read the configuration file again; a bad one changes nothing."""
-        systemd.reloading()
-        try:
-            self._use(load(self._path))
-        except ConfigError as error:
-            self._refuse(error)
-        finally:
-            systemd.notify("READY=1", f"STATUS={self._in_words()}")
-            self._agenda.everything()
-            self._wake.set()
-
-    def _refuse(self, error: ConfigError) -> None:
-        self._config_error = str(error)
-        for problem in error.problems:
-            log.error("reload_refused", problem=problem.at(self._path), kept="the old configuration")
-            self._note(Event(time=now(), event="reload_refused", why=problem.at(self._path)))
-
-    def _use(self, config: Config) -> None:
-        old, self._config_error = self._config, ""
-        fixed = attrs.evolve(
-            config.daemon,
-            state_directory=old.daemon.state_directory,
-            control_socket=old.daemon.control_socket,
-        )
-        if (fixed, old.metrics) != (config.daemon, config.metrics):
-            why = "state_directory, control_socket and [metrics] change at the next start only"
-            log.warning("restart_needed", why=why)
-        self._config = attrs.evolve(config, daemon=fixed, metrics=old.metrics)
+    def _take(self) -> None:
+        """Have everything by the configuration in use, which is another one now."""
         if self._sources.use(self._config):
             self._keeping.everything()
         self._watch(again=True)
-        log.info("reloaded", config=str(self._path), virtual_servers=len(config.virtual_servers))
-        self._note(Event(time=now(), event="reloaded", what=str(self._path)))
+        self._look_at_everything()
+
+    def _reloaded(self) -> None:
+        systemd.notify("READY=1", f"STATUS={self._in_words()}")
+        self._look_at_everything()
 
     def why_not_alive(self) -> str:
         """Return why we should be restarted; empty when we should not."""

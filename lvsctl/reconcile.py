@@ -182,17 +182,24 @@ class Reconciler:
         self,
         config: Config,
         answers: Answers,
-        orders: Orders,
         *,
-        overrides: Overrides = NO_OVERRIDES,
-        candidates: AbstractSet[str] = frozenset(),
+        overrides: Overrides,
+        candidates: AbstractSet[str],
+        orders: Orders | None = None,
     ) -> Look:
-        """Return what would be done under other `orders`, and remember nothing of it."""
-        known = self._decision, self._decided_by, self._discovered
+        """Return what would be done with `config`, which may not be in use; the next cycle knows nothing of it.
+
+        By other `orders` than those that stand, where there are any.
+        """
+        kept = self._discovered, self._decided_by, self._counted, self._decision
         try:
             return self.look(config, answers, overrides=overrides, candidates=candidates, orders=orders)
         finally:
-            self._decision, self._decided_by, self._discovered = known
+            self._discovered, self._decided_by, self._counted, self._decision = kept
+
+    def served_last(self) -> Ledger:
+        """Return the ledger: what we left in the kernel. Raises StateError where it cannot be read."""
+        return self._ledger.known()
 
     def _surroundings(self, config: Config) -> Surroundings:
         return Surroundings(

@@ -10,6 +10,7 @@ import attrs
 
 from lvsctl.control import serving
 from lvsctl.core.order import Wish
+from lvsctl.core.reload import Order, Reloaded
 from lvsctl.core.status import (
     ConsulStatus,
     KernelStatus,
@@ -110,6 +111,8 @@ class Told:
     given: OrderGiven | None = None  # None: every order is refused
     wishes: list[tuple[Wish, str, bool]] = attrs.field(factory=list)  # each with whose it is, and whether it ends one
     about: list[str] = attrs.field(factory=list)  # what each status was asked about
+    outcomes: list[Reloaded] = attrs.field(factory=list)  # of the orders about the configuration, one after the other
+    orders: list[Order] = attrs.field(factory=list)
 
     async def status(self, about: Subject | None = None) -> Status:
         """Return what it was made with."""
@@ -138,6 +141,14 @@ class Told:
         if name not in self.moves:
             raise DaemonError(f"no virtual server '{name}'")
         return self.moves[name]
+
+    async def reload(self, order: Order, by: str) -> Reloaded:
+        """Return the next of what it was made with."""
+        del by
+        self.orders.append(order)
+        if not self.outcomes:
+            raise DaemonError("nothing is to be confirmed")
+        return self.outcomes.pop(0)
 
 
 @contextmanager

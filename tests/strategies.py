@@ -110,6 +110,7 @@ def configured(draw: st.DrawFn, name: str, key: VirtualServerKey) -> VirtualServ
         lower_threshold=min(upper, draw(st.sampled_from((0, 3)))),
         drain_timeout=draw(st.sampled_from((0.0, 0.5, 30.0))),
         on_critical=draw(st.sampled_from(OnCritical)),
+        slow_start=draw(st.sampled_from((0.0, 0.0, 1.0))),
         fallback=draw(st.sampled_from((None, None, RealServerKey(address=sorry, port=port)))),
         floor=0,  # it goes by the clock, which tests of what a death changes set; test_floor has it
     )

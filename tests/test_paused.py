@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lvsctl.core.cause import Kind
 from lvsctl.core.order import NO_ORDERS, Drain, Hold, OnNode, Order, Orders, Pause, What
+from lvsctl.core.override import NO_OVERRIDES
 from lvsctl.core.ownership import Ledger
 from lvsctl.store import Store
 from netlink.fake import FakeIPVS
@@ -160,7 +161,9 @@ def test_a_preview_leaves_no_trace(tmp_path_factory: pytest.TempPathFactory, wha
     world.cycle(config, instance(1), instance(2))
     before, known = world.table, ledger(world)
     answers = answers_of(config, instance(1), instance(2), instance(3))
-    look = world.reconciler.preview(config, answers, orders(*whats))
+    look = world.reconciler.preview(
+        config, answers, overrides=NO_OVERRIDES, candidates=frozenset(), orders=orders(*whats)
+    )
     assert (world.table, ledger(world)) == (before, known)
     assert look.decision.virtual_servers[KEY].leaving.keys() == (
         {real_key(1)} if Drain(OnNode("app1")) in whats else set()

@@ -212,7 +212,8 @@ class Cycles:
         """Repeat until a cycle has nothing to do or to wait for; return how many had, at most `most`."""
         for cycles in range(most + 1):
             decision = self.once()
-            if not decision.steps and decision.look_again is None:
+            ramps = any(each.next_look is not None for each in decision.virtual_servers.values())
+            if not decision.steps and decision.look_again is None and not ramps:
                 return cycles
         raise AssertionError(f"not quiet after {most} cycles: {self.once().steps}")
 

@@ -12,8 +12,8 @@ from lvsctl import __version__
 from lvsctl.cli.ending import ending, open_streams
 
 COMMANDS: Final = (
-    "adopt", "check", "diff", "disown", "doctor", "drain", "events", "explain", "hold", "pause", "release", "resume",
-    "run", "status", "teardown", "undrain", "weight",
+    "adopt", "check", "diff", "disown", "doctor", "drain", "events", "explain", "hold", "pause", "release", "reload",
+    "resume", "run", "status", "teardown", "undrain", "weight",
 )  # fmt: skip
 
 EPILOG: Final = """\b

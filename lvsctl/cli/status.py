@@ -155,6 +155,7 @@ def exit_code(status: "Status") -> int:
     trouble = (
         status.kernel.error
         or status.config_error
+        or status.confirm_until is not None
         or status.consul.failing
         or (status.overrides is not None and (status.overrides.error or status.overrides.ignored))
         or status.refused_declarations

@@ -38,6 +38,7 @@ class Reason(enum.Enum):
     TAGS = "tags"
     META = "meta"
     DATACENTER = "datacenter"
+    DAMPED = "damped"
     NOT_AN_ADDRESS = "not-an-address"
     FORBIDDEN_ADDRESS = "forbidden-address"
     OUTSIDE_ALLOWED_NETWORKS = "outside-allowed-networks"

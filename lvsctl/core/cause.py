@@ -29,6 +29,7 @@ class Kind(enum.Enum):
     DEREGISTERED = "deregistered"
     FILTERED = "filtered"
     FAILOVER = "failover"
+    DAMPED = "damped"
     REJECTED = "rejected"
     WEIGHT = "weight"
     CONFIGURATION = "configuration"
@@ -37,6 +38,7 @@ class Kind(enum.Enum):
     HELD = "held"
     FALLBACK = "fallback"
     OVERRIDE = "override"
+    SLOW_START = "slow-start"
     UNKNOWN = "unknown"
 
 
@@ -56,6 +58,7 @@ EXCLUSIONS = {
     Reason.TAGS: Kind.FILTERED,
     Reason.META: Kind.FILTERED,
     Reason.DATACENTER: Kind.FAILOVER,
+    Reason.DAMPED: Kind.DAMPED,
 }
 
 

@@ -48,6 +48,9 @@ def note_on(each: VirtualServerDecision, state: State, local: AbstractSet[Addres
         notes.append(why_nobody(each))
     if state is State.FALLBACK:
         notes.append(f"{why_nobody(each)}; the fallback {each.fallback} serves")
+    if each.ramps.times > 1:
+        whom = f"{len(each.ramps.of)} real server" + ("s have their" if len(each.ramps.of) > 1 else " has its")
+        notes.append(f"weights are times {each.ramps.times} while {whom} slow start")
     if each.key.address is not None and each.key.address not in local:
         notes.append(f"{each.key.address} is on no interface of this machine")
     return "; ".join(notes)

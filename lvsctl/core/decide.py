@@ -15,6 +15,7 @@ from lvsctl.config import Config, OnCritical
 from lvsctl.core import peak
 from lvsctl.core.admission import Excluded, Limits, Reason
 from lvsctl.core.cause import cause_of_virtual_server
+from lvsctl.core.damped import damped
 from lvsctl.core.decision import Decision, Step, VirtualServerDecision
 from lvsctl.core.desired import Wanted, desired, limits_of
 from lvsctl.core.drain import NO_USAGE, Draining, drain
@@ -38,6 +39,7 @@ from lvsctl.core.ownership import (
     owner_of,
 )
 from lvsctl.core.plan import plan_virtual_server
+from lvsctl.core.ramping import ramping, whole
 from lvsctl.core.restoration import stands_alone
 from lvsctl.core.served import NO_FLOOR, Floor
 from lvsctl.core.steps import steps_of, why_leaving
@@ -93,7 +95,7 @@ def decide(
         config,
         answers,
         limits,
-        {key: each.wanted for key, each in known.items() if each.wanted},
+        {key: each.undamped or each.wanted for key, each in known.items() if each.wanted},
         standing(overrides, now),
         drains=force.drains,
         drains_before=before.drains if before else NO_DRAINS,
@@ -202,6 +204,8 @@ def _same_as_before(
     """Return `before` where it was made of the same; what leaves is decided by the clock and by connections too."""
     if before is None or before.leaving or before.steps or before.hold.released or before.hold.floor.why:
         return None
+    if before.next_look is not None:
+        return None
     if before.wanted is not wanted or before.remembered is not entry:
         return None
     if (before.absent, before.opinion, before.ordered) != (absent, opinion, ordered):
@@ -249,11 +253,12 @@ def _decide_configured(
         )
     if entry is not None and entry.disowned:
         entry = None  # what it says is of long ago
+    undamped, (wanted, flapping) = wanted, damped(wanted, entry, absent=absent, now=now)
     there = current.real_servers if current else {}
     hold, counts = guard(
         wanted,
         there,
-        entry,
+        whole(entry),
         now=now,
         released=released,
         absent=absent,
@@ -261,10 +266,8 @@ def _decide_configured(
         limit=limit,
         ordered=ordered,
     )
-    real_servers = (
-        {**wanted.entry.real_servers, **hold.real_servers} if hold.real_servers else wanted.entry.real_servers
-    )
-    fallback = fallback_of(wanted.config, real_servers)
+    found = ramping(wanted, hold, counts, there, entry, absent=absent, now=now)
+    fallback = fallback_of(wanted.config, found.real_servers)
     return _decide_leaving(
         VirtualServerDecision(
             name=wanted.config.name,
@@ -272,17 +275,21 @@ def _decide_configured(
             wanted=wanted,
             owner=owner,
             observed=current,
-            hold=hold,
+            hold=found.hold,
             counts=counts,
             absent=absent,
             opinion=opinion,
             ordered=ordered,
             remembered=ledger.get(key),
+            ramps=found.ramps,
+            next_look=min(filter(None, (found.next_step, *flapping.waiting.values())), default=None),
+            flapping=flapping.flapping,
+            undamped=undamped if undamped is not wanted else None,
             fallback=fallback.key if fallback else None,
             drain_timeout=wanted.config.drain_timeout,
             undrained=_undrained(wanted, templates_expire=templates_expire),
         ),
-        _entry(wanted, {**real_servers, fallback.key: fallback} if fallback else real_servers),
+        _entry(wanted, {**found.real_servers, fallback.key: fallback} if fallback else found.real_servers),
         observed,
         entry,
         now=now,

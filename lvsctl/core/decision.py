@@ -10,6 +10,7 @@ import attrs
 from lvsctl.config import Declaration
 from lvsctl.core.admission import Limits
 from lvsctl.core.cause import Cause
+from lvsctl.core.damping import Flapping
 from lvsctl.core.desired import Wanted
 from lvsctl.core.drain import Drained, Draining
 from lvsctl.core.guard import NO_HOLD, Hold
@@ -18,6 +19,7 @@ from lvsctl.core.opinion import Opinion
 from lvsctl.core.order import NO_DRAINS, NOT_ORDERED, Drains, Order, Ordered
 from lvsctl.core.ownership import LedgerEntry, Owner
 from lvsctl.core.provenance import why_unasked
+from lvsctl.core.ramp import NO_RAMPS, Ramps
 from lvsctl.core.served import NO_COUNTS, Counts
 from netlink.requests import TableRequest
 from netlink.types import Address, RealServerKey, RealServers, TableEntry, VirtualServerKey
@@ -55,6 +57,10 @@ class VirtualServerDecision:
     steps: tuple[Step, ...] = ()
     drain_timeout: float = 0.0
     undrained: frozenset[RealServerKey] = NOBODY  # not drained when they leave
+    ramps: Ramps = NO_RAMPS  # who has a slow start, and how far each is
+    flapping: Flapping = NOTHING  # who comes and goes
+    undamped: Wanted | None = None  # what would be wanted, were nobody damped; None where nobody is
+    next_look: float | None = attrs.field(default=None, eq=False)  # when it is another one by itself, but for drains
     remembered: LedgerEntry | None = attrs.field(default=None, eq=False, repr=False)  # what the ledger had of it
 
     @property

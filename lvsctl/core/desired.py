@@ -287,6 +287,23 @@ def _wanted(
     )
 
 
+def left_out(wanted: Wanted, verdicts: Mapping[RealServerKey, Excluded]) -> Wanted:
+    """Return `wanted` without the real servers that have `verdicts` now, although their instances may serve."""
+    judged = {key: attrs.evolve(wanted.by_key[key], verdict=verdict) for key, verdict in verdicts.items()}
+    members = tuple(
+        judged[member.key] if member.key in judged and isinstance(member.verdict, Admitted) else member
+        for member in wanted.members
+    )
+    weighed = _weighed(wanted.config, members, wanted.overrides)
+    return attrs.evolve(
+        wanted,
+        entry=attrs.evolve(wanted.entry, real_servers=_real_servers(wanted.config, weighed)),
+        members=members,
+        by_key={**wanted.by_key, **judged},
+        weighed=weighed,
+    )
+
+
 def _judged(
     config: VirtualServerConfig, answer: Answer | None, datacenter: str, limits: Limits, drains: Drains
 ) -> tuple[Member, ...]:

@@ -24,6 +24,7 @@ WORDS: Final = {
     "foreign_in_the_way": ("foreign one in the way", "was left alone"),
     "failed_over": ("failed over", "failed over"),
     "instance_rejected": ("rejected", "was rejected"),
+    "instance_damped": ("damped", "was damped"),
     "declaration_refused": ("declaration refused", "was refused what it declares"),
     "ledger_failed": ("ledger not written", "could not be written"),
     "virtual_addresses_failed": ("virtual addresses failed", "could not be moved"),
@@ -34,6 +35,8 @@ WORDS: Final = {
     "cycle_failed": ("cycle failed", "could not reconcile"),
     "reloaded": ("reloaded", "read its file again"),
     "reload_refused": ("reload refused", "kept the old configuration"),
+    "reload_confirmed": ("reload confirmed", "keeps its configuration"),
+    "reload_rolled_back": ("rolled back", "went back to the configuration before"),
     "started": ("started", "started"),
     "stopped": ("stopped", "stopped"),
 }
@@ -43,6 +46,7 @@ OVER: Final = {
     "foreign_in_the_way": ("no foreign one in the way", "had nothing foreign in the way any more"),
     "failed_over": ("failed back", "was served by its first datacenter again"),
     "instance_rejected": ("no longer rejected", "was rejected no longer"),
+    "instance_damped": ("no longer damped", "was damped no longer"),
     "declaration_refused": ("declaration no longer refused", "was refused nothing any more"),
     "ledger_failed": ("ledger written again", "could be written again"),
     "virtual_addresses_failed": ("virtual addresses as wanted", "were as wanted again"),
@@ -68,7 +72,18 @@ WITHOUT_WHAT: Final = frozenset(
         "order_over",
     }
 )
-OURSELVES: Final = frozenset({"started", "stopped", "reloaded", "reload_refused", "cycle_failed", "orders_failed"})
+OURSELVES: Final = frozenset(
+    {
+        "started",
+        "stopped",
+        "reloaded",
+        "reload_refused",
+        "reload_confirmed",
+        "reload_rolled_back",
+        "cycle_failed",
+        "orders_failed",
+    }
+)
 # Causes that Consul's answer alone decides; of the others its index says nothing.
 OF_CONSUL: Final = frozenset(
     each.value
@@ -102,7 +117,7 @@ def done(event: Event) -> str:
         case "journal_lost":
             return f"{event.lost} events missing"
         case "override" | "order":
-            return event.what
+            return event.what or event.event
         case "override_over" | "order_over":
             return f"{event.what}: over"
         case "virtual_server_deleted" | "real_server_deleted":  # what it was like before is no change

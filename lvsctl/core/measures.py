@@ -226,7 +226,7 @@ METRICS: Final[tuple[Metric | Histogram, ...]] = (
     ),
     _one(
         "lvsctl_config_last_reload_successful",
-        "1: the configuration in use is that of the last reload. 0: that was refused, and the one before is in use.",
+        "1: the configuration in use is that of the last reload. 0: that was refused or taken back.",
         lambda seen: not seen.config_error,
     ),
     # Consul
@@ -372,6 +372,16 @@ METRICS: Final[tuple[Metric | Histogram, ...]] = (
         "lvsctl_virtual_server_draining_real_servers",
         "Real servers that get no new connections and leave when they have none.",
         lambda each: each.draining,
+    ),
+    _each(
+        "lvsctl_virtual_server_ramping_real_servers",
+        "Real servers with a slow start, whose weight is not yet what it is to be.",
+        lambda each: each.ramping,
+    ),
+    _each(
+        "lvsctl_virtual_server_damped_instances",
+        "Instances that pass and stay out for a while, for they come and go.",
+        lambda each: each.damped,
     ),
     Metric(
         name="lvsctl_virtual_server_rejected_instances",

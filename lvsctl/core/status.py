@@ -45,6 +45,15 @@ class Place(enum.Enum):
 
 
 @attrs.frozen(kw_only=True)
+class SlowStart:
+    """How far the weight of a real server has come."""
+
+    percent: int
+    weight: int  # that it is to have
+    until: float  # when it has that
+
+
+@attrs.frozen(kw_only=True)
 class RealServerStatus:
     """One real server, or one instance that is none."""
 
@@ -61,6 +70,7 @@ class RealServerStatus:
     datacenter: str = ""  # where the instance is; empty: the agent's own, or not in Consul
     until: float | None = None  # when it is deleted at the latest, while it drains; else None
     filtered: bool = False  # an instance that is not meant for this virtual server
+    slow_start: SlowStart | None = None  # None: its weight is what it is to be
 
 
 @attrs.frozen(kw_only=True)
@@ -224,12 +234,14 @@ class Status:
     time: float
     started: float | None
     config: str  # path of the file
-    config_error: str  # why the last reload was refused; empty when it was not
+    config_error: str  # why the file is not what is in use: refused or rolled back; empty where it is
     consul: ConsulStatus | None
     kernel: KernelStatus
     foreign: tuple[str, ...]
     virtual_servers: tuple[VirtualServerStatus, ...]
     refused_declarations: tuple[RefusedDeclaration, ...] = ()
+    rolled_back: bool = False  # it was in use and was taken back: nobody confirmed it
+    confirm_until: float | None = None  # when what is in use is taken back unless it is confirmed; None: it is
     overrides: OverridesStatus | None = None  # None: the configuration has none, or no daemon answers
     orders: tuple[OrderStatus, ...] = ()  # operators', in the order in which they were given
     orders_error: str = ""  # why orders of before do not count, or are not kept; empty when all do and are

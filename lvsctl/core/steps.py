@@ -29,6 +29,7 @@ from lvsctl.core.instance import Instance
 from lvsctl.core.ownership import LedgerEntry
 from lvsctl.core.plan import plan_virtual_server
 from lvsctl.core.provenance import why_unweighed
+from lvsctl.core.ramp_cause import beginning, cause_of_step, whole_of, written_whole
 from lvsctl.core.weighing import why_weighed
 from netlink.requests import AddRealServer, DeleteRealServer, SetRealServer, TableRequest
 from netlink.types import RealServer, RealServerKey
@@ -58,10 +59,10 @@ def _cause(request: TableRequest, decision: VirtualServerDecision, entry: Ledger
                 _member(decision, real_server.key),
                 _written(entry, real_server.key),
                 table_lost=decision.observed is None,
-                weight=real_server.weight,
+                weight=whole_of(real_server, decision).weight,
                 override=_why_weighed(decision, real_server.key),
             )
-            return _or_undrained(cause, decision, real_server.key)
+            return beginning(_or_undrained(cause, decision, real_server.key), real_server, decision, now)
         case SetRealServer(real_server=real_server) if real_server.key in decision.leaving:
             return decision.leaving_causes[real_server.key]
         case SetRealServer(real_server=real_server):
@@ -105,15 +106,22 @@ def _cause_of_change(
     intended: RealServer, decision: VirtualServerDecision, entry: LedgerEntry | None, *, now: float
 ) -> Cause:
     observed = decision.observed.real_servers[intended.key] if decision.observed else intended
-    return cause_of_change(
-        intended,
-        observed,
-        _written(entry, intended.key),
-        member=_member(decision, intended.key),
+    written, member = _written(entry, intended.key), _member(decision, intended.key)
+    whole, meant = whole_of(intended, decision), written_whole(written, entry)
+    if entry is not None and whole == meant and written != intended:
+        if observed == written:
+            return cause_of_step(intended, decision, entry, member, now)
+        written = intended  # what differs beside the step is a hand's
+    cause = cause_of_change(
+        intended if written == intended else whole,
+        meant if written == observed and meant is not None else observed,
+        written,
+        member=member,
         override=_why_weighed(decision, intended.key),
         unweighed=_why_unweighed(decision, intended.key, entry, now=now),
         returning=bool(entry and intended.key in entry.draining),
     )
+    return beginning(cause, intended, decision, now) if observed.weight == 0 else cause
 
 
 def _why_weighed(decision: VirtualServerDecision, key: RealServerKey) -> str:

@@ -69,7 +69,7 @@ def test_fifty_foreign_virtual_servers_stay_byte_for_byte(registered: Director) 
     assert len(director.status().foreign) == 50
     director.scene.consul.deregister("reco-r4")
     director.wait_for_weights(tcp(VIP4, HTTP), {k: v for k, v in FOUR.items() if k != "10.2.0.14:80"})
-    director.configure(OTHER)  # reco goes, other comes
+    director.configure(OTHER, allow_remove=True)  # reco goes, other comes
     eventually(lambda: [key for key in director.table() if VIP4 in key] == ["-t 10.1.0.100:81"])
     assert foreign_lines(director) == before
     refused = director.lvsctl("teardown", "--yes")
@@ -91,6 +91,7 @@ def test_fifty_foreign_virtual_servers_stay_byte_for_byte(registered: Director) 
     done = director.lvsctl("teardown", "--yes")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("removed 1 virtual server\n")
+    assert not (director.state / "configuration.kept").exists()  # nothing to go back to
     assert director.lines() == before
     again = director.lvsctl("teardown", "--yes")
     unknown = f"the ledger in {director.state} does not know the 50 virtual servers there"
