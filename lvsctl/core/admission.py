@@ -34,6 +34,7 @@ class Reason(enum.Enum):
     CRITICAL = "critical"
     WARNING = "warning"
     MAINTENANCE = "maintenance"
+    DRAINED = "drained"  # by an operator's order
     TAGS = "tags"
     META = "meta"
     DATACENTER = "datacenter"
