@@ -7,6 +7,7 @@ from tests.lab.consul import Check, Registration
 from tests.lab.scene import HTTP, VIP4
 from tests.lab.traffic import HeldConnections, Traffic
 from tests.lab.waiting import eventually
+from tests.showing import Figure
 
 pytestmark = pytest.mark.kernel
 
@@ -41,8 +42,11 @@ def wait_for_requests(traffic: Traffic, count: int) -> None:
     eventually(lambda: traffic.report().requests >= before + count, within=10)
 
 
+@pytest.mark.promise(
+    12, case="scheduler, flags, persistence, weights, thresholds changed under load", target="0 failed, 0 broken"
+)
 def test_everything_that_can_change_is_changed_in_place_without_an_error(
-    director: Director, capsys: pytest.CaptureFixture[str]
+    director: Director, capsys: pytest.CaptureFixture[str], figure: Figure
 ) -> None:
     for each in director.scene.real_servers:
         address = each.host.ipv4
@@ -64,6 +68,7 @@ def test_everything_that_can_change_is_changed_in_place_without_an_error(
             wait_for(director, virtual_server, options, dict.fromkeys(keys, min(20, max_weight)))
             wait_for_requests(traffic, 20)
         report = traffic.stop()
+        figure.traffic(report, held)
         assert not held.broken
     with capsys.disabled():
         print(f"\n{len(CHANGES)} changes of the file: {report}")
