@@ -14,6 +14,7 @@ import structlog
 from lvsctl.apply import Done, target_of
 from lvsctl.core.admission import Rejected
 from lvsctl.core.cause import Kind
+from lvsctl.core.condition import why_nobody
 from lvsctl.core.decision import VirtualServerDecision
 from lvsctl.core.desired import Member
 from lvsctl.core.difference import Line, Sign, address_lines, line_of, remedy_of_foreign
@@ -265,6 +266,8 @@ def _troubles_of(each: VirtualServerDecision) -> Trouble:
         )
         release = f"; lvsctl release {each.name} lets go" if each.hold.floor.least else ""
         troubles["hold", each.name] = f"{each.hold.why}; {kept} kept{release}"
+    if each.fallback is not None:
+        troubles["fallback", each.name] = f"{why_nobody(each)}; {each.fallback} serves"
     if each.owner is Owner.FOREIGN:
         why = f"{each.key} exists, is not ours, is not as wanted; {remedy_of_foreign(each)}"
         troubles["foreign_in_the_way", each.name] = why

@@ -25,6 +25,7 @@ from lvsctl.config_addresses import (
     listening_address,
     network,
     port_range,
+    real_server_address,
     virtual_address,
 )
 from lvsctl.config_types import (
@@ -39,7 +40,15 @@ from lvsctl.config_types import (
     table_of_strings,
     text,
 )
-from netlink.types import MAX_PERSISTENCE, Family, Forwarding, Protocol, SchedulerFlag, VirtualServerKey
+from netlink.types import (
+    MAX_PERSISTENCE,
+    Family,
+    Forwarding,
+    Protocol,
+    RealServerKey,
+    SchedulerFlag,
+    VirtualServerKey,
+)
 
 Network = IPv4Network | IPv6Network
 
@@ -497,6 +506,15 @@ class VirtualServerTable(DefaultsTable):
         boolean(),
         default=False,
     )
+    fallback: Endpoint | None = _key(
+        "Real server that serves where nothing else does, an apology page for instance. It is yours: Consul need not "
+        "know it. It is reached by `forwarding`. When it comes and when it goes is in "
+        "[operations](operations.md#when-nothing-serves).",
+        '"10.2.0.99:80"',
+        real_server_address(),
+        default=None,
+        default_words="none",
+    )
     persistence_netmask: ClientPrefix | None = _key(
         "Clients that are equal under this mask count as one for persistence. Needs persistence.",
         '"255.255.255.0"',
@@ -613,6 +631,7 @@ class VirtualServerConfig:
     on_critical: OnCritical = OnCritical.QUIESCE
     floor: int = 50  # percent
     probe: bool = False
+    fallback: RealServerKey | None = None
     declaration: Declaration | None = None  # None: it is in the file
 
 

@@ -65,7 +65,27 @@ def virtual_address() -> KeyType[Endpoint]:
             port=80,
             no_port="for every port use a firewall mark: firewall_mark = 1",
         )
-        _check_virtual(found.address, found.port, word)
+        _check_unicast(found, word, "write the address that clients connect to, one routed to this director")
+        return found
+
+    return KeyType(
+        name="string",
+        unit="address and port",
+        between="unicast IPv4 ADDRESS:PORT or IPv6 [ADDRESS]:PORT, port 1 to 65535",
+        read=read,
+        write=lambda value: quoted(endpoint(value.address, value.port)),
+    )
+
+
+def real_server_address() -> KeyType[Endpoint]:
+    """Return the type of addresses with a port that an operator gives a real server."""
+
+    def read(value: object) -> Endpoint:
+        word = string(value, "10.2.0.99:80")
+        found = _endpoint(
+            word, '"10.2.0.99:80" or "[fd00::99]:80"', port=80, no_port="write the port that it listens at"
+        )
+        _check_unicast(found, word, "write an address of the machine that it runs on, one that this director reaches")
         return found
 
     return KeyType(
@@ -162,7 +182,9 @@ def _plain_address(text: str) -> Address:
     return address
 
 
-def _check_virtual(address: Address, port: int, word: str) -> None:
+def _check_unicast(found: Endpoint, word: str, instead: str) -> None:
+    """Raise Wrong, with what to write `instead`, where no packet of a client gets to what `found` is."""
+    address, port = found.address, found.port
     if isinstance(address, IPv6Address) and address.ipv4_mapped:
         raise Wrong(
             f"{shown(word)} is an IPv4 address written as IPv6", f'write "{endpoint(address.ipv4_mapped, port)}"'
@@ -177,9 +199,7 @@ def _check_virtual(address: Address, port: int, word: str) -> None:
     }
     for kind, applies in kinds.items():
         if applies:
-            raise Wrong(
-                f"{shown(word)} is {kind}", "write the address that clients connect to, one routed to this director"
-            )
+            raise Wrong(f"{shown(word)} is {kind}", instead)
 
 
 @attrs.frozen

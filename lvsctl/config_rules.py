@@ -12,6 +12,7 @@ import attrs
 
 from lvsctl.config import (
     DEFAULT_SCHEDULER_FLAGS,
+    FORWARDING,
     NAME_PATTERN,
     SCHEDULER_FLAGS,
     ConsulConfig,
@@ -21,7 +22,7 @@ from lvsctl.config import (
 )
 from lvsctl.config_addresses import ClientPrefix
 from lvsctl.config_types import KeyPath, Wrong, quoted, shown
-from netlink.types import Family, Protocol, SchedulerFlag, VirtualServerKey
+from netlink.types import Family, Forwarding, Protocol, RealServerKey, SchedulerFlag, VirtualServerKey
 
 T = TypeVar("T")
 
@@ -102,6 +103,7 @@ def virtual_server_rules(merged: Merged) -> Iterator[Wrong]:
     yield from thresholds(merged)
     yield from failover(merged)
     yield from _probe(merged)
+    yield from _fallback(merged)
 
 
 def _identity(merged: Merged) -> Iterator[Wrong]:
@@ -217,6 +219,33 @@ def _probe(merged: Merged) -> Iterator[Wrong]:
         )
 
 
+def _fallback(merged: Merged) -> Iterator[Wrong]:
+    fallback, address, at = merged.own.table.fallback, merged.own.table.address, merged.at("fallback")
+    family = family_of_table(merged)
+    if fallback is None or family is None:
+        return
+    if fallback.address.version != (4 if family is Family.IPV4 else 6):
+        other = 4 if family is Family.IPV4 else 6
+        yield Wrong(
+            f"the fallback is IPv{fallback.address.version}, the virtual server IPv{other}",
+            f"write an IPv{other} address",
+            at,
+        )
+    elif address is not None and fallback.address == address.address:
+        yield Wrong(
+            "the fallback is at the virtual address itself", "write the address of the machine that it runs on", at
+        )
+    elif address is not None and merged.known("forwarding") and fallback.port != address.port:
+        forwarding = merged.value("forwarding")
+        if forwarding is not Forwarding.MASQUERADE:
+            words = next(name for name, each in FORWARDING.items() if each is forwarding)
+            yield Wrong(
+                f"the fallback listens at port {fallback.port}, and {words} leaves the port as it is",
+                f"write port {address.port}",
+                at,
+            )
+
+
 def _is_tcp(merged: Merged) -> bool:
     """Tell whether all that is balanced is TCP; of what is inherited nothing counts where it is not."""
     return merged.own.table.firewall_mark is None and merged.own.table.protocol in {None, Protocol.TCP}
@@ -266,6 +295,15 @@ def shown_name(name: str) -> str:
     return name if re.fullmatch("[A-Za-z0-9_-]{1,63}", name) else shown(name)
 
 
+def _fallback_key(merged: Merged, key: VirtualServerKey) -> RealServerKey | None:
+    """Return the real server that the fallback is: only masquerading changes the port of a packet."""
+    written = merged.own.table.fallback
+    if written is None:
+        return None
+    masquerade = merged.value("forwarding") is Forwarding.MASQUERADE
+    return RealServerKey(address=written.address, port=written.port if masquerade else key.port)
+
+
 def _scheduler_flags(merged: Merged) -> SchedulerFlag:
     words = merged.own.table.scheduler_flags
     if not merged.is_written("scheduler_flags"):
@@ -294,6 +332,7 @@ def virtual_server(merged: Merged) -> VirtualServerConfig:
         persistence=int(merged.value("persistence") or 0) or None,
         persistence_prefix=prefix.length if prefix else None,
         probe=bool(merged.value("probe")) and _is_tcp(merged),
+        fallback=_fallback_key(merged, key),
         **{
             name: merged.value(name)
             for name in attrs.fields_dict(DefaultsTable)

@@ -54,6 +54,8 @@ def encode_one(key: VirtualServerKey, entry: LedgerEntry) -> str:
         encoded["served"] = [entry.served.count, entry.served.earlier]
     if entry.declaration is not None:
         encoded["declaration"] = [entry.declaration.service, entry.declaration.values]
+    if entry.fallback is not None:
+        encoded["fallback"] = [str(entry.fallback.address), entry.fallback.port]
     if entry.provenance != UNKNOWN:
         encoded["provenance"] = _encode_provenance(entry.provenance)
         if entry.provenance.filters:
@@ -156,6 +158,7 @@ def _decode_one(entry: Any) -> tuple[VirtualServerKey, LedgerEntry]:
         },
         served=_decode_served(*entry["served"]) if "served" in entry else NEVER,
         declaration=_decode_declaration(entry["declaration"]) if "declaration" in entry else None,
+        fallback=_decode_real_server(*entry["fallback"]) if "fallback" in entry else None,
         provenance=_decode_provenance(
             entry["name"], *entry.get("provenance", ("", "")), filters=entry.get("filters", "")
         ),
@@ -190,6 +193,10 @@ def _decode_provenance(
         left={RealServerKey(address=ip_address(address), port=port): str(why) for address, port, why in left}
         or NOTHING,
     )
+
+
+def _decode_real_server(address: Any, port: Any) -> RealServerKey:
+    return RealServerKey(address=ip_address(address), port=int(port))
 
 
 def _decode_served(count: Any, earlier: Any) -> Served:

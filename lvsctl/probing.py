@@ -102,6 +102,8 @@ class Prober:
         known = self._asked.get(key)
         wanted = each.wanted.entry.real_servers.items() if each.wanted else ()
         others = sorted(server for server, found in wanted if serves(found) and server not in each.hold.suspects)
+        if not others and each.wanted and each.wanted.config.fallback:
+            others = [each.wanted.config.fallback]
         apart = len(others) // OTHERS or 1  # neighbours may be in one rack
         asked = _Asked(
             name=each.name,

@@ -89,6 +89,9 @@ answers = st.builds(
 def configured(draw: st.DrawFn, name: str, key: VirtualServerKey) -> VirtualServerConfig:
     """Draw a virtual server of the configuration."""
     upper = draw(st.sampled_from((0, 0, 9)))
+    forwarding = draw(st.sampled_from((Forwarding.MASQUERADE, Forwarding.DIRECT_ROUTE, Forwarding.TUNNEL)))
+    sorry = ip_address("10.0.0.99" if key.family is Family.IPV4 else "fd00::99")
+    port = 8099 if forwarding is Forwarding.MASQUERADE else key.port
     return VirtualServerConfig(
         name=name,
         key=key,
@@ -99,13 +102,14 @@ def configured(draw: st.DrawFn, name: str, key: VirtualServerKey) -> VirtualServ
         scheduler=draw(st.sampled_from(("wlc", "rr", "sh"))),
         scheduler_flags=draw(st.sampled_from((SchedulerFlag.NONE, SchedulerFlag.FLAG_1))),
         one_packet=key.protocol is Protocol.UDP and draw(st.booleans()),
-        forwarding=draw(st.sampled_from((Forwarding.MASQUERADE, Forwarding.DIRECT_ROUTE, Forwarding.TUNNEL))),
+        forwarding=forwarding,
         persistence=draw(st.sampled_from((None, 300))),
         persistence_prefix=draw(st.sampled_from((None, 24, 32 if key.family is Family.IPV4 else 128))),
         upper_threshold=upper,
         lower_threshold=min(upper, draw(st.sampled_from((0, 3)))),
         drain_timeout=draw(st.sampled_from((0.0, 0.5, 30.0))),
         on_critical=draw(st.sampled_from(OnCritical)),
+        fallback=draw(st.sampled_from((None, None, RealServerKey(address=sorry, port=port)))),
         floor=0,  # it goes by the clock, which tests of what a death changes set; test_floor has it
     )
 

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from lvsctl.config import Config, SafetyConfig
 from lvsctl.core.admission import Reason, Rejected
 from lvsctl.core.decision import VirtualServerDecision
+from lvsctl.core.fallback import fallbacks
 from lvsctl.core.instance import Answer, Answers, Health, Instance, Query
 from lvsctl.core.opinion import NO_OPINION, Opinion
 from lvsctl.core.override import NO_OVERRIDES, Fixed, Override, Overrides, Percent
@@ -81,6 +82,7 @@ class Director:
     never: int | None = None  # the kernel does not take it
     probe: bool = False
     opinion: Opinion = NO_OPINION
+    fallback: RealServerKey | None = None
     history: list[tuple[float, int]] = attrs.field(factory=list)
     config: Config = attrs.field(factory=config_of)
 
@@ -94,6 +96,7 @@ class Director:
                 drain_timeout=self.drain_timeout,
                 scheduler=self.scheduler,
                 probe=self.probe,
+                fallback=self.fallback,
             ),
             safety=SafetyConfig(allowed_networks=ALLOWED[self.allowed]),
         )
@@ -136,6 +139,12 @@ class Director:
         each = cycle.look.decision.virtual_servers[KEY]
         assert each.wanted is not None
         now = self.real_servers()
+        if self.fallback is not None and not cycle.undone:
+            others = any(found.weight for key, found in now.items() if key != each.fallback)
+            assert (each.fallback is None) is others, "it serves where nothing else does, and only there"
+            assert each.fallback in {None, self.fallback}
+        apart = fallbacks(each.wanted, before)
+        served, now = served - apart, {key: found for key, found in now.items() if key not in apart}
         counted = {key for key, found in now.items() if found.weight or is_quiesced(each, key)}
         counted |= {key for key, member in each.wanted.by_key.items() if member.is_in_maintenance}
         source = None if before is None else (before.provenance.datacenter, before.provenance.filters)
@@ -144,7 +153,8 @@ class Director:
         else:
             dead = self.opinion.dead if self.probe else frozenset()
             lost = {key for key in served - counted if not is_rejected(each, key)}
-            assert not lost or any(found.weight for found in now.values()), "never empty on Consul's word"
+            left = lost - dead if self.fallback else lost
+            assert not left or any(found.weight for found in now.values()), "never empty on Consul's word"
             assert not self.probe or not lost & self.opinion.alive & each.hold.suspects, "who lives stays"
             lost -= dead
             least = -(-most_lately(self.history, world.now, WINDOW) * self.floor // 100) if self.history else 0
@@ -300,6 +310,7 @@ events: st.SearchStrategy[Event] = st.one_of(
     st.builds(lambda number: change(never=number), st.sampled_from((None, *NUMBERS))),
     st.builds(lambda: change(released=True)),
     st.builds(lambda found: change(probe=found), st.booleans()),
+    st.builds(lambda found: change(fallback=found), st.sampled_from((None, real_key(99), real_key(98), real_key(1)))),
     st.builds(lambda found: change(opinion=found), opinions),
     st.builds(lambda found: change(opinion=found), opinions),
 )

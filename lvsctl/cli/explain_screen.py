@@ -109,27 +109,21 @@ def _real_server(
 
 
 def _stands(each: RealServerStatus, where: str) -> str:
-    match each.place:
-        case Place.SERVING:
-            return f"is in {where} and serves, with weight {each.weight}"
-        case Place.QUIESCED:
-            return f"is in {where} with weight 0, so it gets no new connections"
-        case Place.DRAINING:
-            return f"is on its way out of {where}, with weight {each.weight}"
-        case Place.HELD:
-            return f"is held in {where}, with weight {each.weight}, although it is wanted out"
-        case Place.PENDING:
-            return f"is wanted in {where} and not in the kernel"
-        case Place.OUT if each.filtered:
-            return f"is not meant for {where}"
-        case Place.OUT:
-            return f"is out of {where}"
-        case Place.REJECTED:
-            return f"is rejected, so it is not in {where}"
+    words = {
+        Place.SERVING: f"is in {where} and serves, with weight {each.weight}",
+        Place.QUIESCED: f"is in {where} with weight 0, so it gets no new connections",
+        Place.DRAINING: f"is on its way out of {where}, with weight {each.weight}",
+        Place.HELD: f"is held in {where}, with weight {each.weight}, although it is wanted out",
+        Place.FALLBACK: f"is in {where} as its fallback and serves, for nothing else does",
+        Place.PENDING: f"is wanted in {where} and not in the kernel",
+        Place.OUT: f"is not meant for {where}" if each.filtered else f"is out of {where}",
+        Place.REJECTED: f"is rejected, so it is not in {where}",
+    }
+    return words[each.place]
 
 
 def _reason(each: RealServerStatus) -> str:
-    return "Why" if each.place not in (Place.SERVING, Place.QUIESCED) else "Why this weight"
+    return "Why" if each.place not in (Place.SERVING, Place.QUIESCED, Place.FALLBACK) else "Why this weight"
 
 
 def _gone(subject: Subject, events: Sequence[Event], now: float) -> Iterator[list[str]]:

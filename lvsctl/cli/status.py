@@ -140,7 +140,7 @@ def exit_code(status: "Status") -> int:
 
     if status.consul is None:
         return DaemonError.exit_code
-    wrong = {State.EMPTY, State.HELD, State.WAITING, State.REFUSED, State.FOREIGN}
+    wrong = {State.EMPTY, State.FALLBACK, State.HELD, State.WAITING, State.REFUSED, State.FOREIGN}
     trouble = (
         status.kernel.error
         or status.config_error

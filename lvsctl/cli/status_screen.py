@@ -78,7 +78,9 @@ def _kernel_words(status: Status) -> str:
     if kernel.in_sync_since is None:
         return "not reconciled yet"
     clock = time.strftime("%H:%M:%S", time.localtime(kernel.in_sync_since))
-    apart = sum(row.state in (State.HELD, State.FOREIGN, State.WAITING) for row in status.virtual_servers)
+    apart = sum(
+        row.state in (State.HELD, State.FALLBACK, State.FOREIGN, State.WAITING) for row in status.virtual_servers
+    )
     but = f", but for {count(apart, 'virtual server')} (see STATE)" if apart else ""
     return f"in sync since {clock} ({span(status.time - kernel.in_sync_since)}){but}"
 

@@ -35,6 +35,7 @@ class Kind(enum.Enum):
     DRIFT = "drift"
     DRAIN = "drain"
     HELD = "held"
+    FALLBACK = "fallback"
     OVERRIDE = "override"
     UNKNOWN = "unknown"
 
@@ -163,6 +164,14 @@ def cause_of_absence(member: Member) -> Cause:
             return Cause(kind=EXCLUSIONS[reason], text=f"{name_of(member)}: {text}")
         case Rejected(text=text):
             return Cause(kind=Kind.REJECTED, text=f"{name_of(member)}: {text}")
+
+
+def cause_of_fallback(*, named: bool, needed: bool) -> Cause:
+    """Return why the fallback comes, is there, or goes: `needed` where nothing else serves, `named` while it is it."""
+    if not named:
+        return Cause(kind=Kind.CONFIGURATION, text="no longer the fallback in the configuration")
+    text = "nothing else serves: the fallback" if needed else "the fallback is not needed: others serve"
+    return Cause(kind=Kind.FALLBACK, text=text)
 
 
 def cause_of_deletion(drained: Drained, leaving: Cause, *, timeout: float, now: float) -> Cause:

@@ -24,7 +24,7 @@ def state_of(each: VirtualServerDecision, *, serving: int, wanted: int, refused:
     if each.held:
         return State.HELD
     if serving == 0:
-        return State.EMPTY
+        return State.FALLBACK if each.fallback is not None else State.EMPTY
     return State.OK if serving >= wanted and not each.wanted.failed_over else State.DEGRADED
 
 
@@ -38,7 +38,9 @@ def note_on(each: VirtualServerDecision, state: State, local: AbstractSet[Addres
     if state is State.LEAVING:
         notes.append(UNDECLARED if each.declaration else "no longer in the configuration")
     if state is State.EMPTY:
-        notes.append(_nobody(each) + _unheard(each))
+        notes.append(why_nobody(each))
+    if state is State.FALLBACK:
+        notes.append(f"{why_nobody(each)}; the fallback {each.fallback} serves")
     if each.key.address is not None and each.key.address not in local:
         notes.append(f"{each.key.address} is on no interface of this machine")
     return "; ".join(notes)
@@ -67,11 +69,15 @@ def _why_held(each: VirtualServerDecision) -> str:
         return f"{kept}, for {each.hold.why}; {until}lvsctl release {each.name}"
     if each.wanted and each.wanted.doubt:
         return f"{kept}, for {each.hold.why}"
-    return f"{_nobody(each)}{_unheard(each)}; the last serving real servers stay"
+    return f"{why_nobody(each)}; the last serving real servers stay"
+
+
+def why_nobody(each: VirtualServerDecision) -> str:
+    """Return why nothing that Consul has may serve."""
+    return _nobody(each) + _unheard(each)
 
 
 def _nobody(each: VirtualServerDecision) -> str:
-    """Return why nothing that Consul has may serve."""
     members = each.wanted.members if each.wanted else ()
     meant = [member for member in members if not member.is_filtered]
     rejections = [member.verdict.text for member in meant if isinstance(member.verdict, Rejected)]

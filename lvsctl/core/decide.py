@@ -17,6 +17,7 @@ from lvsctl.core.cause import cause_of_virtual_server
 from lvsctl.core.decision import Decision, Step, VirtualServerDecision
 from lvsctl.core.desired import Wanted, desired, limits_of
 from lvsctl.core.drain import NO_USAGE, Draining, drain
+from lvsctl.core.fallback import fallback_of, with_fallback
 from lvsctl.core.guard import guard, serves_in
 from lvsctl.core.instance import Answers
 from lvsctl.core.nothing import NOBODY, NOTHING
@@ -30,6 +31,7 @@ from netlink.types import (
     Address,
     Observed,
     RealServerKey,
+    RealServers,
     TableEntry,
     VirtualServerKey,
 )
@@ -169,7 +171,7 @@ def _decide_configured(
 ) -> VirtualServerDecision:
     key = wanted.config.key
     current = observed.table.get(key)
-    owner = owner_of(wanted.entry, current, ledger)
+    owner = owner_of(_entry(wanted, with_fallback(wanted.config, wanted.entry.real_servers)), current, ledger)
     if owner is Owner.FOREIGN:
         return VirtualServerDecision(
             name=wanted.config.name,
@@ -183,7 +185,10 @@ def _decide_configured(
     there = current.real_servers if current else {}
     entry = ledger.get(key)
     hold, counts = guard(wanted, there, entry, now=now, released=released, absent=absent, opinion=opinion)
-    real_servers = {**wanted.entry.real_servers, **hold.real_servers}
+    real_servers = (
+        {**wanted.entry.real_servers, **hold.real_servers} if hold.real_servers else wanted.entry.real_servers
+    )
+    fallback = fallback_of(wanted.config, real_servers)
     return _decide_leaving(
         VirtualServerDecision(
             name=wanted.config.name,
@@ -196,14 +201,22 @@ def _decide_configured(
             absent=absent,
             opinion=opinion,
             remembered=entry,
+            fallback=fallback.key if fallback else None,
             drain_timeout=wanted.config.drain_timeout,
             undrained=_undrained(wanted, templates_expire=templates_expire),
         ),
-        attrs.evolve(wanted.entry, real_servers=real_servers) if hold.real_servers else wanted.entry,
+        _entry(wanted, {**real_servers, fallback.key: fallback} if fallback else real_servers),
         observed,
         entry,
         now=now,
     )
+
+
+def _entry(wanted: Wanted, real_servers: RealServers) -> TableEntry:
+    """Return `wanted` as an entry of the table with these real servers."""
+    if real_servers is wanted.entry.real_servers:
+        return wanted.entry
+    return attrs.evolve(wanted.entry, real_servers=real_servers)
 
 
 def _undrained(wanted: Wanted, *, templates_expire: bool) -> frozenset[RealServerKey]:

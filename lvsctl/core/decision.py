@@ -46,6 +46,7 @@ class VirtualServerDecision:
     counts: Counts = attrs.field(default=NO_COUNTS, eq=False)  # what is over in them is left out when they change
     absent: frozenset[RealServerKey] = NOBODY  # what the kernel refused, so that it does not serve
     opinion: Opinion | None = None  # what the director itself found of some; None where it does not look
+    fallback: RealServerKey | None = None  # serves because nothing else does
     leaving: Mapping[RealServerKey, Draining | Drained] = NOTHING
     leaving_causes: Mapping[RealServerKey, Cause] = NOTHING
     steps: tuple[Step, ...] = ()

@@ -10,7 +10,8 @@ Where the operator wants a second opinion (`probe`), it decides who is held by t
 
 What admission rejected is never kept: an address that must not be in the table is worse than an empty one. An
 operator's word is no loss: what an override quiesced or is in maintenance counts as serving, and what the file or
-another datacenter's turn takes out is not under the floor. A hold ends by itself, or by `lvsctl release`.
+another datacenter's turn takes out is not under the floor. A hold ends by itself, or by `lvsctl release`. The fallback
+server is no instance and under none of the rules; where there is one, the last ones may leave by an operator's word.
 """
 
 from collections.abc import Set as AbstractSet
@@ -20,6 +21,7 @@ import attrs
 
 from lvsctl.core.admission import Reason, Rejected
 from lvsctl.core.desired import Wanted
+from lvsctl.core.fallback import fallbacks, without
 from lvsctl.core.nothing import NOBODY, NOTHING
 from lvsctl.core.opinion import Opinion
 from lvsctl.core.ownership import LedgerEntry
@@ -60,7 +62,9 @@ def guard(
     anew there as it does where other instances are asked for than those that served. Those `absent` are wanted and the
     kernel does not take them. The `opinion` counts where the virtual server wants one; None where nobody asks for any.
     """
-    written = entry.written.real_servers if entry and entry.written else {}
+    apart = fallbacks(wanted, entry)
+    observed = without(observed, apart)
+    written = without(entry.written.real_servers, apart) if entry and entry.written else {}
     before = NEVER
     if entry and _same_instances(entry, wanted):
         serving = len(counted(wanted, written))
@@ -120,7 +124,8 @@ def hold(
     suspects = {**kept, **{key: written[key] for key in lost}}
     suspects = {key: each for key, each in suspects.items() if key not in doubtful}
     stay = _stay(wanted, observed, found, suspects, opinion)
-    last = kept and not doubtful and not stay  # the last ones stay whatever anybody says
+    last = kept and not doubtful and not stay  # the last ones stay whatever anybody says, where nothing takes over
+    last = last and wanted.config.fallback is None
     return _in_opinion(found, suspects, kept.keys() if last else stay)
 
 
@@ -128,7 +133,7 @@ def counted(wanted: Wanted, real_servers: RealServers) -> AbstractSet[RealServer
     """Return the real servers that serve, and those that would but for an operator: an override, or maintenance."""
     quiesced = {key for key in wanted.weighed.by if wanted.weighed.weights[key] == 0}
     serving = {key for key, each in real_servers.items() if serves(each) or key in quiesced}
-    return serving | {key for key, member in wanted.by_key.items() if member.is_in_maintenance}
+    return serving | _resting(wanted)
 
 
 def kept_back(
@@ -162,6 +167,11 @@ def serves_in(entry: TableEntry, key: RealServerKey) -> bool:
     return key in entry.real_servers and serves(entry.real_servers[key])
 
 
+def _resting(wanted: Wanted) -> AbstractSet[RealServerKey]:
+    """Return the real servers that are in maintenance."""
+    return {key for key, member in wanted.by_key.items() if member.is_in_maintenance}
+
+
 def _same_instances(entry: LedgerEntry, wanted: Wanted) -> bool:
     """Tell whether what was written came from where `wanted` comes from."""
     before, config = entry.provenance, wanted.config
@@ -187,6 +197,8 @@ def _last(wanted: Wanted, observed: RealServers, written: RealServers) -> RealSe
         return {}
     there = _there(observed, written)
     registered = _registered(wanted)
+    if wanted.config.fallback is not None:
+        registered -= _resting(wanted)  # that is somebody's word, and there is something to take over
     failing = {key: each for key, each in {**_ours(written), **there}.items() if key in registered}
     return failing or {key: each for key, each in there.items() if key not in wanted.by_key}
 
@@ -214,13 +226,14 @@ def _stay(
     """Return which of `suspects` stay by the `opinion`: the living, and those of whom it is not known yet.
 
     Of whom nothing can be found out stays what `found` holds. Who is not in the table is not put there unasked. Of
-    those in maintenance nobody stays beside one that lives.
+    those in maintenance nobody stays beside one that lives, or where a fallback takes over.
     """
-    resting = {key for key in suspects if key in wanted.by_key and wanted.by_key[key].is_in_maintenance}
+    resting = _resting(wanted)
     serving = {key for key in suspects if key in observed and serves(observed[key])}
     unasked = (opinion.unknowable | (suspects.keys() - serving - opinion.alive)) - found.real_servers.keys()
     staying = suspects.keys() - opinion.dead - unasked
-    return staying - resting if opinion.alive & (staying - resting) else staying
+    others = opinion.alive & (staying - resting) or wanted.config.fallback is not None
+    return staying - resting if others else staying
 
 
 def _in_opinion(found: Hold, suspects: RealServers, staying: AbstractSet[RealServerKey]) -> Hold:

@@ -31,6 +31,7 @@ class LedgerEntry:
     served: Served = NEVER  # with how many real servers it served lately
     declaration: Declaration | None = None  # what a Consul service declared; None: it was in the file
     provenance: Provenance = UNKNOWN  # of what was written
+    fallback: RealServerKey | None = None  # what of it is no instance, but was there because nothing else served
 
 
 Ledger = Mapping[VirtualServerKey, LedgerEntry]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import attrs
 
 from lvsctl.core.admission import Admitted, Rejected
-from lvsctl.core.cause import cause_of_disappearance
+from lvsctl.core.cause import cause_of_disappearance, cause_of_fallback
 from lvsctl.core.decision import VirtualServerDecision
 from lvsctl.core.desired import Member
 from lvsctl.core.drain import NO_USAGE, Draining
@@ -68,6 +68,8 @@ def _place(each: VirtualServerDecision, key: RealServerKey, member: Member | Non
     if key in each.held:
         why = _why_out(member) if member else cause_of_disappearance(each.why_unasked(key)).text
         return Place.HELD, f"kept, for {each.hold.why}: {why}"
+    if key == each.fallback:
+        return Place.FALLBACK, cause_of_fallback(named=True, needed=True).text
     if key in each.leaving:
         why = each.leaving_causes[key].text if member is None else _absent(member)[1]
         return Place.DRAINING, why

@@ -49,6 +49,7 @@ def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledg
             served=_served_ahead(each, before),
             declaration=_declaration(each, before),
             provenance=_provenance_ahead(each, before),
+            fallback=_fallback(each, before),
         )
     return kept
 
@@ -67,8 +68,9 @@ def _says_it_all(entry: LedgerEntry, each: VirtualServerDecision) -> bool:
         return False
     if not _is_provenance(entry.provenance, each):
         return False
-    said = (entry.name, entry.drain_timeout, entry.failed_over, entry.declaration)
-    return said == (each.name, each.drain_timeout, _failed_over(each, entry), _declaration(each, entry))
+    said = (entry.name, entry.drain_timeout, entry.failed_over, entry.declaration, entry.fallback)
+    failed_over, declaration = _failed_over(each, entry), _declaration(each, entry)
+    return said == (each.name, each.drain_timeout, failed_over, declaration, _fallback(each, entry))
 
 
 def _failed_over(each: VirtualServerDecision, before: LedgerEntry | None) -> str:
@@ -76,6 +78,13 @@ def _failed_over(each: VirtualServerDecision, before: LedgerEntry | None) -> str
     if each.wanted is not None:
         return each.wanted.failed_over
     return before.failed_over if before else ""
+
+
+def _fallback(each: VirtualServerDecision, before: LedgerEntry | None) -> RealServerKey | None:
+    """Return the fallback that serves, or the one that did and is not out yet; none where it was none of ours."""
+    if each.fallback is not None or before is None:
+        return each.fallback
+    return before.fallback if before.fallback in each.leaving else None
 
 
 def _peaks(each: VirtualServerDecision, before: LedgerEntry | None) -> Peaks:

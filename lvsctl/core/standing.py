@@ -95,7 +95,8 @@ def _decided(each: VirtualServerDecision, *, refused: bool) -> Standing:
         standing = _bare(each.name, each.key, each.observed, State.FOREIGN)
     else:
         there = each.observed.real_servers if each.observed else {}
-        serving = sum(key in each.held or (key not in each.leaving and serves(server)) for key, server in there.items())
+        apart = each.leaving.keys() | {each.fallback}
+        serving = sum(key in each.held or (key not in apart and serves(server)) for key, server in there.items())
         wanted = sum(not member.is_filtered for member in each.wanted.members) if each.wanted else 0
         standing = Standing(
             label=label_of(each.name, each.key),

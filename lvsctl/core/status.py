@@ -22,6 +22,7 @@ class State(enum.Enum):
     OK = "ok"
     DEGRADED = "degraded"  # some instances do not serve, or another datacenter's do
     EMPTY = "empty"  # nothing serves
+    FALLBACK = "fallback"  # nothing serves but the fallback
     HELD = "held"  # Consul wants more out than may leave; they stay
     LEAVING = "leaving"  # no longer configured, draining
     WAITING = "waiting"  # Consul has not answered for it yet; left as it is
@@ -36,6 +37,7 @@ class Place(enum.Enum):
     QUIESCED = "quiesced"  # wanted with weight 0
     DRAINING = "draining"
     HELD = "held"
+    FALLBACK = "fallback"  # serves because nothing else does
     PENDING = "pending"  # wanted, not in the kernel yet
     OUT = "out"  # not wanted now
     REJECTED = "rejected"

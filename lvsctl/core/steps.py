@@ -14,12 +14,14 @@ from lvsctl.core.cause import (
     cause_of_addition,
     cause_of_change,
     cause_of_deletion,
+    cause_of_fallback,
     cause_of_leaving,
     cause_of_virtual_server,
 )
 from lvsctl.core.decision import Step, VirtualServerDecision
 from lvsctl.core.desired import Member
 from lvsctl.core.drain import Drained
+from lvsctl.core.fallback import fallbacks
 from lvsctl.core.instance import Instance
 from lvsctl.core.ownership import LedgerEntry
 from lvsctl.core.plan import plan_virtual_server
@@ -44,6 +46,10 @@ def steps_of(decision: VirtualServerDecision, entry: LedgerEntry | None, *, now:
 
 def _cause(request: TableRequest, decision: VirtualServerDecision, entry: LedgerEntry | None, *, now: float) -> Cause:
     match request:
+        case AddRealServer(real_server=RealServer(key=key)) | SetRealServer(real_server=RealServer(key=key)) if (
+            key == decision.fallback
+        ):
+            return cause_of_fallback(named=True, needed=True)
         case AddRealServer(real_server=real_server):
             return cause_of_addition(
                 _member(decision, real_server.key),
@@ -118,6 +124,8 @@ def _written(entry: LedgerEntry | None, key: RealServerKey) -> RealServer | None
 def why_leaving(key: RealServerKey, decision: VirtualServerDecision, entry: LedgerEntry | None) -> Cause:
     """Return why real server `key` has to go."""
     member = decision.wanted.by_key.get(key) if decision.wanted else None
+    if decision.wanted is not None and key in fallbacks(decision.wanted, entry):
+        return cause_of_fallback(named=key == decision.wanted.config.fallback, needed=False)
     configured = decision.wanted is not None
     cause = cause_of_leaving(
         member,

@@ -19,6 +19,7 @@ from lvsctl.core.cause import Kind
 from lvsctl.core.decide import decide
 from lvsctl.core.decision import Decision
 from lvsctl.core.desired import limits_of, query_of
+from lvsctl.core.fallback import with_fallback
 from lvsctl.core.instance import Answer, Answers, Health, Instance
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, is_still_ours
 from lvsctl.core.remembrance import ledger_ahead, ledger_settled
@@ -226,7 +227,7 @@ def test_it_arrives_in_few_cycles_and_then_rests(world: Cycles) -> None:
     assert world.ledger == ledger
     for each in decision.virtual_servers.values():
         if each.owner is not Owner.FOREIGN and each.wanted is not None:
-            expected = {**each.wanted.entry.real_servers, **each.held}
+            expected = with_fallback(each.wanted.config, {**each.wanted.entry.real_servers, **each.held})
             assert table[each.key] == attrs.evolve(each.wanted.entry, real_servers=expected)
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from lvsctl.config import Config
 from lvsctl.core.decide import decide
 from lvsctl.core.desired import desired, limits_of
+from lvsctl.core.fallback import with_fallback
 from lvsctl.core.instance import Answers, Instance, Query
 from lvsctl.core.ownership import LedgerEntry
 from lvsctl.core.restoration import snapshot_age, stands_alone
@@ -89,7 +90,10 @@ def test_an_empty_table_becomes_what_the_snapshot_makes_of_it_in_one_cycle(data:
     answers = recalled(data.draw(answers_for(config)))
     world = Cycles(config=config, answers=answers, kernel=kernel_with({}), ledger={})
     world.once()
-    expected = {each.config.key: each.entry for each in desired(config, answers, limits_of(config, OWN)).values()}
+    expected = {
+        each.config.key: attrs.evolve(each.entry, real_servers=with_fallback(each.config, each.entry.real_servers))
+        for each in desired(config, answers, limits_of(config, OWN)).values()
+    }
     assert world.kernel.observe().table == expected
 
 
