@@ -176,7 +176,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.failed:
         item.stash[FAILED] = True
     if report.skipped:
-        item.stash[SKIPPED] = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        item.stash[SKIPPED] = report.longrepr[2] if isinstance(report.longrepr, tuple) else "expected to fail"
     elsewhere = OUTSIDE and item.get_closest_marker("kernel")
     if report.when == "teardown" and DIRECTORY and not elsewhere and item.get_closest_marker("promise"):
         why = item.stash.get(SKIPPED, "")
