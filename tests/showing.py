@@ -73,7 +73,7 @@ class Outcome:
 
     test: str
     outcome: str  # passed, failed or skipped
-    why: str  # of a test that was skipped
+    why: str  # `skipped: …`, or `missed: …` of one that is expected to fail
     values: Sequence[tuple[float, str]]  # what it measured; whole numbers are int
 
 
@@ -176,14 +176,20 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.failed:
         item.stash[FAILED] = True
     if report.skipped:
-        item.stash[SKIPPED] = report.longrepr[2] if isinstance(report.longrepr, tuple) else "expected to fail"
+        missed = getattr(report, "wasxfail", None)
+        skipped = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else ""
+        item.stash[SKIPPED] = (
+            f"skipped: {skipped.removeprefix('Skipped: ')}"
+            if missed is None
+            else f"missed: {missed.removeprefix('reason: ')}"
+        )
     elsewhere = OUTSIDE and item.get_closest_marker("kernel")
     if report.when == "teardown" and DIRECTORY and not elsewhere and item.get_closest_marker("promise"):
         why = item.stash.get(SKIPPED, "")
         ended = Outcome(
             test=item.nodeid,
             outcome="failed" if item.stash.get(FAILED, False) else "skipped" if why else "passed",
-            why=why.removeprefix("Skipped: "),
+            why=why,
             values=item.stash[FIGURE].values if FIGURE in item.stash else (),
         )
         with (Path(DIRECTORY) / f"{_PROCESS}.jsonl").open("a", encoding="utf-8") as file:

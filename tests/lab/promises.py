@@ -69,7 +69,7 @@ def _row(cases: Sequence[Case], outcomes: Mapping[str, Outcome]) -> Row:
     failed = [*(f"{each.test} failed" for each in by_outcome["failed"]), *(f"{each} did not run" for each in missing)]
     figure = add_up(value for each in ended for value in each.values)
     if by_outcome["skipped"]:
-        figure = ", ".join(filter(None, [figure, f"skipped: {by_outcome['skipped'][0].why}"]))
+        figure = ", ".join(filter(None, [figure, by_outcome["skipped"][0].why]))
     if len(cases) > 1:
         passed = len(by_outcome["passed"])
         figure = ", ".join(filter(None, [f"{passed} of {len(cases)} cases", figure]))
@@ -125,9 +125,7 @@ def as_json(cases: Sequence[Case], outcomes: Mapping[str, Outcome], promises: Ma
         ended = outcomes.get(each.test)
         _, _, parameters = each.test.partition("[")
         passed = ended is not None and ended.outcome == "passed" and bool(ended.values)
-        figure = add_up(ended.values) if ended else "did not run"
-        if ended and ended.outcome == "skipped":
-            figure = f"skipped: {ended.why}"
+        figure = ", ".join(filter(None, [add_up(ended.values), ended.why])) if ended else "did not run"
         case = " ".join(filter(None, [each.case, f"[{parameters}" if parameters else ""]))
         if each.on == SIMULATED:
             case += " (simulated)"

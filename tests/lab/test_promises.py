@@ -19,7 +19,7 @@ PASSED = Outcome(test=ONE.test, outcome="passed", why="", values=((3, "requests"
 KINDS: dict[str, Outcome | None] = {
     "passed": PASSED,
     "failed": attrs.evolve(PASSED, outcome="failed"),
-    "skipped": attrs.evolve(PASSED, outcome="skipped", why="no mh here", values=()),
+    "skipped": attrs.evolve(PASSED, outcome="skipped", why="skipped: no mh here", values=()),
     "silent": attrs.evolve(PASSED, values=()),
     "missing": None,
 }
@@ -127,6 +127,10 @@ def dirty():
     pass
 {MARK}def test_skipped(figure):
     pytest.skip("not here")
+{MARK}@pytest.mark.xfail(reason="too slow")
+def test_missed(figure):
+    figure(9, "s")
+    assert False
 {MARK}@pytest.mark.parametrize("number", (1, 2))
 def test_twice(figure, number):
     figure(number / 4, "s")
@@ -136,17 +140,19 @@ def test_unmarked():
     ended = run(tmp_path, text)
     cases, found = read(tmp_path / "left")
     assert {each.on for each in cases} == {SIMULATED}, ended.stdout
-    assert len(cases) == 6
+    assert len(cases) == 7
     seen: dict[str, Any] = {name.partition("::")[2]: (each.outcome, list(each.values)) for name, each in found.items()}
     assert seen == {
         "test_good": ("passed", [(3, "requests")]),
         "test_bad": ("failed", [(3, "requests")]),
         "test_unclean": ("failed", []),
         "test_skipped": ("skipped", []),
+        "test_missed": ("skipped", [(9, "s")]),
         "test_twice[1]": ("passed", [(0.25, "s")]),
         "test_twice[2]": ("passed", [(0.5, "s")]),
     }
-    assert found["test_it.py::test_skipped"].why == "not here"
+    assert found["test_it.py::test_skipped"].why == "skipped: not here"
+    assert found["test_it.py::test_missed"].why == "missed: too slow"
 
 
 def test_only_the_numbers_that_are_wanted_run(tmp_path: Path) -> None:
