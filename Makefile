@@ -2,7 +2,7 @@
 PYTHON = .venv/bin/python
 LAB = $(PYTHON) -m tests.lab.kernel
 
-.PHONY: help install demo test lint unit kernel soak promises compare test-kernels bench fuzz shell clean
+.PHONY: help install demo test lint unit kernel soak histories promises compare test-kernels bench fuzz shell clean
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile; sed -n 's/^#: \{0,1\}//p' Makefile
@@ -48,6 +48,9 @@ test-kernels: install ## the kernel tests of netlink in Linux 5.10, 6.1, 6.12 an
 
 bench: install ## measure netlink/ against ipvsadm, keepalived and C; also writes build/bench.json
 	@tests/bench/install.sh && $(PYTHON) -m tests.bench $(ARGS)
+
+histories: install ## properties over random histories, 4,000 for each or ARGS: more than 100,000 in all
+	LVSCTL_HISTORIES=$(or $(ARGS),4000) $(PYTHON) -m pytest -q -m histories -n auto
 
 fuzz: install ## look for bytes that break netlink/ or decoding: ARGS='--target bulk --seconds 300'
 	@.venv/bin/python -c 'import atheris' 2>/dev/null || .venv/bin/pip install -q --disable-pip-version-check -e '.[fuzz]' || \

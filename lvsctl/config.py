@@ -197,6 +197,14 @@ class SafetyConfig:
         integer(1, 65535, 1000),
         default=65535,
     )
+    max_removals: int = _key(
+        "How many of all real servers that served within the last minute may leave in it on Consul's word, taken over "
+        "all virtual servers; 16 always may. What is more is held until the minute is over. `floor` limits one "
+        'virtual server; `"100%"` is no limit. See [operations](operations.md#what-is-held).',
+        '"25%"',
+        percentage("40%"),
+        default=40,
+    )
     max_instances: int = _key(
         "Instances that one answer of Consul may list, passing or not. One that lists more is no answer: the last one "
         "counts, the table stays as it is, and status and log say so.",

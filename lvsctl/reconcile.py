@@ -218,6 +218,7 @@ class Reconciler:
             released=released,
             refused=self._refused_real_servers(),
             opinions=self.opinions,
+            elsewhere=self._ledger.own(),
         )
         if not part.stands_for_itself(decision, whole, only):
             return None

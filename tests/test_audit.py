@@ -7,7 +7,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lvsctl.config import Config, DiscoveryConfig, MetricsConfig, VipConfig
@@ -22,6 +22,7 @@ from netlink.requests import AddVirtualServer, DeleteRealServer, DeleteVirtualSe
 from netlink.types import Observed, RealServerUsage, VirtualServer, VirtualServerKey
 from tests import strategies
 from tests.addresses import FakeAddresses
+from tests.histories import histories
 from tests.values import KEY, NOW, answers_of, config_of, configured, entry, instance, real
 
 OTHER = VirtualServerKey.by_mark(7)
@@ -75,10 +76,10 @@ def world(tmp_path: Path) -> World:
     return world
 
 
+@histories(40)
 @given(
     data=st.data(), config=strategies.configs().flatmap(strategies.failing_over), overrides=strategies.some_overrides
 )
-@settings(deadline=None, max_examples=40)
 def test_an_audit_ends_as_a_look_at_everything(data: st.DataObject, config: Config, overrides: Overrides) -> None:
     config = attrs.evolve(config, vip=data.draw(st.sampled_from((None, VipConfig(interface="lvs0")))))
     with tempfile.TemporaryDirectory() as directory:

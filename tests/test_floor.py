@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lvsctl.config import Config, SafetyConfig
@@ -33,6 +33,7 @@ from netlink.errors import Refused
 from netlink.requests import AddRealServer, DeleteRealServer, Request, SetRealServer, SetVirtualServer
 from netlink.types import RealServerKey, RealServers
 from tests.addresses import FakeAddresses
+from tests.histories import histories
 from tests.test_reconcile import Killed, Mortal, World
 from tests.values import KEY, config_of, configured, failing, instance, most_lately, real_key
 
@@ -327,8 +328,8 @@ def directing() -> Iterator[Director]:
         yield director
 
 
+@histories()
 @given(history=st.lists(st.tuples(st.lists(events, max_size=3), pauses), max_size=12))
-@settings(deadline=None, max_examples=60)
 def test_no_history_takes_more_than_the_floor_allows(history: list[tuple[list[Event], float]]) -> None:
     with directing() as director:
         for happens, pause in history:

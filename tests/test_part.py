@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import attrs
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lvsctl.agenda import Agenda
@@ -22,6 +22,7 @@ from netlink.requests import Flush, SetRealServer
 from netlink.types import VirtualServerKey
 from tests import strategies
 from tests.addresses import FakeAddresses
+from tests.histories import histories
 from tests.values import KEY, NOW, answers_of, config_of, configured, entry, failing, instance, lasting, real
 
 OTHER = VirtualServerKey.by_mark(7)
@@ -50,10 +51,10 @@ class World:
         return self.kernel.observe().table, Store(self.directory).load(set_aside_damage=False), self.reconciler.refusals
 
 
+@histories(25)
 @given(
     data=st.data(), config=strategies.configs().flatmap(strategies.failing_over), overrides=strategies.some_overrides
 )
-@settings(deadline=None, max_examples=25)
 def test_the_parts_that_news_concern_end_as_the_whole(
     data: st.DataObject, config: Config, overrides: Overrides
 ) -> None:
@@ -84,8 +85,8 @@ registered = st.tuples(*[st.lists(st.integers(1, 5), unique=True)] * 2)
 waits = st.sampled_from((0.5, 40.0, 400.0, WINDOW))
 
 
+@histories(30)
 @given(rounds=st.lists(st.tuples(registered, waits, st.frozensets(st.sampled_from((KEY, OTHER)))), max_size=4))
-@settings(deadline=None, max_examples=30)
 def test_what_a_floor_holds_in_parts_ends_as_in_the_whole_and_when_its_time_is_over(
     rounds: list[tuple[tuple[list[int], ...], float, frozenset[VirtualServerKey]]],
 ) -> None:

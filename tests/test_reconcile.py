@@ -9,7 +9,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lvsctl.config import Config, VipConfig
@@ -37,6 +37,7 @@ from netlink.requests import (
 from netlink.types import Observed, Protocol, RealServerUsage, Table, VirtualServerKey
 from tests import strategies
 from tests.addresses import FakeAddresses
+from tests.histories import histories
 from tests.values import (
     KEY,
     NOW,
@@ -433,8 +434,8 @@ def starts(draw: st.DrawFn) -> Start:
 later_deaths = st.lists(st.tuples(st.integers(0, 4), st.sampled_from((0.0, 1000.0, -1000.0))), max_size=2)
 
 
+@histories()
 @given(start=starts(), deaths=later_deaths, refuses=st.frozensets(st.integers(0, 9), max_size=3))
-@settings(deadline=None, max_examples=60)
 def test_killed_after_any_request_and_refused_any_it_ends_as_it_would_have(
     start: Start, deaths: list[tuple[int, float]], refuses: frozenset[int]
 ) -> None:

@@ -65,7 +65,8 @@ def _why_held(each: VirtualServerDecision) -> str:
         kept += f" ({len(each.held.keys() & each.opinion.alive)} answer lvsctl)"
     if each.hold.floor.least:
         end = each.hold.floor.until
-        until = f"the floor is {each.hold.floor.least} until {moment(end)}, or: " if end is not None else ""
+        what = "the next may leave at" if each.hold.floor.why else f"the floor is {each.hold.floor.least} until"
+        until = f"{what} {moment(end)}, or: " if end is not None else ""
         return f"{kept}, for {each.hold.why}; {until}lvsctl release {each.name}"
     if each.wanted and each.wanted.doubt:
         return f"{kept}, for {each.hold.why}"

@@ -4,7 +4,8 @@ Pure. `reconcile` reads the inputs. Each virtual server is decided on its own, s
 another.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -26,7 +27,9 @@ from lvsctl.core.override import NO_OVERRIDES, Overrides, next_end, standing
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, foreign, is_still_ours, owner_of
 from lvsctl.core.plan import plan_virtual_server
 from lvsctl.core.restoration import stands_alone
+from lvsctl.core.served import NO_FLOOR, Floor
 from lvsctl.core.steps import steps_of, why_leaving
+from lvsctl.core.velocity import Loss, limits_of_table
 from netlink.types import (
     Address,
     Observed,
@@ -54,6 +57,7 @@ def decide(
     released: AbstractSet[VirtualServerKey] = NOBODY,
     refused: Mapping[VirtualServerKey, AbstractSet[RealServerKey]] = NOTHING,
     opinions: Opinions | None = None,
+    elsewhere: Ledger = NOTHING,
 ) -> Decision:
     """Return what to do about every virtual server.
 
@@ -61,7 +65,8 @@ def decide(
     `expire_quiescent_template`: whether clients with persistence leave a quiesced real server. `before` is an earlier
     decision: it spares work where nothing has changed since, and changes nothing. Of the virtual servers that are
     `released` an operator has just let go of what is held. `refused` are real servers that the kernel did not take,
-    `opinions` what the director itself found of some; None where it does not look.
+    `opinions` what the director itself found of some; None where it does not look. `elsewhere` is the ledger with the
+    virtual servers of which nothing is decided here.
     """
     limits = limits or limits_of(config, own_addresses)
     if before is not None and (before.limits, before.templates_expire) != (limits, templates_expire):
@@ -79,7 +84,7 @@ def decide(
         peaks={key: entry.peaks for key, entry in ledger.items() if entry.peaks},
         now=now,
     )
-    decisions = {}
+    decisions, afresh = {}, {}
     for each in wanted.values():
         key = each.config.key
         absent = _absent(refused.get(key, NOBODY), each, observed.table.get(key))
@@ -87,7 +92,11 @@ def decide(
         if opinions is not None and each.config.probe:
             opinion = opinions.get(key, NO_OPINION)
         same = _same_as_before(known.get(key), each, there, entry, absent=absent, opinion=opinion, now=now)
-        decisions[key] = (key not in released and same) or _decide_configured(
+        if same and key not in released:
+            decisions[key] = same
+            continue
+        afresh[key] = functools.partial(
+            _decide_configured,
             each,
             observed,
             ledger,
@@ -97,6 +106,9 @@ def decide(
             now=now,
             released=key in released,
         )
+        decisions[key] = afresh[key]()
+    for key, limit in _limits(decisions, afresh.keys(), (elsewhere, ledger), config, now).items():
+        decisions[key] = afresh[key](limit=limit)
     waiting = frozenset(config.virtual_servers.keys() - wanted.keys())
     configured = {virtual_server.key for virtual_server in config.virtual_servers.values()}
     left = {key: ledger[key] for key in ledger.keys() & observed.table.keys() - configured}
@@ -121,6 +133,24 @@ def decide(
     )
 
 
+def _limits(
+    decisions: Mapping[VirtualServerKey, VirtualServerDecision],
+    afresh: AbstractSet[VirtualServerKey],
+    ledgers: Iterable[Ledger],
+    config: Config,
+    now: float,
+) -> Mapping[VirtualServerKey, Floor]:
+    """Return of which virtual servers decided `afresh` less may leave, for all that leaves of the table."""
+    if not any(decisions[key].counts.loss for key in afresh):
+        return NOTHING
+    losses = {
+        key: Loss(each.counts.before if key in afresh else each.counts.after, each.counts.after.count)
+        for key, each in decisions.items()
+    }
+    others = {key: entry.served for ledger in ledgers for key, entry in ledger.items()}
+    return limits_of_table(losses, others, config.safety.max_removals, now)
+
+
 def _next_end(
     decisions: Mapping[VirtualServerKey, VirtualServerDecision], overrides: Overrides, now: float
 ) -> float | None:
@@ -141,7 +171,7 @@ def _same_as_before(
     now: float,
 ) -> VirtualServerDecision | None:
     """Return `before` where it was made of the same; what leaves is decided by the clock and by connections too."""
-    if before is None or before.leaving or before.steps or before.hold.released:
+    if before is None or before.leaving or before.steps or before.hold.released or before.hold.floor.why:
         return None
     if before.wanted is not wanted or before.remembered is not entry:
         return None
@@ -168,6 +198,7 @@ def _decide_configured(
     templates_expire: bool,
     now: float,
     released: bool,
+    limit: Floor = NO_FLOOR,
 ) -> VirtualServerDecision:
     key = wanted.config.key
     current = observed.table.get(key)
@@ -184,7 +215,7 @@ def _decide_configured(
         )
     there = current.real_servers if current else {}
     entry = ledger.get(key)
-    hold, counts = guard(wanted, there, entry, now=now, released=released, absent=absent, opinion=opinion)
+    hold, counts = guard(wanted, there, entry, now=now, released=released, absent=absent, opinion=opinion, limit=limit)
     real_servers = (
         {**wanted.entry.real_servers, **hold.real_servers} if hold.real_servers else wanted.entry.real_servers
     )

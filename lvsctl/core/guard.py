@@ -6,6 +6,7 @@ each for what the one before it leaves:
 1. doubt: while Consul's answer is in doubt (`consul.doubt`), what serves and is not registered any more stays;
 2. the last: where nothing would serve, what serves now stays, what is registered rather than what is gone;
 3. the floor: where fewer would serve than `served` asks for, as many stay as are missing, registered ones first.
+The whole table has a limit, too, which is one more floor for some (`velocity`).
 Where the operator wants a second opinion (`probe`), it decides who is held by the last two (`opinion`).
 
 What admission rejected is never kept: an address that must not be in the table is worse than an empty one. An
@@ -55,12 +56,14 @@ def guard(
     released: bool = False,
     absent: AbstractSet[RealServerKey] = NOBODY,
     opinion: Opinion | None = None,
+    limit: Floor = NO_FLOOR,
 ) -> tuple[Hold, Counts]:
     """Return what is held of a virtual server whose real servers in the kernel are `observed`, and the counts then.
 
     `entry` is what the ledger has of it. Nothing is held where an operator has just `released` it, and the count begins
     anew there as it does where other instances are asked for than those that served. Those `absent` are wanted and the
     kernel does not take them. The `opinion` counts where the virtual server wants one; None where nobody asks for any.
+    The `limit` is a floor by the whole table (`velocity`).
     """
     apart = fallbacks(wanted, entry)
     observed = without(observed, apart)
@@ -71,7 +74,7 @@ def guard(
         if wanted.config.probe:
             serving = min(serving, entry.served.count)  # who stayed for an opinion alone is in what was written
         before = after(entry.served, serving, now)
-    floor = floor_of(before, wanted.config.floor, now)
+    floor = max(floor_of(before, wanted.config.floor, now), limit, key=lambda each: each.least)
     opinion = opinion if wanted.config.probe else None
     found, least = hold(wanted, observed, written, floor, absent=absent, opinion=opinion), floor.least
     if released:
@@ -82,7 +85,7 @@ def guard(
         found = attrs.evolve(found, real_servers=scaled)
     held = found.real_servers.keys() - found.by_opinion
     served = after(before, len(held | _staying(wanted, absent)), now)
-    if found.floor is not NO_FLOOR:
+    if found.floor is not NO_FLOOR and found.floor is not limit:
         found = attrs.evolve(found, floor=floor_of(served, wanted.config.floor, now))
     whole = served
     if absent:
@@ -114,7 +117,7 @@ def hold(
     doubt = f"Consul's answer is in doubt ({wanted.doubt})" if wanted.doubt else ""
     found = Hold(
         real_servers={**kept, **{key: written[key] for key in more}},
-        why=f"fewer than {floor.least} of the {floor.most} that served would be left"
+        why=floor.why or f"fewer than {floor.least} of the {floor.most} that served would be left"
         if more
         else doubt or "nothing else would serve",
         floor=floor if more else NO_FLOOR,

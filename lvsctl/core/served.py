@@ -33,6 +33,11 @@ class Counts:
     whole: Served = NEVER  # once it has taken that, too
     least: int = 0
 
+    @property
+    def loss(self) -> int:
+        """Return how many fewer serve once its steps are done."""
+        return max(0, self.before.count - self.after.count)
+
 
 NO_COUNTS: Final = Counts()
 
@@ -44,6 +49,7 @@ class Floor:
     least: int
     most: int
     until: float | None = None
+    why: str = ""  # where another rule than the part of `most` asks for it
 
     def holds(self, now: float) -> bool:
         """Tell whether it is the same at `now`; a clock that was set back has it measured again."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lvsctl.config import Config
@@ -33,6 +33,7 @@ from netlink.requests import (
 )
 from netlink.types import Address, Observed, RealServerKey, RealServerUsage, Table, VirtualServerKey
 from tests import strategies
+from tests.histories import histories
 from tests.showing import Figure
 from tests.strategies import KEYS, answers_for, configs, entries, ledgers, tables
 from tests.values import (
@@ -81,6 +82,7 @@ def ours_of(found: Table, ledger: Ledger) -> Table:
     return {key: each for key, each in found.items() if key in ledger}
 
 
+@histories()
 @given(data=st.data(), world=worlds())
 def test_a_decision_owes_nothing_to_the_one_before(data: st.DataObject, world: Cycles) -> None:
     for _ in range(data.draw(st.integers(1, 4), "cycles")):
@@ -128,6 +130,7 @@ CHANGES = (
 # --- what must never happen -----------------------------------------------------------------------------------------
 
 
+@histories()
 @given(world=worlds())
 def test_foreign_virtual_servers_stay_as_they_are(world: Cycles) -> None:
     decision, observed = deciding(world)
@@ -140,6 +143,7 @@ def test_foreign_virtual_servers_stay_as_they_are(world: Cycles) -> None:
     assert {key: after[key] for key in before} == before
 
 
+@histories()
 @given(world=worlds())
 def test_every_step_says_why(world: Cycles) -> None:
     seen: list[Decision] = []
@@ -151,6 +155,7 @@ def test_every_step_says_why(world: Cycles) -> None:
             assert step.cause.text.strip()
 
 
+@histories()
 @given(world=worlds())
 def test_nothing_is_written_where_consul_never_answered(world: Cycles) -> None:
     decision, _ = deciding(world)
@@ -159,6 +164,7 @@ def test_nothing_is_written_where_consul_never_answered(world: Cycles) -> None:
     assert {world.config.virtual_servers[name].key for name in decision.waiting} == unanswered
 
 
+@histories()
 @given(world=worlds())
 def test_who_serves_is_quiesced_in_an_earlier_cycle_than_deleted(world: Cycles) -> None:
     def check(decision: Decision, _ledger: Ledger, observed: Observed) -> None:
@@ -186,6 +192,7 @@ def may_serve(world: Cycles, name: str, key: RealServerKey) -> bool:
     return not any(isinstance(each, Rejected) and each.key == key for each in verdicts)
 
 
+@histories()
 @given(world=worlds())
 def test_a_virtual_server_that_serves_is_never_emptied(world: Cycles) -> None:
     def check(decision: Decision, _ledger: Ledger, observed: Observed) -> None:
@@ -201,6 +208,7 @@ def test_a_virtual_server_that_serves_is_never_emptied(world: Cycles) -> None:
     world.until_quiet()
 
 
+@histories()
 @given(world=worlds())
 def test_what_admission_rejects_leaves(world: Cycles) -> None:
     world.until_quiet()
@@ -214,6 +222,7 @@ def test_what_admission_rejects_leaves(world: Cycles) -> None:
 # --- it arrives, and then rests -------------------------------------------------------------------------------------
 
 
+@histories()
 @given(world=worlds())
 def test_it_arrives_in_few_cycles_and_then_rests(world: Cycles) -> None:
     assert world.until_quiet(3) <= 3
@@ -231,6 +240,7 @@ def test_it_arrives_in_few_cycles_and_then_rests(world: Cycles) -> None:
             assert table[each.key] == attrs.evolve(each.wanted.entry, real_servers=expected)
 
 
+@histories()
 @given(world=worlds())
 def test_a_second_start_with_nothing_changed_writes_nothing(world: Cycles) -> None:
     world.until_quiet()
@@ -244,7 +254,7 @@ def test_a_second_start_with_nothing_changed_writes_nothing(world: Cycles) -> No
 
 
 @pytest.mark.promise(5, case="killed after any step, up to three times, from any state", target="the same table")
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # it counts over all examples
+@histories()
 @given(world=worlds(), data=st.data())
 def test_killed_after_any_step_it_arrives_where_it_would_have(
     world: Cycles, data: st.DataObject, figure: Figure
@@ -278,6 +288,7 @@ def worlds_of_one(draw: st.DrawFn) -> Cycles:
     return Cycles(config=config, answers=draw(answers_for(config)), kernel=kernel_with(table), ledger={KEY: line})
 
 
+@histories()
 @given(world=worlds_of_one(), more=st.lists(st.integers(0, 4), max_size=2))
 def test_killed_after_any_step_it_knows_its_own_although_the_file_changed_meanwhile(
     world: Cycles, more: list[int]
@@ -296,6 +307,7 @@ def test_killed_after_any_step_it_knows_its_own_although_the_file_changed_meanwh
         assert ours.isdisjoint(killed.kernel.observe().table)
 
 
+@histories()
 @given(world=worlds(), deaths=st.dictionaries(st.sampled_from((0, 1, 2, 30, 31, 32)), st.integers(0, 4), max_size=3))
 def test_connections_that_never_end_hold_it_up_until_the_deadline_whenever_it_is_killed(
     world: Cycles, deaths: dict[int, int]
@@ -308,6 +320,7 @@ def test_connections_that_never_end_hold_it_up_until_the_deadline_whenever_it_is
     assert world.until_quiet(len(deaths) + 1) <= len(deaths) + 1
 
 
+@histories()
 @given(world=worlds())
 def test_the_ledger_knows_a_virtual_server_before_the_kernel_does(world: Cycles) -> None:
     def check(decision: Decision, ledger: Ledger, observed: Observed) -> None:
@@ -319,6 +332,7 @@ def test_the_ledger_knows_a_virtual_server_before_the_kernel_does(world: Cycles)
     world.until_quiet()
 
 
+@histories()
 @given(world=worlds())
 def test_what_is_gone_is_forgotten(world: Cycles) -> None:
     world.until_quiet()

@@ -22,6 +22,7 @@ from lvsctl.core.virtual_server_status import virtual_servers
 from netlink.fake import FakeIPVS
 from netlink.types import Observed, Table
 from tests import strategies
+from tests.histories import histories
 from tests.values import (
     KEY,
     NOW,
@@ -264,6 +265,7 @@ def test_what_waits_under_another_name_is_not_forgotten() -> None:
     assert world.ledger == {virtual_server.key: known}
 
 
+@histories()
 @given(world=worlds())
 def test_it_arrives_rests_and_owes_nothing_to_the_decision_before(world: Cycles) -> None:
     world.until_quiet(4)
@@ -279,6 +281,7 @@ def test_it_arrives_rests_and_owes_nothing_to_the_decision_before(world: Cycles)
     assert lasting(again.ledger, again.now) == lasting(ledger, again.now)
 
 
+@histories()
 @given(world=worlds(), data=st.data())
 def test_a_decision_owes_nothing_to_the_one_before(world: Cycles, data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 4), "cycles")):
@@ -291,6 +294,7 @@ def test_a_decision_owes_nothing_to_the_one_before(world: Cycles, data: st.DataO
     world.once()
 
 
+@histories()
 @given(world=worlds())
 def test_a_virtual_server_that_serves_is_never_emptied(world: Cycles) -> None:
     def check(decision: Decision, _ledger: Ledger, observed: Observed) -> None:
@@ -310,6 +314,7 @@ def test_a_virtual_server_that_serves_is_never_emptied(world: Cycles) -> None:
     world.until_quiet()
 
 
+@histories()
 @given(world=worlds(), data=st.data())
 def test_killed_after_any_step_it_arrives_where_it_would_have(world: Cycles, data: st.DataObject) -> None:
     unharmed = attrs.evolve(world, kernel=kernel_with(world.kernel.observe().table))
@@ -322,6 +327,7 @@ def test_killed_after_any_step_it_arrives_where_it_would_have(world: Cycles, dat
     assert world.kernel.observe().table == unharmed.kernel.observe().table
 
 
+@histories()
 @given(world=worlds())
 def test_only_one_datacenter_serves(world: Cycles) -> None:
     names = desired(world.config, world.answers, limits_of(world.config, OWN))
@@ -330,6 +336,7 @@ def test_only_one_datacenter_serves(world: Cycles) -> None:
             assert wanted.by_key[key].datacenter == wanted.datacenter
 
 
+@histories()
 @given(world=worlds())
 def test_without_a_list_all_is_as_before(world: Cycles) -> None:
     plain = attrs.evolve(

@@ -15,6 +15,7 @@ from lvsctl.core.instance import Answers, Instance, Query
 from lvsctl.core.ownership import LedgerEntry
 from lvsctl.core.restoration import snapshot_age, stands_alone
 from netlink.types import Protocol, VirtualServerKey
+from tests.histories import histories
 from tests.strategies import answers_for, configs, entries, ledgers, tables
 from tests.values import (
     KEY,
@@ -61,6 +62,7 @@ def worlds(draw: st.DrawFn) -> Cycles:
     return Cycles(config=config, answers=recalled(answers, from_snapshot), kernel=kernel_with(table), ledger=ledger)
 
 
+@histories()
 @given(world=worlds())
 def test_only_what_has_no_real_server_is_restored(world: Cycles) -> None:
     observed = world.kernel.observe()
@@ -72,6 +74,7 @@ def test_only_what_has_no_real_server_is_restored(world: Cycles) -> None:
     world.until_quiet(most=8)
 
 
+@histories()
 @given(world=worlds())
 def test_until_consul_answers_anything_nothing_leaves_and_what_serves_is_not_touched(world: Cycles) -> None:
     assume(world.answers)  # without any the daemon only looks
@@ -85,6 +88,7 @@ def test_until_consul_answers_anything_nothing_leaves_and_what_serves_is_not_tou
     assert before.keys() <= after.keys()
 
 
+@histories()
 @given(data=st.data(), config=configs())
 def test_an_empty_table_becomes_what_the_snapshot_makes_of_it_in_one_cycle(data: st.DataObject, config: Config) -> None:
     answers = recalled(data.draw(answers_for(config)))
@@ -100,6 +104,7 @@ def test_an_empty_table_becomes_what_the_snapshot_makes_of_it_in_one_cycle(data:
 numbers = st.sets(st.integers(1, 4))
 
 
+@histories()
 @given(there=numbers, said=numbers, says=numbers.filter(bool))
 def test_when_consul_answers_with_one_that_serves_the_table_is_as_it_says(
     there: set[int], said: set[int], says: set[int]
