@@ -1,4 +1,4 @@
-"""Runs every story with every balancer, in one lab, and prints the table of docs/comparison.md.
+"""Runs every story with all balancers, in one lab, and prints the table of docs/comparison.md.
 
     python -m tests.compare [--timeout S] [-k WORD] [--forwarding F]
 
@@ -24,7 +24,7 @@ from tests.compare.stories import FIRST, STORIES, Seen, Site
 from tests.kernel.director import Director
 from tests.lab.consul import ConsulAgent, version
 from tests.lab.kernels import CHECKOUT
-from tests.lab.scene import Forwarding, Scene, scene
+from tests.lab.scene import VIP4, Forwarding, Scene, scene
 
 RESULT: Final = CHECKOUT / "build/comparison.json"
 FORWARDINGS: Final[tuple[Forwarding, ...]] = ("masquerade", "direct-route")
@@ -35,10 +35,15 @@ Row = dict[str, Any]
 
 @contextmanager
 def site(forwarding: Forwarding) -> Iterator[Scene]:
-    """Yield the usual scene with a Consul server that keeps its catalogue when it restarts."""
+    """Yield the usual scene with an address for each balancer, and a Consul whose catalogue outlives it."""
     with scene(forwarding, real_servers=2 * FIRST, consul=False) as made:
         consul = ConsulAgent(made.consul_host, kind="server", node="server")
         consul.start()
+        own = [f"{each.address}/32" for each in BALANCERS if each.address != VIP4]
+        made.director.add_address("front", *own)
+        if forwarding == "direct-route":
+            for real_server in made.real_servers:
+                real_server.host.add_address("lo", *own)
         yield attrs.evolve(made, consul=consul)
 
 
@@ -52,14 +57,12 @@ def measure(forwardings: Sequence[Forwarding], word: str) -> Iterator[Row]:
             for story, act in STORIES.items():
                 if word not in story:
                     continue
-                for balancer in BALANCERS:
-                    found = balancer(director, forwarding, port)
-                    port += 1
-                    seen = Site(found).run(act)
-                    row = as_row(forwarding, story, found.name, seen)
-                    print(f"{forwarding}, {story}, {found.name}: {seen.report}", flush=True)
+                for balancer, seen in Site(director, forwarding, port).run(act).items():
+                    row = as_row(forwarding, story, balancer, seen)
+                    print(f"{forwarding}, {story}, {balancer}: {seen.report}", flush=True)
                     print(f"  {row['broken']} of {row['held']} broken, right at the end: {row['right']}", flush=True)
                     yield row
+                port += 1
 
 
 def as_row(forwarding: str, story: str, balancer: str, seen: Seen) -> Row:

@@ -19,6 +19,7 @@ class Balancer(ABC):
     """What keeps one virtual server equal to Consul on the director, for one story."""
 
     name: str
+    address: str  # the virtual one, its own
 
     def __init__(self, director: Director, forwarding: Forwarding, port: int) -> None:
         self.director, self.forwarding, self.port = director, forwarding, port
@@ -41,7 +42,7 @@ class Balancer(ABC):
     def weights(self) -> Mapping[str, int]:
         """Return the real servers in the kernel with their weights; none where the virtual server is missing."""
         saved = self.host.run(["ipvsadm", "-Sn"]).stdout.splitlines()
-        mine = [line.split() for line in saved if line.startswith(f"-a {tcp(VIP4, self.port)} ")]
+        mine = [line.split() for line in saved if line.startswith(f"-a {tcp(self.address, self.port)} ")]
         return {words[words.index("-r") + 1]: int(words[words.index("-w") + 1]) for words in mine}
 
     def serving(self) -> Mapping[str, int]:
@@ -49,20 +50,20 @@ class Balancer(ABC):
         return {key: weight for key, weight in self.weights().items() if weight}
 
     def end(self) -> None:
-        """End it and leave an empty table."""
+        """End it; what it leaves in the table is for others to clear."""
         self.stop()
-        self.host.run(["ipvsadm", "-C"])
 
 
 class Lvsctl(Balancer):
     """The daemon, with its defaults."""
 
     name = "lvsctl"
+    address = VIP4
 
     def start(self) -> None:
         """Start it; it has read its file when this returns."""
         self.director.write(
-            f'[virtual_server.{SERVICE}]\naddress = "{VIP4}:{self.port}"\nscheduler = "wrr"\n'
+            f'[virtual_server.{SERVICE}]\naddress = "{self.address}:{self.port}"\nscheduler = "wrr"\n'
             f'forwarding = "{self.forwarding}"\n',
             daemon="",
         )
@@ -77,7 +78,7 @@ class Lvsctl(Balancer):
         self.director.kill()
 
     def end(self) -> None:
-        """End it and leave an empty table and no ledger."""
+        """End it and leave no ledger."""
         super().end()
         self.director.forget()
 
@@ -86,6 +87,7 @@ class Updater(Balancer):
     """The updater with ipvsadm."""
 
     name = "template updater"
+    address = "10.1.0.101"
     tool = "ipvsadm"
 
     def start(self) -> None:
@@ -93,7 +95,7 @@ class Updater(Balancer):
         self.process = self._updater()
 
     def _updater(self, *more: str) -> Process:
-        arguments = [self.scene.consul.url, SERVICE, f"{VIP4}:{self.port}", self.forwarding, str(self.rendered)]
+        arguments = [self.scene.consul.url, SERVICE, f"{self.address}:{self.port}", self.forwarding, str(self.rendered)]
         command = [sys.executable, "-m", "tests.compare.updater", *arguments, self.tool, *more]
         return self.host.start(command, environment={"PYTHONUNBUFFERED": "1"})
 
@@ -114,6 +116,7 @@ class Keepalived(Updater):
     """The updater with keepalived, which a story stops, kills and starts; the updater stays."""
 
     name = "keepalived"
+    address = "10.1.0.102"
     tool = "keepalived"
     keepalived: Process
 
@@ -140,7 +143,7 @@ class Keepalived(Updater):
         self.keepalived.kill()
 
     def end(self) -> None:
-        """End both and leave an empty table."""
+        """End both."""
         self.process.stop()
         super().end()
 

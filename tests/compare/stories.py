@@ -1,10 +1,12 @@
-"""What happens to a virtual server with traffic on it. Whoever balances, a story does the same at the same times.
+"""What happens to instances, Consul and director, while each balancer has a virtual server with traffic on it.
 
-The people in it know nothing of the balancer: a deployment deregisters an instance, gives its connections `GRACE`
-seconds, restarts the program, registers it again. A held connection counts as broken when it broke before its own
-program ended; that a program ends is no balancer's fault.
+All three have the same instances at the same time, so a story is the very same for each. The people in it know nothing
+of the balancer: a deployment deregisters an instance, gives its connections `GRACE` seconds, restarts the program,
+registers it again. A held connection counts as broken when it broke before its own program ended; that a program ends is
+no balancer's fault.
 """
 
+import contextlib
 import json
 import shutil
 import time
@@ -13,9 +15,10 @@ from typing import Final
 
 import attrs
 
-from tests.compare.balancers import SERVICE, Balancer
+from tests.compare.balancers import BALANCERS, SERVICE, Balancer
+from tests.kernel.director import Director
 from tests.lab.consul import Check, ConsulAgent, Registration
-from tests.lab.scene import VIP4
+from tests.lab.scene import Forwarding
 from tests.lab.servers import HttpServer
 from tests.lab.traffic import HeldConnections, Report, Traffic
 from tests.lab.waiting import eventually
@@ -24,7 +27,8 @@ FIRST: Final = 4  # instances that serve when a story begins
 GRACE: Final = 4.0  # seconds between a deregistration and the end of the program
 PAUSE: Final = 2.0  # seconds in which nothing happens, for what was done to have its effect
 HELD: Final = 8
-RATE: Final = 40.0  # requests a second
+PATIENCE: Final = 3.0  # seconds without an answer after which a connection is broken
+RATE: Final = 25.0  # requests a second, to each
 
 
 @attrs.frozen(kw_only=True)
@@ -37,16 +41,39 @@ class Seen:
     right: bool  # whether the table was as Consul has it at the end
 
 
-class Site:
-    """The instances of a story, the balancer, and the client's connections."""
+class Client:
+    """The client's connections to the virtual server of one balancer."""
 
     def __init__(self, balancer: Balancer) -> None:
-        self.balancer, self.scene, self.port = balancer, balancer.scene, balancer.port
-        self.consul: ConsulAgent = self.scene.consul
-        self.programs = [HttpServer(each.host, ports=[self.port]) for each in self.scene.real_servers]
-        self.registered: dict[str, int] = {}  # weights of those that should serve, by address and port
+        client = balancer.scene.client
+        self.balancer = balancer
+        self.held = HeldConnections(client, balancer.address, balancer.port, count=HELD)
+        self.traffic = Traffic(client, balancer.address, balancer.port, rate=RATE, concurrency=200)
         self.broken: set[int] = set()  # held connections that broke before their program ended
         self.ended: set[int] = set()  # and those whose program ended
+
+    def ends(self, name: str) -> None:
+        """Have the held connections of this program be nobody's fault from now on."""
+        on_it = {at for at, each in enumerate(self.held.names) if each == name}
+        self.broken |= (on_it & self.held.broken.keys()) - self.ended
+        self.ended |= on_it
+
+    def seen(self, *, right: bool) -> Seen:
+        """Return what it saw, after its last request."""
+        self.broken |= self.held.broken.keys() - self.ended
+        return Seen(report=self.traffic.stop(), held=HELD, broken=len(self.broken), right=right)
+
+
+class Site:
+    """The instances of a story, the balancers that all have them, and the client's connections to each."""
+
+    def __init__(self, director: Director, forwarding: Forwarding, port: int) -> None:
+        self.balancers = [each(director, forwarding, port) for each in BALANCERS]
+        self.host, self.port = director.host, port
+        self.consul: ConsulAgent = director.scene.consul
+        self.programs = [HttpServer(each.host, ports=[port]) for each in director.scene.real_servers]
+        self.registered: dict[str, int] = {}  # weights of those that should serve, by address and port
+        self.clients = [Client(each) for each in self.balancers]
 
     def key(self, number: int) -> str:
         """Return the address and port of a program."""
@@ -81,41 +108,41 @@ class Site:
 
     def stop(self, number: int) -> None:
         """End the program in order; its held connections end with it."""
-        name = self.programs[number].name
-        on_it = {at for at, each in enumerate(self.held.names) if each == name}
-        self.broken |= (on_it & self.held.broken.keys()) - self.ended
+        for client in self.clients:
+            client.ends(self.programs[number].name)
         self.programs[number].stop(within=0.2)
-        self.ended |= on_it
 
-    def run(self, story: "Callable[[Site], None]") -> Seen:
-        """Return what the client saw of `story`."""
+    def run(self, story: "Callable[[Site], None]") -> dict[str, Seen]:
+        """Return what the client saw of `story`, by balancer."""
         for each in self.programs[:FIRST]:
             each.start()
         self.register(*range(FIRST))
-        wanted = {f"{SERVICE}-{number}": "passing" for number in range(FIRST)}
-        self.consul.wait_for_health(SERVICE, wanted)
-        client = self.scene.client
+        self.consul.wait_for_health(SERVICE, {f"{SERVICE}-{number}": "passing" for number in range(FIRST)})
         try:
-            self.balancer.start()
-            eventually(lambda: self.balancer.serving() == self.registered, within=30)
-            with (
-                HeldConnections(client, VIP4, self.port, count=HELD) as self.held,
-                Traffic(client, VIP4, self.port, rate=RATE, concurrency=200) as traffic,
-            ):
+            with contextlib.ExitStack() as stack:
+                for balancer in self.balancers:
+                    balancer.start()
+                    stack.callback(balancer.end)
+                eventually(lambda: all(each.serving() == self.registered for each in self.balancers), within=30)
+                for client in self.clients:
+                    stack.enter_context(client.held)
+                for client in self.clients:
+                    stack.enter_context(client.traffic)
                 time.sleep(PAUSE)
                 story(self)
                 time.sleep(PAUSE)
-                right = self.balancer.serving() == self.registered
-                time.sleep(self.held.patience)  # whoever is silent now is broken
-                self.broken |= self.held.broken.keys() - self.ended
-                report = traffic.stop()
+                right = [each.serving() == self.registered for each in self.balancers]
+                time.sleep(PATIENCE)  # whoever is silent now is broken
+                return {
+                    client.balancer.name: client.seen(right=good)
+                    for client, good in zip(self.clients, right, strict=True)
+                }
         finally:
-            self.balancer.end()
             self.clean()
-        return Seen(report=report, held=HELD, broken=len(self.broken), right=right)
 
     def clean(self) -> None:
-        """Leave Consul and the hosts as they were."""
+        """Leave Consul, the hosts and the table as they were."""
+        self.host.run(["ipvsadm", "-C"])
         for file in self.consul.files.glob(f"{SERVICE}-*.json"):
             file.unlink()
         self.consul.reload()
@@ -204,29 +231,34 @@ def consul_restart(site: Site) -> None:
 
 def stopped_and_started(site: Site) -> None:
     """Stop the balancer as its service would, for an upgrade, and start it some seconds later."""
-    site.balancer.stop()
+    for each in site.balancers:
+        each.stop()
     time.sleep(GRACE)
-    site.balancer.start()
+    for each in site.balancers:
+        each.start()
     time.sleep(PAUSE)
 
 
 def killed_and_started(site: Site) -> None:
     """Kill the balancer, and start it some seconds later."""
-    site.balancer.kill()
+    for each in site.balancers:
+        each.kill()
     time.sleep(GRACE)
-    site.balancer.start()
+    for each in site.balancers:
+        each.start()
     time.sleep(PAUSE)
 
 
 def cleared_by_hand(site: Site) -> None:
     """Clear the table by mistake (`ipvsadm -C`), and wait longer than lvsctl's audit_interval of 10 s."""
-    site.balancer.host.run(["ipvsadm", "-C"])
+    site.host.run(["ipvsadm", "-C"])
     time.sleep(12)
 
 
 def edited_by_hand(site: Site) -> None:
     """Take a real server out by hand, forget it, and deploy another some seconds later."""
-    site.balancer.host.run(["ipvsadm", "-d", "-t", f"{VIP4}:{site.port}", "-r", site.key(0)])
+    for each in site.balancers:
+        site.host.run(["ipvsadm", "-d", "-t", f"{each.address}:{site.port}", "-r", site.key(0)])
     time.sleep(12)
     site.register(1, weight=11)
     time.sleep(PAUSE)
