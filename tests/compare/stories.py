@@ -2,8 +2,8 @@
 
 All three have the same instances at the same time, so a story is the very same for each. The people in it know nothing
 of the balancer: a deployment deregisters an instance, gives its connections `GRACE` seconds, restarts the program,
-registers it again. A held connection counts as broken when it broke before its own program ended; that a program ends is
-no balancer's fault.
+registers it again. A held connection counts as broken when it broke before its own program ended, which is
+no fault of a balancer.
 """
 
 import contextlib
