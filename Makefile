@@ -29,7 +29,7 @@ lint: install ## ruff, mypy, import-linter
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
 
 unit: install ## the tests that need no special kernel
-	$(PYTHON) -m pytest -m 'not kernel' $(ARGS)
+	$(PYTHON) -m pytest -n auto --dist loadfile -m 'not kernel' $(ARGS)
 
 kernel: install ## the tests that need IPVS, in the lab's kernel
 	@$(PYTHON) -m tests.lab.kernel_tests $(ARGS)

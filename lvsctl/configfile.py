@@ -58,7 +58,18 @@ TABLES: Final[dict[str, type[Any]]] = {
 
 def load(path: Path) -> Config:
     """Return the configuration in the file `path`; ConfigError has all that is wrong with it."""
-    return parse(_text(path), path, config_environment.current())
+    return read(path)[0]
+
+
+def read(path: Path) -> tuple[Config, str]:
+    """Return the configuration in the file `path`, and the text that it is; ConfigError has all that is wrong."""
+    text = _text(path)
+    return parse_here(text, path), text
+
+
+def parse_here(text: str, path: Path) -> Config:
+    """Return the configuration that is `text` in the environment of this process, as if it were in the file `path`."""
+    return parse(text, path, config_environment.current())
 
 
 def parse(text: str, path: Path, environment: Environment = NO_ENVIRONMENT) -> Config:
@@ -244,6 +255,7 @@ class _Reading:
                 servers.append(Merged(name=name, own=own, defaults=defaults))
         for merged in servers:
             self._add(config_rules.virtual_server_rules(merged))
+            self._add(config_rules.slow_start_rules(merged))
         identities = {merged.name: config_rules.key_of(merged) for merged in servers}
         at_lines = {name: self._line(("virtual_server", name)) or 0 for name in identities}
         self._add(config_rules.duplicates(identities, at_lines))

@@ -2,12 +2,15 @@
 
 `GET /v1/status` returns core.status.Status as JSON, with `?about=INSTANCE` or an address also that instance where it is
 not meant for a virtual server; `POST /v1/release/NAME` lets go of what is held of a virtual server and returns
-core.status.Released, or an object with an `error`. The socket is 0660 and belongs to the group lvsctl where that
-exists: whoever may ask may release, and the log says who did. `ask` and `release` are the client's side, on the
-standard library, for a command that starts fast.
+core.status.Released, or an object with an `error`; `POST /v1/reload` takes a core.reload.Order and returns a
+core.reload.Reloaded, or an object with an `error`; `POST /v1/orders` takes a core.order.Wish and has it stand, `POST
+/v1/orders/end` ends it; both return core.status.OrderGiven, or such an object. The socket is 0660 and belongs to the
+group lvsctl where that exists: whoever may ask may release, reload and give orders, and the log says who did. `ask`,
+`release`, `reload` and `order` are the client's side, on the standard library, for a command that starts fast.
 """
 
 import contextlib
+import functools
 import grp
 import http.client
 import os
@@ -19,11 +22,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
+import attrs
 import cattrs.preconf.json
 
-from lvsctl.core.status import SCHEMA, Released, Status
+from lvsctl.core.order import MAX_BY, Wish
+from lvsctl.core.reload import Order, Reloaded
+from lvsctl.core.status import SCHEMA, Moved, OrderGiven, Released, Status
 from lvsctl.core.subject import LONGEST, Subject
-from lvsctl.errors import DaemonError, StateError
+from lvsctl.errors import DaemonError, OrderRefused, StateError
+from lvsctl.text import visible
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -33,6 +40,8 @@ T = TypeVar("T")
 GROUP: Final = "lvsctl"
 ANSWER_TIMEOUT: Final = 5.0  # seconds
 RELEASE_TIMEOUT: Final = 60.0  # seconds; a cycle may be under way
+LARGEST: Final = 1 << 16  # bytes of a request
+RELOAD_TIMEOUT: Final = 60.0  # seconds; others' reloads and a cycle may be under way, and Consul is asked
 PEER: Final = struct.Struct("3i")  # struct ucred (unix(7)): process, user, group
 OTHER_VERSION: Final = "the daemon speaks another version of this interface; restart it after an upgrade"
 
@@ -48,6 +57,15 @@ class Asked(Protocol):
     async def release(self, name: str, by: str) -> Released:
         """Let go of what is held of virtual server `name`; raises DaemonError."""
 
+    async def order(self, wish: Wish, by: str, *, end: bool) -> OrderGiven:
+        """Have an order stand, or `end` one, for `by`; raises OrderRefused."""
+
+    async def move(self, name: str, *, adopt: bool, by: str) -> Moved:
+        """Take virtual server `name` over as it stands, or leave it to somebody else; raises DaemonError."""
+
+    async def reload(self, order: Order, by: str) -> Reloaded:
+        """Do `order` about the configuration; raises DaemonError."""
+
 
 @contextlib.asynccontextmanager
 async def serving(path: Path, asked: Asked) -> AsyncIterator[None]:
@@ -55,27 +73,9 @@ async def serving(path: Path, asked: Asked) -> AsyncIterator[None]:
 
     Raises StateError when the socket cannot be made.
     """
-    import asyncio  # the command-line client of this module does without these two
+    from aiohttp import web  # the command-line client of this module does without it
 
-    from aiohttp import web
-
-    async def get_status(request: web.Request) -> web.Response:
-        about = request.query.get("about")
-        status = await asked.status(Subject(about[:LONGEST]) if about else None)
-        return web.json_response(converter.unstructure(status))
-
-    async def post_release(request: web.Request) -> web.Response:
-        try:
-            who = await asyncio.to_thread(_who, request)  # the directory of users may be a slow one
-            released = await asked.release(request.match_info["name"], who)
-        except DaemonError as error:
-            return web.json_response({"error": str(error)}, status=409)
-        return web.json_response(converter.unstructure(released))
-
-    application = web.Application()
-    application.router.add_get("/v1/status", get_status)
-    application.router.add_post("/v1/release/{name}", post_release)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(_application(asked), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
         try:
@@ -97,6 +97,55 @@ async def serving(path: Path, asked: Asked) -> AsyncIterator[None]:
         await runner.cleanup()
 
 
+def _application(asked: Asked) -> "web.Application":
+    """Return what answers requests with what `asked` says."""
+    import asyncio
+
+    from aiohttp import web
+
+    async def get_status(request: web.Request) -> web.Response:
+        about = request.query.get("about")
+        status = await asked.status(Subject(about[:LONGEST]) if about else None)
+        return web.json_response(converter.unstructure(status))
+
+    async def post_release(request: web.Request) -> web.Response:
+        try:
+            who = await asyncio.to_thread(_who, request)  # the directory of users may be a slow one
+            released = await asked.release(request.match_info["name"], who)
+        except DaemonError as error:
+            return web.json_response({"error": str(error)}, status=409)
+        return web.json_response(converter.unstructure(released))
+
+    async def post_order(request: web.Request, *, end: bool) -> web.Response:
+        try:
+            wish = _structured(await request.read(), Wish)
+            who = await asyncio.to_thread(_whose, request, wish.user)
+            given = await asked.order(wish, who, end=end)
+        except OrderRefused as refused:
+            said = {"error": str(refused), "unknown": refused.unknown, "empties": refused.empties}
+            return web.json_response(said, status=409)
+        except DaemonError as error:
+            return web.json_response({"error": str(error)}, status=400)
+        return web.json_response(converter.unstructure(given))
+
+    async def post_border(request: web.Request) -> web.Response:
+        try:
+            who = await asyncio.to_thread(_who, request)
+            adopt = request.match_info["word"] == "adopt"
+            moved = await asked.move(request.match_info["name"], adopt=adopt, by=who)
+        except DaemonError as error:
+            return web.json_response({"error": str(error)}, status=409)
+        return web.json_response(converter.unstructure(moved))
+
+    application = web.Application(client_max_size=LARGEST)
+    application.router.add_get("/v1/status", get_status)
+    application.router.add_post("/v1/release/{name}", post_release)
+    application.router.add_post("/v1/{word:adopt|disown}/{name}", post_border)
+    application.router.add_post("/v1/orders", functools.partial(post_order, end=False))
+    application.router.add_post("/v1/orders/end", functools.partial(post_order, end=True))
+    return application
+
+
 def ask(path: Path, about: str = "") -> Status:
     """Return the status of the daemon that listens on `path`; raises DaemonError when there is none.
 
@@ -111,15 +160,54 @@ def ask(path: Path, about: str = "") -> Status:
 
 def release(path: Path, name: str) -> Released:
     """Let go of what is held of virtual server `name`; raises DaemonError with the daemon's words where it refuses."""
-    target = f"/v1/release/{urllib.parse.quote(name, safe='')}"
-    status, body = _request(path, "POST", target, RELEASE_TIMEOUT)
+    return _post(path, f"/v1/release/{urllib.parse.quote(name, safe='')}", b"", Released, RELEASE_TIMEOUT)
+
+
+def move(path: Path, name: str, *, adopt: bool) -> Moved:
+    """Have virtual server `name` adopted as it stands, or disowned; raises DaemonError where the daemon refuses."""
+    word = "adopt" if adopt else "disown"
+    return _post(path, f"/v1/{word}/{urllib.parse.quote(name, safe='')}", b"", Moved, RELEASE_TIMEOUT)
+
+
+def reload(path: Path, order: Order) -> Reloaded:
+    """Return what became of `order`; raises DaemonError with the daemon's words where it cannot be done now."""
+    body = converter.dumps(order).encode()
+    return _post(path, "/v1/reload", body, Reloaded, RELOAD_TIMEOUT)
+
+
+def _post(path: Path, target: str, sent: bytes, kind: type[T], patience: float) -> T:
+    """Return the daemon's answer to `sent`; raises DaemonError, with its words where it says why not."""
+    status, body = _request(path, "POST", target, patience, sent)
     if status == 409:
         raise DaemonError(str(_structured(body, dict[str, str]).get("error", "")))
     if status == 404:
         raise DaemonError(OTHER_VERSION)
     if status != 200:
         raise DaemonError(f"the daemon on {path} answered {status}; its log says why")
-    return _structured(body, Released)
+    return _structured(body, kind)
+
+
+def order(path: Path, wish: Wish, *, end: bool = False) -> OrderGiven:
+    """Have an order stand, or `end` one; raises DaemonError, OrderRefused with the words of a daemon that refuses."""
+    body = converter.dumps(wish).encode()
+    status, answer = _request(path, "POST", f"/v1/orders{'/end' if end else ''}", RELEASE_TIMEOUT, body)
+    if status == 409:
+        refused = _structured(answer, _Refused)
+        raise OrderRefused(refused.error, unknown=refused.unknown, empties=refused.empties)
+    if status in (400, 404):
+        raise DaemonError(OTHER_VERSION)
+    if status != 200:
+        raise DaemonError(f"the daemon on {path} answered {status}; its log says why")
+    return _structured(answer, OrderGiven)
+
+
+@attrs.frozen(kw_only=True)
+class _Refused:
+    """Why the daemon does not take an order."""
+
+    error: str
+    unknown: bool = False
+    empties: bool = False
 
 
 def process_of(path: Path) -> int | None:
@@ -139,11 +227,11 @@ def process_of(path: Path) -> int | None:
     return pid
 
 
-def _request(path: Path, method: str, target: str, patience: float) -> tuple[int, bytes]:
+def _request(path: Path, method: str, target: str, patience: float, sent: bytes = b"") -> tuple[int, bytes]:
     """Return status and body of the daemon's answer; raises DaemonError when there is none within `patience`."""
     connection = _UnixConnection(path, patience)
     try:
-        connection.request(method, target)
+        connection.request(method, target, sent or None)
         response = connection.getresponse()
         return response.status, response.read()
     except TimeoutError as error:
@@ -200,11 +288,26 @@ def _who(request: "web.Request") -> str:
     if asking is None:
         return "nobody"
     pid, uid, _ = PEER.unpack(asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
+    return f"{_name_of(uid)}, pid {pid}"
+
+
+def _whose(request: "web.Request", claimed: str) -> str:
+    """Return whose an order is: `alice` as the kernel knows them, `alice as root` for who says so and is root."""
+    asking = request.transport.get_extra_info("socket") if request.transport else None
+    if asking is None:
+        return "nobody"
+    _, uid, _ = PEER.unpack(asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
+    name = _name_of(uid)
+    if uid == 0 and claimed and claimed != name:  # root need not lie to be believed
+        return visible(f"{claimed} as {name}", MAX_BY)
+    return visible(name, MAX_BY)
+
+
+def _name_of(uid: int) -> str:
     try:
-        user = pwd.getpwuid(uid).pw_name
+        return pwd.getpwuid(uid).pw_name
     except KeyError:
-        user = f"uid {uid}"
-    return f"{user}, pid {pid}"
+        return f"uid {uid}"
 
 
 def _give_to_group(path: Path) -> None:

@@ -22,26 +22,31 @@ import structlog
 from lvsctl import __version__, control, memory, systemd
 from lvsctl.agenda import Agenda, Due, Keys
 from lvsctl.announce import Announcer
+from lvsctl.border import Moves
 from lvsctl.config import Config
-from lvsctl.configfile import load
 from lvsctl.core.candidates import questions_of
 from lvsctl.core.event import Event
 from lvsctl.core.instance import Query
 from lvsctl.core.measures import Seen
+from lvsctl.core.order import Orders, Wish, in_force
 from lvsctl.core.part import concerned
+from lvsctl.core.reload import Order, Reloaded
 from lvsctl.core.restoration import stands_alone
-from lvsctl.core.status import Released, Status
+from lvsctl.core.status import Moved, OrderGiven, Released, Status
 from lvsctl.core.subject import Subject
 from lvsctl.core.virtual_server_status import refused_declarations, virtual_servers
-from lvsctl.errors import ConfigError, StateError
+from lvsctl.errors import DaemonError, StateError
 from lvsctl.health import Health
 from lvsctl.journal import Journal, now
 from lvsctl.keeping import Keeping
 from lvsctl.kernel_settings import KernelSettings
+from lvsctl.orders import OrderDesk
+from lvsctl.preview import preview
 from lvsctl.probing import Prober
 from lvsctl.reconcile import Cycle, Look, Reconciler
 from lvsctl.record import Record
 from lvsctl.releases import Releases
+from lvsctl.reloading import Reloading
 from lvsctl.snapshot import Snapshot
 from lvsctl.sources import Sources
 from lvsctl.unexpected import in_words
@@ -61,8 +66,6 @@ class Daemon:
 
     def __init__(self, path: Path, config: Config, reconciler: Reconciler, *, dry_run: bool) -> None:
         self._path = path
-        self._config = config
-        self._config_error = ""
         self._reconciler = reconciler
         self._dry_run = dry_run
         self._wake = asyncio.Event()
@@ -71,22 +74,38 @@ class Daemon:
         self._sources = Sources(
             config,
             hear=self._hear,
-            hear_overrides=self._hear_overrides,
+            hear_overrides=self._look_at_everything,
             hear_candidates=self._hear_candidates,
+            dry_run=dry_run,
+        )
+        self._reloading = Reloading(
+            path,
+            config,
+            look=functools.partial(preview, sources=self._sources, reconciler=reconciler, kernel=self._kernel),
+            served=reconciler.served_last,
+            take=self._take,
+            over=self._reloaded,
+            note=self._note,
             dry_run=dry_run,
         )
         self._keeping = Keeping(Snapshot(config.daemon.state_directory), self._sources)
         self._journal = Journal(config.daemon.state_directory)
         self._announcer = Announcer(self._note)
+        self._orders = OrderDesk(config.daemon.state_directory, self._preview, self._look_at_everything, self._note)
         self._record = Record(keep=config.metrics is not None and not dry_run)
         self._started = time.time()
         self._health = Health()
         self._agenda = Agenda()
         self._releases = Releases()
+        self._moves = Moves()
         self._settings = KernelSettings()
         self._prober = Prober(self._wake.set)
         self._known = config  # with what was discovered, as the last cycle had it
         self._concerned_by = config, concerned(config)
+
+    @property
+    def _config(self) -> Config:
+        return self._reloading.config
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT."""
@@ -94,7 +113,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
-        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        loop.add_signal_handler(signal.SIGHUP, self._reloading.hang_up)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._sources.close)
             if not self._dry_run:
@@ -113,20 +132,26 @@ class Daemon:
                 dry_run=self._dry_run,
                 environment=self._config.consul.from_environment,
             )
+            if self._reloading.start():
+                self._sources.use(self._config)
             self._watch()
             await self._keeping.recall()
             with contextlib.suppress(StateError):  # the first cycle says so
                 expected = functools.partial(self._reconciler.expected, self._config, writes=not self._dry_run)
                 self._sources.heard.expect(await asyncio.to_thread(expected))
             await self._sources.recall_overrides()
+            await self._orders.recall(writes=not self._dry_run)
             async with asyncio.TaskGroup() as group:
                 tasks = self._sources.tasks(group)
                 tasks.append(group.create_task(self._health.feed_watchdog(), name="watchdog"))
                 tasks.append(group.create_task(self._prober.run(), name="probes"))
+                tasks.append(group.create_task(self._reloading.run(), name="reloads"))
                 if not self._dry_run:
                     tasks.append(group.create_task(self._keeping.run(), name="snapshots"))
+                    tasks.append(group.create_task(self._orders.run(), name="orders"))
                 await self._reconcile()  # a cycle that is under way is finished, and logged
                 self._releases.fail("the daemon is stopping; nothing was released")
+                self._moves.fail("the daemon is stopping; whose it is stays as it was")
                 systemd.notify("STOPPING=1")
                 for task in tasks:
                     task.cancel()
@@ -152,6 +177,7 @@ class Daemon:
                 self._sources.heard.answers,
                 overrides=self._sources.overrides,
                 candidates=self._sources.candidates,
+                orders=self._orders.orders,
             )
         refused = {target: refusal.error for target, refusal in self._reconciler.refusals.items()}
         pending = len(look.decision.steps) + len(look.moves or ())
@@ -162,7 +188,9 @@ class Daemon:
             time=time.time(),
             started=self._started,
             config=str(self._path),
-            config_error=self._config_error,
+            config_error=self._reloading.error,
+            rolled_back=self._reloading.rolled_back,
+            confirm_until=self._reloading.until,
             consul=self._sources.status(),
             overrides=self._sources.overrides_status(look.config),
             kernel=self._health.kernel_status(pending),
@@ -177,13 +205,44 @@ class Daemon:
                 about=about,
             ),
             refused_declarations=refused_declarations(look.refusals),
+            orders=self._orders.status(look),
+            orders_error=self._orders.error,
         )
 
+    async def _preview(self, orders: Orders) -> Look:
+        """Return what a cycle under these orders would do."""
+        async with self._kernel:
+            return await asyncio.to_thread(
+                self._reconciler.preview,
+                self._config,
+                self._sources.heard.answers,
+                overrides=self._sources.overrides,
+                candidates=self._sources.candidates,
+                orders=orders,
+            )
+
+    async def order(self, wish: Wish, by: str, *, end: bool) -> OrderGiven:
+        """Have an order stand, or `end` one, for `by`, and return what it does; raises OrderRefused."""
+        return await (self._orders.end(wish, by) if end else self._orders.give(wish, by))
+
     async def release(self, name: str, by: str) -> Released:
-        """Let go of what is held of virtual server `name`, for `by`; raises DaemonError where that cannot be done."""
-        asked = self._releases.ask(self._known, name)
-        self._wake.set()
-        released = await asyncio.shield(asked)  # another one may wait for the same
+        """Let go of what is held of virtual server `name`, for `by`, and end the order to hold it, where there is one.
+
+        Raises DaemonError where that cannot be done.
+        """
+        force = in_force(self._orders.orders, time.time()).on(name)
+        if force.pause is not None:
+            raise DaemonError(f"nothing can be released: {force.pause.words}; lvsctl resume ends it")
+        try:
+            asked = self._releases.ask(self._known, name)
+            self._wake.set()
+            released = await asyncio.shield(asked)  # another one may wait for the same
+        except DaemonError:
+            if force.hold is None:
+                raise
+            released = Released(name=name, real_servers=(), serving=0)  # nothing of it is decided: the order ends alone
+        if force.hold is not None and await self._orders.end_hold(name, by):
+            released = attrs.evolve(released, order=force.hold.words)
         if released.real_servers:
             real_servers, refused = (
                 list(released.real_servers),
@@ -194,31 +253,51 @@ class Daemon:
             self._note(Event(time=now(), event="released", name=name, what=what, by=by, error=released.refused))
         return released
 
+    async def move(self, name: str, *, adopt: bool, by: str) -> Moved:
+        """Take virtual server `name` over as it stands, or leave it to somebody else, for `by`; raises DaemonError."""
+        pause = in_force(self._orders.orders, time.time()).on(name).pause
+        if pause is not None:
+            raise DaemonError(f"whose it is cannot change now: {pause.words}; lvsctl resume ends it")
+        asked = self._moves.ask(self._known, name, adopt=adopt)
+        self._agenda.everything()
+        self._wake.set()
+        moved = await asyncio.shield(asked)
+        if moved.changed:
+            word = "adopted" if adopt else "disowned"
+            log.warning(word, name=name, virtual_server=moved.address, by=by)
+            self._note(Event(time=now(), event=word, name=name, virtual_server=moved.address, by=by))
+        return moved
+
+    async def reload(self, order: Order, by: str) -> Reloaded:
+        """Do `order` about the configuration, for `by`; raises DaemonError where that cannot be done."""
+        return await self._reloading.order(order, by)
+
     def seen(self) -> Seen:
         """Return what the metrics show, by the table as the last cycle read it: nobody who asks has it read again."""
         tally = self._record.tally
         return Seen(
             version=__version__,
             config=self._config,
-            config_error=self._config_error,
+            config_error=self._reloading.error,
             consul=self._sources.seen(),
             kernel=self._health.kernel_status(len(tally.pending)),
             reading=self._record.reading,
             tally=tally,
             waiting=self._record.waiting,
+            orders=self._orders.counts(),
+            orders_error=self._orders.error,
         )
 
     def _hear(self) -> None:
         self._wake.set()
         self._keeping.hear()
 
-    def _hear_overrides(self) -> None:
-        self._agenda.everything()  # which virtual servers they are of is not told
-        self._wake.set()
-
     def _hear_candidates(self) -> None:
         self._watch()
-        self._agenda.everything()
+        self._look_at_everything()
+
+    def _look_at_everything(self) -> None:
+        self._agenda.everything()  # which virtual servers it is about is not told
         self._wake.set()
 
     def _watch(self, *, again: bool = False) -> None:
@@ -261,6 +340,7 @@ class Daemon:
                 self._health.fail(in_words(error, "cycle"))
                 self._record.failure()
                 self._releases.fail(f"{self._health.error}; nothing was released")
+                self._moves.fail(f"{self._health.error}; whose it is stays as it was")
                 log.warning("cycle_failed", error=self._health.error, retry_in=f"{pause:g}s")
                 if failures & (failures - 1) == 0:  # it may fail for ever
                     self._note(Event(time=now(), event="cycle_failed", error=self._health.error, attempt=failures))
@@ -291,12 +371,15 @@ class Daemon:
         answers, overrides, candidates = sources.heard.answers, sources.overrides, sources.candidates
         answered = bool(answers) or sources.listed
         write = answered and not self._dry_run  # without a single answer the table stays as it is
-        released = self._releases.keys
+        if self._dry_run and due.keys is None:
+            await self._orders.recall(writes=False)  # the daemon beside us may have others by now
+        released, border, orders = self._releases.keys, self._moves.border, self._orders.orders
         act.opinions = self._prober.opinions
         began = time.monotonic()
         with self._health.in_cycle():  # to wait for whoever uses the kernel may be to be stuck, too
             async with self._kernel:
-                if due.keys is None or due.audit:  # whether Consul answers or not
+                act.orders, paused = orders, in_force(orders, time.time()).everything
+                if (due.keys is None or due.audit) and not paused:  # whether Consul answers or not
                     await asyncio.to_thread(self._settings.keep, config.kernel, write=not self._dry_run)
                 if write:
                     cycle = await asyncio.to_thread(
@@ -308,6 +391,7 @@ class Daemon:
                         overrides=overrides,
                         candidates=candidates,
                         released=released,
+                        border=border,
                     )
                 else:
                     look = await asyncio.to_thread(
@@ -315,9 +399,11 @@ class Daemon:
                     )
                     cycle = Cycle(look=look)
                     self._releases.fail("Consul has not answered since the start, so nothing is held")
+                    self._moves.fail("Consul has not answered since the start; whose it is stays as it was")
         self._known = cycle.look.config
         self._prober.concern(cycle)
         self._releases.settle(released, cycle)
+        self._moves.settle(border, cycle)
         if config.discovery is not None:
             self._watch()  # the ledger may remember more declarations now, or fewer
         self._record.cycle(cycle.look.config, cycle, seconds=time.monotonic() - began, only=cycle.only)
@@ -341,6 +427,8 @@ class Daemon:
         )
         if config is not self._config or (sources.overrides, sources.candidates) != (overrides, candidates):
             self._agenda.everything()  # there are others meanwhile
+        if self._orders.orders is not orders:
+            self._agenda.everything()
         return len(cycle.done)
 
     def _concerned(self, queries: AbstractSet[Query]) -> Keys:
@@ -349,40 +437,16 @@ class Daemon:
             self._concerned_by = self._config, concerned(self._config)
         return frozenset().union(*(self._concerned_by[1].get(query, frozenset()) for query in queries))
 
-    def _reload(self) -> None:
-        """Read the configuration file again; a bad one changes nothing."""
-        systemd.reloading()
-        try:
-            self._use(load(self._path))
-        except ConfigError as error:
-            self._refuse(error)
-        finally:
-            systemd.notify("READY=1", f"STATUS={self._in_words()}")
-            self._agenda.everything()
-            self._wake.set()
-
-    def _refuse(self, error: ConfigError) -> None:
-        self._config_error = str(error)
-        for problem in error.problems:
-            log.error("reload_refused", problem=problem.at(self._path), kept="the old configuration")
-            self._note(Event(time=now(), event="reload_refused", why=problem.at(self._path)))
-
-    def _use(self, config: Config) -> None:
-        old, self._config_error = self._config, ""
-        fixed = attrs.evolve(
-            config.daemon,
-            state_directory=old.daemon.state_directory,
-            control_socket=old.daemon.control_socket,
-        )
-        if (fixed, old.metrics) != (config.daemon, config.metrics):
-            why = "state_directory, control_socket and [metrics] change at the next start only"
-            log.warning("restart_needed", why=why)
-        self._config = attrs.evolve(config, daemon=fixed, metrics=old.metrics)
+    def _take(self) -> None:
+        """Have everything by the configuration in use, which is another one now."""
         if self._sources.use(self._config):
             self._keeping.everything()
         self._watch(again=True)
-        log.info("reloaded", config=str(self._path), virtual_servers=len(config.virtual_servers))
-        self._note(Event(time=now(), event="reloaded", what=str(self._path)))
+        self._look_at_everything()
+
+    def _reloaded(self) -> None:
+        systemd.notify("READY=1", f"STATUS={self._in_words()}")
+        self._look_at_everything()
 
     def why_not_alive(self) -> str:
         """Return why we should be restarted; empty when we should not."""
@@ -393,7 +457,8 @@ class Daemon:
         return self._health.why_not_ready(self._sources.status())
 
     def _in_words(self) -> str:
-        return self._health.in_words(self._sources.status())
+        pause = in_force(self._orders.orders, time.time()).everything
+        return pause.words if pause else self._health.in_words(self._sources.status())
 
 
 def _have_more_files() -> None:

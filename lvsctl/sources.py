@@ -73,6 +73,11 @@ class Sources:
         return self._watches.choice
 
     @property
+    def client(self) -> Client:
+        """Return who asks."""
+        return self._client
+
+    @property
     def listed(self) -> bool:
         """Tell whether Consul has said who may declare virtual servers."""
         return self._catalogue.watched and self._catalogue.heard
@@ -101,7 +106,7 @@ class Sources:
     def use(self, config: Config) -> bool:
         """Hear as `config` says from now on; return whether another client asks. Then `watch`."""
         old, self._config = self._config, config
-        another = (config.consul, config.safety.max_instances) != (old.consul, old.safety.max_instances)
+        another = not asks_alike(config, old)
         if another:
             replaced, self._client = self._client, _client(config)
             self._watches.use(self._client, replaced)
@@ -185,6 +190,11 @@ class Sources:
     def _keep_overrides(self, overrides: Overrides) -> None:
         if self._config.overrides is not None and not self._dry_run:
             self._override_file.keep(overrides, self.address, self._config.overrides.kv_prefix)
+
+
+def asks_alike(one: Config, other: Config) -> bool:
+    """Tell whether Consul is asked the same by both, so that the answers for one count for the other."""
+    return (one.consul, one.safety.max_instances) == (other.consul, other.safety.max_instances)
 
 
 def _prefix(config: Config) -> str | None:

@@ -9,9 +9,13 @@ from pathlib import Path
 import attrs
 
 from lvsctl.control import serving
+from lvsctl.core.order import Wish
+from lvsctl.core.reload import Order, Reloaded
 from lvsctl.core.status import (
     ConsulStatus,
     KernelStatus,
+    Moved,
+    OrderGiven,
     Place,
     RealServerStatus,
     Released,
@@ -20,7 +24,7 @@ from lvsctl.core.status import (
     VirtualServerStatus,
 )
 from lvsctl.core.subject import Subject
-from lvsctl.errors import DaemonError
+from lvsctl.errors import DaemonError, OrderRefused
 
 TIME = 1_700_000_000.0
 
@@ -102,8 +106,13 @@ class Told:
 
     its: Status | None = None  # None: it is in trouble
     releases: dict[str, Released] = attrs.field(factory=dict)
-    asked: list[tuple[str, str]] = attrs.field(factory=list)  # what was to be released, and by whom
+    moves: dict[str, Moved] = attrs.field(factory=dict)
+    asked: list[tuple[str, str]] = attrs.field(factory=list)  # what was to be released or moved, and by whom
+    given: OrderGiven | None = None  # None: every order is refused
+    wishes: list[tuple[Wish, str, bool]] = attrs.field(factory=list)  # each with whose it is, and whether it ends one
     about: list[str] = attrs.field(factory=list)  # what each status was asked about
+    outcomes: list[Reloaded] = attrs.field(factory=list)  # of the orders about the configuration, one after the other
+    orders: list[Order] = attrs.field(factory=list)
 
     async def status(self, about: Subject | None = None) -> Status:
         """Return what it was made with."""
@@ -118,6 +127,28 @@ class Told:
         if name not in self.releases:
             raise DaemonError(f"no virtual server '{name}'")
         return self.releases[name]
+
+    async def order(self, wish: Wish, by: str, *, end: bool) -> OrderGiven:
+        """Return what it was made with."""
+        self.wishes.append((wish, by, end))
+        if self.given is None:
+            raise OrderRefused("no such target", unknown=True)
+        return self.given
+
+    async def move(self, name: str, *, adopt: bool, by: str) -> Moved:
+        """Return what it was made with."""
+        self.asked.append((f"{'adopt' if adopt else 'disown'} {name}", by))
+        if name not in self.moves:
+            raise DaemonError(f"no virtual server '{name}'")
+        return self.moves[name]
+
+    async def reload(self, order: Order, by: str) -> Reloaded:
+        """Return the next of what it was made with."""
+        del by
+        self.orders.append(order)
+        if not self.outcomes:
+            raise DaemonError("nothing is to be confirmed")
+        return self.outcomes.pop(0)
 
 
 @contextmanager

@@ -18,7 +18,9 @@ from structlog.testing import capture_logs
 
 from lvsctl import control
 from lvsctl.configfile import load
+from lvsctl.consul.pace import SHORTEST_POLL
 from lvsctl.core.instance import Answer, Query
+from lvsctl.core.reload import Order
 from lvsctl.core.status import State, Status
 from lvsctl.daemon import MOST_FILES, Daemon
 from lvsctl.reconcile import Reconciler
@@ -109,14 +111,17 @@ async def running(
     port: int = 0,
     lines: Sequence[str] = (),
     tables: str = "",
+    text: str = "",
 ) -> AsyncIterator[Running]:
     """Run a daemon until the context ends, then stop it as systemd does.
 
-    `port` is Consul's, any when 0; `lines` are more of reco's.
+    `port` is Consul's, any when 0; `lines` are more of reco's. With `text` that is the whole file.
     """
     kernel = kernel or Watched()
     async with consul(answering, port=port) as server:
         file = written(server, directory, *lines, tables=tables)
+        if text:
+            file.write_text(text)
         reconciler = Reconciler(kernel, FakeAddresses(), Store(directory), time.time)
         with capture_logs() as logs:
             task = asyncio.create_task(Daemon(file, load(file), reconciler, dry_run=dry_run).run(), name="daemon")
@@ -400,4 +405,29 @@ async def test_another_consul_after_a_reload(tmp_path: Path) -> None:
         await daemon.until(table_of(entry(real(1))))
         written(other, tmp_path)
         os.kill(os.getpid(), signal.SIGHUP)
+        status = await daemon.until_status(lambda status: bool(status.config_error))
+        assert "it would take away 1 of 1 real server now serving" in status.config_error
+        await asyncio.to_thread(control.reload, tmp_path / "control.sock", Order(allow_remove=True))
         await daemon.until(table_of(entry(real(2))))
+
+
+async def test_one_change_is_written_at_once_and_two_hundred_within_a_second_are_few_writes(tmp_path: Path) -> None:
+    """What comes in a burst is read together: a query asks again after 20 ms, and a cycle takes what there is."""
+    blocking = Blocking((instance(1), instance(2), instance(3)))
+    async with running(blocking, tmp_path) as daemon:
+        await daemon.until(table_of(entry(real(1), real(2), real(3))))
+        await daemon.until_status(lambda status: status.kernel.in_sync_since is not None)
+        began = time.monotonic()
+        await blocking.change(instance(1), instance(2), failing(3))
+        await daemon.until(table_of(entry(real(1), real(2), real(3, 0))))
+        single = time.monotonic() - began
+        before, began = len(daemon.kernel.writes), time.monotonic()
+        for number in range(200):
+            await blocking.change(instance(1), instance(2), failing(3) if number % 2 else instance(3))
+            await asyncio.sleep(0.005)
+        await blocking.change(instance(1), instance(2), instance(3), instance(4))
+        await daemon.until(table_of(entry(real(1), real(2), real(3), real(4))))
+        seconds = time.monotonic() - began
+        writes = len(daemon.kernel.writes) - before
+    assert single < 1.0
+    assert 1 <= writes <= seconds / SHORTEST_POLL + 5, (writes, seconds)  # the few are what has drained

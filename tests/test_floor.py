@@ -78,6 +78,8 @@ class Director:
     allowed: bool = True
     drain_timeout: float = 30.0
     scheduler: str = "wlc"
+    slow_start: float = 0.0
+    damping: bool = False
     overrides: Overrides = NO_OVERRIDES
     released: bool = False
     never: int | None = None  # the kernel does not take it
@@ -96,6 +98,8 @@ class Director:
                 failover=("dc2",) if self.failover else (),
                 drain_timeout=self.drain_timeout,
                 scheduler=self.scheduler,
+                slow_start=self.slow_start,
+                damping=self.damping,
                 probe=self.probe,
                 fallback=self.fallback,
             ),

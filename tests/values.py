@@ -13,7 +13,8 @@ from lvsctl.core.decide import decide
 from lvsctl.core.decision import Decision
 from lvsctl.core.desired import limits_of, query_of
 from lvsctl.core.instance import Answer, Answers, Check, Health, Instance
-from lvsctl.core.ownership import Ledger
+from lvsctl.core.order import NO_ORDERS, Orders
+from lvsctl.core.ownership import NO_WORD, Border, Ledger
 from lvsctl.core.remembrance import ledger_ahead, ledger_settled
 from lvsctl.core.served import after
 from netlink.fake import FakeIPVS
@@ -103,14 +104,19 @@ def table_of(*entries: TableEntry) -> Table:
     return {each.virtual_server.key: each for each in entries}
 
 
-def kernel_with(table: Table) -> FakeIPVS:
-    """Return a kernel in memory that has `table`, and has forgotten how it came to it."""
-    kernel = FakeIPVS()
+def requests_for(table: Table) -> Sequence[Request]:
+    """Return what makes `table` of an empty one."""
     requests: list[Request] = []
     for key, each in table.items():
         requests.append(AddVirtualServer(virtual_server=each.virtual_server))
         requests += [AddRealServer(virtual_server=key, real_server=server) for server in each.real_servers.values()]
-    refused = [result for result in kernel.apply(requests) if result]
+    return requests
+
+
+def kernel_with(table: Table) -> FakeIPVS:
+    """Return a kernel in memory that has `table`, and has forgotten how it came to it."""
+    kernel = FakeIPVS()
+    refused = [result for result in kernel.apply(requests_for(table)) if result]
     assert not refused, refused
     kernel.writes.clear()
     return kernel
@@ -161,6 +167,8 @@ class Cycles:
     now: float = NOW
     own_addresses: frozenset[Address] = OWN
     templates_expire: bool = False
+    orders: Orders = NO_ORDERS
+    border: Border = NO_WORD  # for the next cycle
     on_decision: Callable[[Decision, Ledger, Observed], None] | None = None
     last: Decision | None = None
 
@@ -176,6 +184,8 @@ class Cycles:
                 templates_expire=self.templates_expire,
                 now=self.now,
                 before=before,
+                orders=self.orders,
+                border=self.border,
             )
             for before in (None, self.last)
         )
@@ -187,6 +197,7 @@ class Cycles:
         """Decide and carry out all steps, or die after so many of them."""
         observed = self.kernel.observe()
         decision = self.decide(observed)
+        self.border = NO_WORD
         if self.on_decision:
             self.on_decision(decision, self.ledger, observed)
         self.ledger = ledger_ahead(decision, self.ledger, observed)
@@ -201,7 +212,8 @@ class Cycles:
         """Repeat until a cycle has nothing to do or to wait for; return how many had, at most `most`."""
         for cycles in range(most + 1):
             decision = self.once()
-            if not decision.steps and decision.look_again is None:
+            ramps = any(each.next_look is not None for each in decision.virtual_servers.values())
+            if not decision.steps and decision.look_again is None and not ramps:
                 return cycles
         raise AssertionError(f"not quiet after {most} cycles: {self.once().steps}")
 

@@ -11,7 +11,10 @@ import click
 from lvsctl import __version__
 from lvsctl.cli.ending import ending, open_streams
 
-COMMANDS: Final = ("check", "diff", "doctor", "events", "explain", "release", "run", "status", "teardown", "weight")
+COMMANDS: Final = (
+    "adopt", "check", "diff", "disown", "doctor", "drain", "events", "explain", "hold", "pause", "release", "reload",
+    "resume", "run", "status", "teardown", "undrain", "weight",
+)  # fmt: skip
 
 EPILOG: Final = """\b
 Start here:

@@ -89,11 +89,15 @@ def render(lines: Sequence["Line"]) -> list[str]:
 
 def summary(lines: Sequence["Line"], look: "Look", *, complete: bool = True) -> str:
     """Return the last line of a diff; where it is not `complete` nobody can say that all is in sync."""
+    ours = [each.intended for each in look.decision.virtual_servers.values() if each.intended]
+    return summed_up(lines, len(ours), sum(len(entry.real_servers) for entry in ours), complete=complete)
+
+
+def summed_up(lines: Sequence["Line"], virtual_servers: int, real_servers: int, *, complete: bool) -> str:
+    """Return the same for so many virtual servers and real servers."""
     differing = sum(line.differs for line in lines)
     notes = len(lines) - differing
-    ours = [each.intended for each in look.decision.virtual_servers.values() if each.intended]
-    real_servers = sum(len(entry.real_servers) for entry in ours)
-    size = f"{count(len(ours), 'virtual server')}, {count(real_servers, 'real server')}"
+    size = f"{count(virtual_servers, 'virtual server')}, {count(real_servers, 'real server')}"
     result = f"{count(differing, 'difference')}" if differing else "in sync" if complete else "no difference known"
     tail = f", {count(notes, 'note')}" if notes else ""
     return f"\n{result}{tail}: {size}" if lines else f"{result}: {size}"

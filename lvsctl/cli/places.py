@@ -17,6 +17,17 @@ def state_directory(path: Path) -> Path:
         return written(path, "state_directory") or DaemonConfig().state_directory
 
 
+def control_socket(path: Path) -> Path:
+    """Return the control socket of the file at `path`, or the default one."""
+    from lvsctl.config import DaemonConfig
+    from lvsctl.configfile import load
+
+    try:
+        return load(path).daemon.control_socket
+    except ConfigError:
+        return written(path, "control_socket") or DaemonConfig().control_socket
+
+
 def written(path: Path, key: str) -> Path | None:
     """Return the absolute path that a file with mistakes writes for `key`; None where it has none that can be read."""
     try:

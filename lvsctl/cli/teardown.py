@@ -33,6 +33,7 @@ def command(path: Path, *, yes: bool, dry_run: bool) -> None:
     from lvsctl import logs
     from lvsctl.cli.overriding import author
     from lvsctl.configfile import load
+    from lvsctl.configuration_kept import ConfigurationKept
     from lvsctl.journal import Journal
     from lvsctl.store import Store, locked
     from lvsctl.teardown import find, known, remove
@@ -65,5 +66,6 @@ def command(path: Path, *, yes: bool, dry_run: bool) -> None:
             sys.exit(1)
         with Journal(config.daemon.state_directory) as journal:
             remove(leftovers, kernel, Addresses(), store, journal.note, by=author())
+        ConfigurationKept(config.daemon.state_directory).forget()  # the next start is a first one
         interfaces = [count(len(leftovers.interfaces), "interface")] if leftovers.interfaces else []
         click.echo(", ".join([f"removed {count(len(leftovers.virtual_servers), 'virtual server')}", *interfaces]))

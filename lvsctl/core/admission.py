@@ -34,9 +34,11 @@ class Reason(enum.Enum):
     CRITICAL = "critical"
     WARNING = "warning"
     MAINTENANCE = "maintenance"
+    DRAINED = "drained"  # by an operator's order
     TAGS = "tags"
     META = "meta"
     DATACENTER = "datacenter"
+    DAMPED = "damped"
     NOT_AN_ADDRESS = "not-an-address"
     FORBIDDEN_ADDRESS = "forbidden-address"
     OUTSIDE_ALLOWED_NETWORKS = "outside-allowed-networks"

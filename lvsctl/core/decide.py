@@ -15,6 +15,7 @@ from lvsctl.config import Config, OnCritical
 from lvsctl.core import peak
 from lvsctl.core.admission import Excluded, Limits, Reason
 from lvsctl.core.cause import cause_of_virtual_server
+from lvsctl.core.damped import damped
 from lvsctl.core.decision import Decision, Step, VirtualServerDecision
 from lvsctl.core.desired import Wanted, desired, limits_of
 from lvsctl.core.drain import NO_USAGE, Draining, drain
@@ -23,9 +24,22 @@ from lvsctl.core.guard import guard, serves_in
 from lvsctl.core.instance import Answers
 from lvsctl.core.nothing import NOBODY, NOTHING
 from lvsctl.core.opinion import NO_OPINION, Opinion, Opinions
+from lvsctl.core.order import NO_DRAINS, NO_ORDERS, Ordered, Orders, in_force
+from lvsctl.core.order import next_end as next_end_of_orders
 from lvsctl.core.override import NO_OVERRIDES, Overrides, next_end, standing
-from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, foreign, is_still_ours, owner_of
+from lvsctl.core.ownership import (
+    NO_WORD,
+    Border,
+    Ledger,
+    LedgerEntry,
+    Owner,
+    foreign,
+    is_still_ours,
+    ours_in,
+    owner_of,
+)
 from lvsctl.core.plan import plan_virtual_server
+from lvsctl.core.ramping import ramping, whole
 from lvsctl.core.restoration import stands_alone
 from lvsctl.core.served import NO_FLOOR, Floor
 from lvsctl.core.steps import steps_of, why_leaving
@@ -57,7 +71,9 @@ def decide(
     released: AbstractSet[VirtualServerKey] = NOBODY,
     refused: Mapping[VirtualServerKey, AbstractSet[RealServerKey]] = NOTHING,
     opinions: Opinions | None = None,
+    orders: Orders = NO_ORDERS,
     elsewhere: Ledger = NOTHING,
+    border: Border = NO_WORD,
 ) -> Decision:
     """Return what to do about every virtual server.
 
@@ -66,8 +82,10 @@ def decide(
     decision: it spares work where nothing has changed since, and changes nothing. Of the virtual servers that are
     `released` an operator has just let go of what is held. `refused` are real servers that the kernel did not take,
     `opinions` what the director itself found of some; None where it does not look. `elsewhere` is the ledger with the
-    virtual servers of which nothing is decided here.
+    virtual servers of which nothing is decided here, `border` what operators have just said of whose they are, `orders`
+    what they ordered before.
     """
+    force = in_force(orders, now)
     limits = limits or limits_of(config, own_addresses)
     if before is not None and (before.limits, before.templates_expire) != (limits, templates_expire):
         before = None
@@ -77,8 +95,10 @@ def decide(
         config,
         answers,
         limits,
-        {key: each.wanted for key, each in known.items() if each.wanted},
+        {key: each.undamped or each.wanted for key, each in known.items() if each.wanted},
         standing(overrides, now),
+        drains=force.drains,
+        drains_before=before.drains if before else NO_DRAINS,
         table=observed.table,
         failed_over={key: entry.failed_over for key, entry in ledger.items() if entry.failed_over},
         peaks={key: entry.peaks for key, entry in ledger.items() if entry.peaks},
@@ -91,8 +111,11 @@ def decide(
         there, entry, opinion = observed.table.get(key), ledger.get(key), None
         if opinions is not None and each.config.probe:
             opinion = opinions.get(key, NO_OPINION)
-        same = _same_as_before(known.get(key), each, there, entry, absent=absent, opinion=opinion, now=now)
-        if same and key not in released:
+        ordered = force.on(each.config.name, there.real_servers if there else ())
+        same = _same_as_before(
+            known.get(key), each, there, entry, absent=absent, opinion=opinion, ordered=ordered, now=now
+        )
+        if same and key not in released | border.adopted | border.disowned:
             decisions[key] = same
             continue
         afresh[key] = functools.partial(
@@ -102,9 +125,11 @@ def decide(
             ledger,
             absent,
             opinion,
+            ordered=ordered,
             templates_expire=templates_expire,
             now=now,
             released=key in released,
+            border=border,
         )
         decisions[key] = afresh[key]()
     for key, limit in _limits(decisions, afresh.keys(), (elsewhere, ledger), config, now).items():
@@ -112,22 +137,27 @@ def decide(
     waiting = frozenset(config.virtual_servers.keys() - wanted.keys())
     configured = {virtual_server.key for virtual_server in config.virtual_servers.values()}
     left = {key: ledger[key] for key in ledger.keys() & observed.table.keys() - configured}
-    disowned = frozenset(key for key, entry in left.items() if not is_still_ours(observed.table[key], entry))
+    disowned = frozenset(
+        key for key, entry in left.items() if key in border.disowned or not is_still_ours(observed.table[key], entry)
+    )
     staying = {key for key, entry in left.items() if entry.name in waiting or stands_alone(answers)}
     for key, entry in left.items():
         if key not in disowned and key not in staying:
-            decisions[key] = _decide_removed(key, entry, observed, now=now)
+            decisions[key] = _decide_removed(key, entry, observed, force.on(entry.name), now=now)
     adopted = {key for key, each in decisions.items() if each.owner is Owner.ADOPTED}
+    given_up = {key for key, each in decisions.items() if each.disowned} & observed.table.keys()
     left_alone = _left_alone(config, waiting, ledger)
     return Decision(
         virtual_servers=decisions,
         waiting=waiting,
         left_alone=left_alone,
-        foreign=foreign(observed.table, (ledger.keys() - disowned) | adopted),
+        foreign=foreign(observed.table, (ours_in(ledger) - disowned - given_up) | adopted),
         disowned=disowned,
-        addresses=_addresses(decisions, observed, (left_alone | staying) - disowned),
+        addresses=_addresses(decisions, observed, (left_alone | staying | given_up) - disowned),
         look_again=now + DRAIN_POLL if any(each.draining for each in decisions.values()) else None,
-        next_end=_next_end(decisions, overrides, now),
+        next_end=_next_end(decisions, overrides, orders, now),
+        paused=force.everything,
+        drains=force.drains,
         limits=limits,
         templates_expire=templates_expire,
     )
@@ -152,10 +182,10 @@ def _limits(
 
 
 def _next_end(
-    decisions: Mapping[VirtualServerKey, VirtualServerDecision], overrides: Overrides, now: float
+    decisions: Mapping[VirtualServerKey, VirtualServerDecision], overrides: Overrides, orders: Orders, now: float
 ) -> float | None:
     peaks = {id(each.wanted.peaks): each.wanted.peaks for each in decisions.values() if each.wanted}
-    ends = [next_end(overrides, now), *map(peak.next_end, peaks.values())]
+    ends = [next_end(overrides, now), next_end_of_orders(orders, now), *map(peak.next_end, peaks.values())]
     ends += [each.hold.floor.until for each in decisions.values()]
     return min((end for end in ends if end is not None), default=None)
 
@@ -168,14 +198,17 @@ def _same_as_before(
     *,
     absent: AbstractSet[RealServerKey],
     opinion: Opinion | None,
+    ordered: Ordered,
     now: float,
 ) -> VirtualServerDecision | None:
     """Return `before` where it was made of the same; what leaves is decided by the clock and by connections too."""
     if before is None or before.leaving or before.steps or before.hold.released or before.hold.floor.why:
         return None
+    if before.next_look is not None:
+        return None
     if before.wanted is not wanted or before.remembered is not entry:
         return None
-    if (before.absent, before.opinion) != (absent, opinion):
+    if (before.absent, before.opinion, before.ordered) != (absent, opinion, ordered):
         return None
     return before if before.observed == observed and before.hold.floor.holds(now) else None
 
@@ -195,14 +228,17 @@ def _decide_configured(
     absent: frozenset[RealServerKey],
     opinion: Opinion | None,
     *,
+    ordered: Ordered,
     templates_expire: bool,
     now: float,
     released: bool,
+    border: Border,
     limit: Floor = NO_FLOOR,
 ) -> VirtualServerDecision:
     key = wanted.config.key
     current = observed.table.get(key)
-    owner = owner_of(_entry(wanted, with_fallback(wanted.config, wanted.entry.real_servers)), current, ledger)
+    standing = _entry(wanted, with_fallback(wanted.config, wanted.entry.real_servers))
+    owner, entry = owner_of(standing, current, ledger, border), ledger.get(key)
     if owner is Owner.FOREIGN:
         return VirtualServerDecision(
             name=wanted.config.name,
@@ -211,15 +247,27 @@ def _decide_configured(
             owner=owner,
             intended=current,
             observed=current,
-            remembered=ledger.get(key),
+            ordered=ordered,
+            remembered=entry,
+            disowned=key in border.disowned or (entry is not None and entry.disowned),
         )
+    if entry is not None and entry.disowned:
+        entry = None  # what it says is of long ago
+    undamped, (wanted, flapping) = wanted, damped(wanted, entry, absent=absent, now=now)
     there = current.real_servers if current else {}
-    entry = ledger.get(key)
-    hold, counts = guard(wanted, there, entry, now=now, released=released, absent=absent, opinion=opinion, limit=limit)
-    real_servers = (
-        {**wanted.entry.real_servers, **hold.real_servers} if hold.real_servers else wanted.entry.real_servers
+    hold, counts = guard(
+        wanted,
+        there,
+        whole(entry),
+        now=now,
+        released=released,
+        absent=absent,
+        opinion=opinion,
+        limit=limit,
+        ordered=ordered,
     )
-    fallback = fallback_of(wanted.config, real_servers)
+    found = ramping(wanted, hold, counts, there, entry, absent=absent, now=now)
+    fallback = fallback_of(wanted.config, found.real_servers)
     return _decide_leaving(
         VirtualServerDecision(
             name=wanted.config.name,
@@ -227,16 +275,21 @@ def _decide_configured(
             wanted=wanted,
             owner=owner,
             observed=current,
-            hold=hold,
+            hold=found.hold,
             counts=counts,
             absent=absent,
             opinion=opinion,
-            remembered=entry,
+            ordered=ordered,
+            remembered=ledger.get(key),
+            ramps=found.ramps,
+            next_look=min(filter(None, (found.next_step, *flapping.waiting.values())), default=None),
+            flapping=flapping.flapping,
+            undamped=undamped if undamped is not wanted else None,
             fallback=fallback.key if fallback else None,
             drain_timeout=wanted.config.drain_timeout,
             undrained=_undrained(wanted, templates_expire=templates_expire),
         ),
-        _entry(wanted, {**real_servers, fallback.key: fallback} if fallback else real_servers),
+        _entry(wanted, {**found.real_servers, fallback.key: fallback} if fallback else found.real_servers),
         observed,
         entry,
         now=now,
@@ -267,7 +320,7 @@ def _undrained(wanted: Wanted, *, templates_expire: bool) -> frozenset[RealServe
 
 
 def _decide_removed(
-    key: VirtualServerKey, entry: LedgerEntry, observed: Observed, *, now: float
+    key: VirtualServerKey, entry: LedgerEntry, observed: Observed, ordered: Ordered, *, now: float
 ) -> VirtualServerDecision:
     """Return the way out of a virtual server of ours that is no longer configured: drain all, then delete."""
     current = observed.table[key]
@@ -279,6 +332,7 @@ def _decide_removed(
             owner=Owner.OURS,
             observed=current,
             drain_timeout=entry.drain_timeout,
+            ordered=ordered,
             remembered=entry,
         ),
         attrs.evolve(current, real_servers={}),
@@ -345,6 +399,8 @@ def _addresses(
     left_alone: AbstractSet[VirtualServerKey],
 ) -> frozenset[Address]:
     """Return the addresses of the virtual servers of ours that the kernel has or is about to have."""
-    keys = {key for key, each in decisions.items() if each.intended is not None and each.owner is not Owner.FOREIGN}
+    ours = {key: each for key, each in decisions.items() if each.owner is not Owner.FOREIGN}
+    keys = {key for key, each in ours.items() if each.intended is not None and not each.ordered.pause}
+    keys |= {key for key, each in ours.items() if each.ordered.pause and key in observed.table}
     keys |= left_alone & observed.table.keys()
     return frozenset(key.address for key in keys if key.address is not None)

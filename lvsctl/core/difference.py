@@ -18,6 +18,7 @@ from lvsctl.core.cause import Cause, Kind, cause_of_absence, cause_of_disappeara
 from lvsctl.core.decision import Decision, Step, VirtualServerDecision
 from lvsctl.core.drain import Draining
 from lvsctl.core.ownership import Owner
+from lvsctl.core.ramp import percent_of
 from lvsctl.core.words import real_server_words, virtual_server_words
 from netlink.requests import (
     AddRealServer,
@@ -113,6 +114,7 @@ def _lines(each: VirtualServerDecision) -> Iterator[Line]:
     for key, state in sorted(each.draining.items(), key=lambda pair: pair[0]):
         if key not in planned:
             yield _note(each, Sign.REMOVE, str(key), _draining(state), each.leaving_causes[key], differs=True)
+    yield from _ramping_lines(each)
     for key, real_server in sorted(each.held.items(), key=lambda pair: pair[0]):
         member = each.wanted.by_key.get(key) if each.wanted else None
         why = (cause_of_absence(member) if member else cause_of_disappearance(each.why_unasked(key))).text
@@ -125,6 +127,18 @@ def _lines(each: VirtualServerDecision) -> Iterator[Line]:
             else:
                 cause = Cause(kind=Kind.REJECTED, text=member.verdict.text)
                 yield _note(each, Sign.NOTE, name_of(member), "rejected", cause, differs=False)
+
+
+def _ramping_lines(each: VirtualServerDecision) -> Iterator[Line]:
+    """Yield a line for each real server with a slow start of which no step is due."""
+    due = [
+        step.request.real_server.key for step in each.steps if isinstance(step.request, AddRealServer | SetRealServer)
+    ]
+    for key, ramp in each.ramps.of.items():
+        if key not in due:
+            cause = Cause(kind=Kind.SLOW_START, text="slow start: its weight is not yet what it is to be")
+            what = f"ramping: {percent_of(ramp)}% of weight {ramp.weight}"
+            yield _note(each, Sign.CHANGE, str(key), what, cause, differs=True)
 
 
 def address_lines(moves: AddressMoves) -> Iterator[Line]:
@@ -160,11 +174,14 @@ def _note(
 
 
 def _foreign_line(each: VirtualServerDecision) -> Line:
-    cause = Cause(
-        kind=Kind.REJECTED,
-        text=f"a foreign virtual server holds this address and differs from what is wanted; {remedy_of_foreign(each)}",
-    )
-    return _note(each, Sign.NOTE, None, "left alone", cause, differs=True)
+    return _note(each, Sign.NOTE, None, "left alone", Cause(kind=Kind.REJECTED, text=why_foreign(each)), differs=True)
+
+
+def why_foreign(each: VirtualServerDecision) -> str:
+    """Return why a virtual server that is foreign is left alone, and what an operator can do about it."""
+    if each.disowned:
+        return f"disowned: lvsctl neither changes nor deletes it; lvsctl adopt {each.name} takes it back"
+    return f"a foreign virtual server holds this address and differs from what is wanted; {remedy_of_foreign(each)}"
 
 
 def remedy_of_foreign(each: VirtualServerDecision) -> str:
@@ -173,7 +190,7 @@ def remedy_of_foreign(each: VirtualServerDecision) -> str:
     out = f"take {each.name!r} out of the configuration"
     if declaration is not None:
         out = f"name Consul service {declaration.service!r} in discovery.exclude"
-    return f"delete it ({ipvsadm_delete(each)}) or {out}"
+    return f"take it over as it stands (lvsctl adopt {each.name}), delete it ({ipvsadm_delete(each)}), or {out}"
 
 
 def ipvsadm_delete(each: VirtualServerDecision) -> str:

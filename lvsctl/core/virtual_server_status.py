@@ -13,7 +13,7 @@ from lvsctl.core.candidates import Refusal
 from lvsctl.core.condition import note_on, state_of
 from lvsctl.core.decision import Decision, VirtualServerDecision
 from lvsctl.core.desired import deciding_queries
-from lvsctl.core.difference import ipvsadm_delete
+from lvsctl.core.difference import ipvsadm_delete, why_foreign
 from lvsctl.core.guard import serves
 from lvsctl.core.instance import Query
 from lvsctl.core.nothing import NOTHING
@@ -91,7 +91,10 @@ def _decided(
     about: Subject | None,
 ) -> VirtualServerStatus:
     if each.owner is Owner.FOREIGN:
-        note = f"a foreign virtual server is in the way; {ipvsadm_delete(each)} lets lvsctl create its own"
+        delete = f"{ipvsadm_delete(each)} lets lvsctl create its own"
+        note = f"a foreign virtual server is in the way: lvsctl adopt {each.name} takes it over, {delete}"
+        if each.disowned:
+            note = why_foreign(each)
         return attrs.evolve(_of_observed(each, observed), state=State.FOREIGN, note=note)
     of_real_servers = {server: error for server, error in refused.items() if server is not None}
     rows = real_servers(each, observed, refused=of_real_servers, about=about)

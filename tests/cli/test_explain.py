@@ -52,6 +52,7 @@ def test_each_place_has_a_sentence_and_its_reason() -> None:
         Place.QUIESCED: f"{FIRST} is in {IN_RECO} with weight 0, so it gets no new connections.",
         Place.DRAINING: f"{FIRST} is on its way out of {IN_RECO}, with weight 0.",
         Place.HELD: f"{FIRST} is held in {IN_RECO}, with weight 1, although it is wanted out.",
+        Place.FALLBACK: f"{FIRST} is in {IN_RECO} as its fallback and serves, for nothing else does.",
         Place.PENDING: f"{FIRST} is wanted in {IN_RECO} and not in the kernel.",
         Place.OUT: f"{FIRST} is out of {IN_RECO}.",
         Place.REJECTED: f"{FIRST} is rejected, so it is not in {IN_RECO}.",

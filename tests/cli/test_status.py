@@ -168,6 +168,26 @@ def test_a_refused_reload() -> None:
     )
 
 
+def test_a_reload_that_was_rolled_back() -> None:
+    back = attrs.evolve(FULL, config_error="not confirmed within 60 s", rolled_back=True)
+    assert header(back)["config"] == (
+        "the last reload was rolled back, the one before it is in use: not confirmed within 60 s"
+    )
+
+
+def test_a_reload_that_is_to_be_confirmed() -> None:
+    waits = attrs.evolve(FULL, confirm_until=FULL.time + 42)
+    at = time.strftime("%H:%M:%S", time.localtime(FULL.time + 42))
+    assert header(waits)["config"] == (
+        f"taken back at {at} (in 42 s) unless it is confirmed: lvsctl reload --keep, or --revert"
+    )
+    both = render(attrs.evolve(waits, config_error="bad"))
+    assert [line.split(maxsplit=3)[:2] for line in both if "config" in line or "refused" in line] == [
+        ["config", "taken"],
+        ["the", "last"],
+    ]
+
+
 def test_a_note_stands_at_the_end_of_its_row() -> None:
     noted = attrs.evolve(RECO, state=State.HELD, note="nothing passes\x07")
     line = render(attrs.evolve(FULL, virtual_servers=(noted,)))[-1]
@@ -216,6 +236,7 @@ def test_the_exit_code_of_each_state(state: State) -> None:
     [
         {"kernel": KernelStatus(in_sync_since=None, pending=0, error="no")},
         {"config_error": "bad"},
+        {"confirm_until": FULL.time + 42},
         {"refused_declarations": (REFUSED,)},
         {"consul": attrs.evolve(CONSUL, failing=1)},
     ],

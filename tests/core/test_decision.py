@@ -21,7 +21,8 @@ from lvsctl.core.decision import Decision
 from lvsctl.core.desired import limits_of, query_of
 from lvsctl.core.fallback import with_fallback
 from lvsctl.core.instance import Answer, Answers, Health, Instance
-from lvsctl.core.ownership import Ledger, LedgerEntry, Owner, is_still_ours
+from lvsctl.core.order import NO_ORDERS
+from lvsctl.core.ownership import Border, Ledger, LedgerEntry, Owner, is_still_ours
 from lvsctl.core.remembrance import ledger_ahead, ledger_settled
 from netlink.requests import (
     AddRealServer,
@@ -35,7 +36,7 @@ from netlink.types import Address, Observed, RealServerKey, RealServerUsage, Tab
 from tests import strategies
 from tests.histories import histories
 from tests.showing import Figure
-from tests.strategies import KEYS, answers_for, configs, entries, ledgers, tables
+from tests.strategies import KEYS, answers_for, configs, entries, ledgers, some_orders, tables
 from tests.values import (
     KEY,
     NOW,
@@ -68,13 +69,21 @@ def worlds(draw: st.DrawFn) -> Cycles:
         answers=draw(answers_for(config)),
         kernel=kernel_with(table),
         ledger=draw(ledgers(table)),
+        orders=draw(st.just(NO_ORDERS) | some_orders),
     )
 
 
 def deciding(world: Cycles) -> tuple[Decision, Observed]:
     observed = world.kernel.observe()
     return decide(
-        world.config, world.answers, observed, world.ledger, own_addresses=OWN, templates_expire=False, now=NOW
+        world.config,
+        world.answers,
+        observed,
+        world.ledger,
+        own_addresses=OWN,
+        templates_expire=False,
+        now=NOW,
+        orders=world.orders,
     ), observed
 
 
@@ -117,7 +126,14 @@ def another_setting(draw: Callable[..., Any], world: Cycles) -> None:
     world.templates_expire = draw(st.booleans())
 
 
+def a_word_on_whose_they_are(draw: Callable[..., Any], world: Cycles) -> None:
+    keys = st.frozensets(st.sampled_from(KEYS), max_size=2)
+    adopted = draw(keys)
+    world.border = Border(adopted=adopted, disowned=draw(keys) - adopted)
+
+
 CHANGES = (
+    a_word_on_whose_they_are,
     another_answer,
     another_configuration,
     another_table,
@@ -141,6 +157,34 @@ def test_foreign_virtual_servers_stay_as_they_are(world: Cycles) -> None:
     world.until_quiet()
     after = world.kernel.observe().table
     assert {key: after[key] for key in before} == before
+
+
+@histories()
+@given(world=worlds(), data=st.data())
+def test_what_is_disowned_stays_as_it_is_until_it_is_adopted(world: Cycles, data: st.DataObject) -> None:
+    world.until_quiet()
+    a_word_on_whose_they_are(data.draw, world)
+    asked, before = world.border.disowned, world.kernel.observe().table
+    disowned = asked & world.once().virtual_servers.keys()  # of one that waits for Consul nothing is decided
+    for change in data.draw(st.sets(st.sampled_from((another_answer, another_setting)), max_size=2), "changes"):
+        change(data.draw, world)
+    if data.draw(st.booleans(), "restarts"):
+        world.last = None
+    table = world.kernel.observe().table
+    for _ in range(3):
+        decision = world.once()
+        assert disowned & table.keys() <= decision.foreign | decision.left_alone
+        assert disowned.isdisjoint({step.key for step in decision.steps})
+    after = world.kernel.observe().table
+    for key in disowned & before.keys():
+        assert after[key] == before[key]
+    world.border = Border(adopted=disowned)
+    world.once()
+    world.until_quiet()
+    for name, each in world.config.virtual_servers.items():
+        if each.key in disowned and query_of(each) in world.answers:
+            assert world.last is not None
+            assert world.last.virtual_servers[each.key].owner is Owner.OURS, name
 
 
 @histories()
@@ -246,7 +290,12 @@ def test_a_second_start_with_nothing_changed_writes_nothing(world: Cycles) -> No
     world.until_quiet()
     world.kernel.writes.clear()
     again = Cycles(
-        config=world.config, answers=world.answers, kernel=world.kernel, ledger=dict(world.ledger), now=world.now + 1e6
+        config=world.config,
+        answers=world.answers,
+        kernel=world.kernel,
+        ledger=dict(world.ledger),
+        now=world.now + 1e6,
+        orders=world.orders,
     )
     again.once()
     assert world.kernel.writes == []

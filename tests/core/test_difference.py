@@ -130,7 +130,7 @@ def test_a_foreign_one_in_the_way_says_how_to_be_rid_of_it(key: VirtualServerKey
     assert (line.sign, line.real_server, line.what, line.differs) == (Sign.NOTE, None, "left alone", True)
     assert line.cause.text == (
         "a foreign virtual server holds this address and differs from what is wanted; "
-        f"delete it ({command}) or take 'reco' out of the configuration"
+        f"take it over as it stands (lvsctl adopt reco), delete it ({command}), or take 'reco' out of the configuration"
     )
 
 

@@ -246,7 +246,8 @@ def test_foreign() -> None:
     row = row_of(observed_of(entry(real(9), scheduler="rr")), instance(1), ledger={})
     assert row.state is State.FOREIGN
     assert row.note == (
-        "a foreign virtual server is in the way; ipvsadm -D -t 10.9.0.100:80 lets lvsctl create its own"
+        "a foreign virtual server is in the way: lvsctl adopt reco takes it over, "
+        "ipvsadm -D -t 10.9.0.100:80 lets lvsctl create its own"
     )
 
 

@@ -19,6 +19,7 @@ from typing import Any, Final
 import attrs
 
 from lvsctl import control
+from lvsctl.core.reload import Became, Order
 from lvsctl.core.status import Status, VirtualServerStatus
 from tests.lab.consul import Registration
 from tests.lab.hosts import Process
@@ -95,10 +96,18 @@ class Director:
         ]
         self.file.write_text("\n".join([*tables, head, text]), encoding="utf-8")
 
-    def configure(self, text: str, *, vip: str = "", head: str = "", daemon: str = AUDITED) -> None:
-        """Write the file and have the daemon use it: by a reload when it runs, else by a start."""
+    def configure(
+        self, text: str, *, vip: str = "", head: str = "", daemon: str = AUDITED, allow_remove: bool = False
+    ) -> None:
+        """Write the file and have the daemon use it: by a reload when it runs, else by a start.
+
+        With `allow_remove` also where most of what serves goes.
+        """
         self.write(text, vip=vip, head=head, daemon=daemon)
-        if self.running:
+        if self.running and allow_remove:
+            became = control.reload(self.socket, Order(allow_remove=True))
+            assert became.became is Became.USED, became
+        elif self.running:
             self.reload()
             assert not self.events("reloaded", "reload_refused")[-1].get("problem"), self.log
         else:
@@ -174,7 +183,7 @@ class Director:
             program.kill()
         self._programs.clear()
         if self.running:
-            self.configure(IDLE)
+            self.configure(IDLE, allow_remove=True)
             self.ipvsadm("-C")  # what drains would stay for long
             self.reload()  # a cycle now, in which the daemon sees that it is gone
             self.wait_for_lines(["-A -t 10.1.0.99:9 -s wlc"])

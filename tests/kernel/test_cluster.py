@@ -19,8 +19,9 @@ from lvsctl.core.status import State
 from tests.kernel.director import Director, tcp
 from tests.kernel.writes import wait_until_in_sync, writes
 from tests.lab.cluster import Cluster, cluster
-from tests.lab.consul import ConsulAgent
-from tests.lab.scene import HTTP, VIP4
+from tests.lab.consul import Check, ConsulAgent, Registration
+from tests.lab.hosts import CommandError
+from tests.lab.scene import HTTP, VIP4, RealServer
 from tests.lab.traffic import HeldConnections, Traffic
 from tests.lab.waiting import eventually
 from tests.showing import Figure
@@ -38,6 +39,16 @@ FOUR: Final = THREE | {NEW: 1}
 VIRTUAL_SERVER: Final = tcp(VIP4, HTTP)
 
 
+def registration(server: RealServer) -> Registration:
+    """Return its registration, with a check that outlasts a SYN that is lost and an agent that does not run.
+
+    The usual check gives up after a second, which is when Linux sends a SYN again: one that is lost is critical until
+    the next check, a second later, and lvsctl rightly quiesces and raises. That is no concern of these tests.
+    """
+    address = server.host.ipv4
+    return attrs.evolve(server.registration(), check=Check.tcp(address, HTTP, timeout="30s"))
+
+
 @attrs.frozen(kw_only=True)
 class Site:
     """The cluster and the daemon that balances by its word."""
@@ -48,7 +59,7 @@ class Site:
     def register_new(self) -> float:
         """Register r4 with the agent of the applications; return the seconds until it serves."""
         began = time.monotonic()
-        self.cluster.applications.register(self.cluster.scene.real_servers[3].registration())
+        self.cluster.applications.register(registration(self.cluster.scene.real_servers[3]))
         self.director.wait_for_weights(VIRTUAL_SERVER, FOUR, within=RESUMED)
         return time.monotonic() - began
 
@@ -63,7 +74,7 @@ def own_site() -> Iterator[Site]:
         director = Director(made.scene)
         director.configure(RECO)  # before there is a Consul, which would take the processor from it
         made.mend()
-        r1, r2, r3, _ = (each.registration() for each in made.scene.real_servers)
+        r1, r2, r3, _ = map(registration, made.scene.real_servers)
         made.agent.write(r1)
         made.applications.write(r2)
         made.applications.write(r3)
@@ -83,7 +94,8 @@ def site(own_site: Site) -> Iterator[Site]:
         own_site.cluster.applications.deregister("reco-r4")
     eventually(lambda: own_site.director.weights(VIRTUAL_SERVER).get(NEW, 0) == 0, within=20)
     if NEW in own_site.director.weights(VIRTUAL_SERVER):  # what drains would stay for long
-        own_site.director.ipvsadm("-d", *VIRTUAL_SERVER.split(), "-r", NEW)
+        with contextlib.suppress(CommandError):  # the daemon was quicker
+            own_site.director.ipvsadm("-d", *VIRTUAL_SERVER.split(), "-r", NEW)
 
 
 @contextlib.contextmanager
@@ -141,12 +153,7 @@ def test_all_servers_are_killed(site: Site, figure: Figure) -> None:
     figure(took, RESUMES)
     failures = len(site.director.events("consul_failed"))
     print(f"all servers killed: {failures} lines in the log, a registration {took:.1f} s after there was a leader")
-    added, *rest = writes(site.director)
-    assert added == f"real_server_added {NEW}"
-    # Its own check, which begins on a busy machine, may fail once; nothing is written of those that served.
-    assert set(rest) <= {f"real_server_quiesced {NEW}", f"real_server_changed {NEW}"}, rest
-    for quiesced in site.director.events("real_server_quiesced"):
-        assert quiesced["cause"] == "check", quiesced  # Consul's own word, and no answer that lists too few
+    assert writes(site.director) == [f"real_server_added {NEW}"], site.director.log
 
 
 def only_quiesced_and_raised(site: Site, real_servers: Sequence[str]) -> list[str]:

@@ -80,7 +80,7 @@ def test_what_is_declared_serves_and_is_held_when_all_are_gone(director: Directo
     assert [(row.name, row.state) for row in status.virtual_servers] == [("reco", State.HELD)]
     assert writes(director) == []
     wait_for_traffic(director, *held(director))
-    director.configure(DISCOVERY.replace("[defaults]", 'exclude = ["reco"]\n[defaults]'), vip="lvs0")
+    director.configure(DISCOVERY.replace("[defaults]", 'exclude = ["reco"]\n[defaults]'), vip="lvs0", allow_remove=True)
     director.wait_for_lines([])
 
 

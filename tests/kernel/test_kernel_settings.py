@@ -86,10 +86,17 @@ def asked_once(client: Host, port: int, source: int) -> str:
     return answer.decode().rpartition("\r\n\r\n")[2].strip()
 
 
-def reset(made: socket.socket) -> None:
-    """End a connection with a reset."""
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    made.close()
+def closing(director: Director, source: int) -> str:
+    """Return the state in which IPVS remembers the connection from port `source`, once that is a closing one."""
+
+    def state() -> str:
+        ends = f":{source} ", f"{endpoint(VIP4, director.port)} "
+        (line,) = (each for each in director.ipvsadm("-Lnc").splitlines() if all(end in each for end in ends))
+        found = line.split()[2]
+        assert found in {"FIN_WAIT", "TIME_WAIT"}, line
+        return found
+
+    return eventually(state)
 
 
 @pytest.mark.parametrize(("number", "outcome"), [(0, TimeoutError), (1, ConnectionResetError)])
@@ -151,6 +158,52 @@ def test_a_source_port_that_is_used_again_meets_the_same_real_server_or_the_next
     second = asked_once(director.scene.client, director.port, source)
     assert {first, second} <= {"r1", "r2"}
     assert (first == second) is again
+
+
+@pytest.mark.parametrize(
+    ("forwarding", "nodest", "reuse", "state", "answered"),
+    [
+        ("masquerade", 0, 1, "TIME_WAIT", True),
+        ("masquerade", 0, 0, "TIME_WAIT", False),
+        ("direct-route", 0, 1, "FIN_WAIT", False),
+        ("direct-route", 1, 1, "FIN_WAIT", True),
+        ("direct-route", 0, 2, "FIN_WAIT", True),
+    ],
+)
+def test_a_source_port_that_is_used_again_after_its_real_server_was_deleted(
+    director: Director, forwarding: Forwarding, nodest: int, reuse: int, state: str, *, answered: bool
+) -> None:
+    """IPVS remembers a closed connection for two minutes; the next from its port is lost with it, or goes elsewhere."""
+    address = serve(director, forwarding)
+    director.host.sysctl({f"{OURS}expire_nodest_conn": nodest, f"{OURS}conn_reuse_mode": reuse})
+    client, source = director.scene.client, next(_ports)
+    first = asked_once(client, director.port, source)
+    assert closing(director, source) == state
+    real_server = endpoint(director.scene.lab.hosts[first].ipv4, director.port)
+    director.ipvsadm("-d", "-t", address, "-r", real_server)
+    if answered:
+        assert asked_once(client, director.port, source) in {"r1", "r2"} - {first}
+        return
+    with pytest.raises(TimeoutError):
+        asked_once(client, director.port, source)
+    assert asked_once(client, director.port, next(_ports)) in {"r1", "r2"} - {first}, "another port is served"
+    director.ipvsadm("-a", "-t", address, "-r", real_server, "-m" if forwarding == "masquerade" else "-g")
+    assert asked_once(client, director.port, source) == first, "what comes back finds its connections"
+
+
+@pytest.mark.parametrize("forwarding", ["direct-route"])
+@pytest.mark.parametrize(("nodest", "again"), [(0, True), (1, False)])
+def test_a_quiesced_real_server_goes_on_getting_who_uses_a_source_port_again_or_does_not(
+    director: Director, nodest: int, *, again: bool
+) -> None:
+    address = serve(director, "direct-route")
+    director.host.sysctl({f"{OURS}expire_nodest_conn": nodest})
+    client, source = director.scene.client, next(_ports)
+    first = asked_once(client, director.port, source)
+    closing(director, source)
+    real_server = endpoint(director.scene.lab.hosts[first].ipv4, director.port)
+    director.ipvsadm("-e", "-t", address, "-r", real_server, "-g", "-w", "0")
+    assert (asked_once(client, director.port, source) == first) is again
 
 
 @pytest.mark.parametrize(("number", "stays"), [(0, True), (1, False)])

@@ -10,7 +10,7 @@ from lvsctl.core.status import State
 from tests.kernel.director import START, Director, parse, tcp
 from tests.kernel.writes import wait_until_in_sync, writes
 from tests.lab.scene import HTTP, VIP4
-from tests.lab.traffic import Traffic
+from tests.lab.traffic import HeldConnections, Traffic
 from tests.lab.waiting import eventually
 from tests.showing import Figure
 
@@ -73,7 +73,7 @@ def test_fifty_foreign_virtual_servers_stay_byte_for_byte(registered: Director, 
     assert len(director.status().foreign) == 50
     director.scene.consul.deregister("reco-r4")
     director.wait_for_weights(tcp(VIP4, HTTP), {k: v for k, v in FOUR.items() if k != "10.2.0.14:80"})
-    director.configure(OTHER)  # reco goes, other comes
+    director.configure(OTHER, allow_remove=True)  # reco goes, other comes
     eventually(lambda: [key for key in director.table() if VIP4 in key] == ["-t 10.1.0.100:81"])
     assert foreign_lines(director) == before
     refused = director.lvsctl("teardown", "--yes")
@@ -95,6 +95,7 @@ def test_fifty_foreign_virtual_servers_stay_byte_for_byte(registered: Director, 
     done = director.lvsctl("teardown", "--yes")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("removed 1 virtual server\n")
+    assert not (director.state / "configuration.kept").exists()  # nothing to go back to
     assert director.lines() == before
     same = [key for key in parse(before) if parse(director.lines()).get(key) == parse(before)[key]]
     figure(len(same), "of 50 byte-identical at the end")
@@ -152,3 +153,38 @@ def test_what_stands_exactly_as_wanted_is_adopted_without_a_write(registered: Di
     director.stop()
     assert director.lvsctl("teardown", "--yes").stdout.endswith("removed 1 virtual server\n")
     assert director.lines() == []
+
+
+def test_adopted_and_disowned_under_traffic(registered: Director) -> None:
+    """Somebody's own virtual server is taken over, and left again: neither costs a request or a connection."""
+    director = registered
+    director.ipvsadm("-A", "-t", f"{VIP4}:{HTTP}", "-s", "wlc")
+    for key in list(FOUR)[:2]:
+        director.ipvsadm("-a", "-t", f"{VIP4}:{HTTP}", "-r", key, "-m", "-w", "7")
+    before = director.lines()
+    director.configure(RECO)
+    eventually(lambda: director.status_of("reco").state is State.FOREIGN)
+    client = director.scene.client
+    with Traffic(client, VIP4, HTTP) as traffic, HeldConnections(client, VIP4, HTTP, count=4) as held:
+        assert director.lines() == before
+        adopted = director.lvsctl("adopt", "reco")
+        assert (adopted.returncode, adopted.stdout.splitlines()[0]) == (
+            0,
+            f"reco (tcp {VIP4}:{HTTP}): ours now, 5 changes",
+        )
+        director.wait_for_weights(tcp(VIP4, HTTP), FOUR)
+        eventually(lambda: len(traffic.report().answers) == 4)
+        disowned = director.lvsctl("disown", "reco")
+        assert disowned.stdout == f"reco (tcp {VIP4}:{HTTP}): foreign now, left as it stands\n"
+        director.scene.consul.deregister("reco-r4")
+        director.ipvsadm("-e", "-t", f"{VIP4}:{HTTP}", "-r", "10.2.0.13:80", "-m", "-w", "9")
+        asked = traffic.report().seconds
+        eventually(lambda: traffic.report().seconds > asked + 3)  # three audits
+        assert director.weights(tcp(VIP4, HTTP)) == {**FOUR, "10.2.0.13:80": 9}
+        director.stop()
+        torn_down = director.lvsctl("teardown", "--yes")
+        assert torn_down.returncode == 0
+        assert director.weights(tcp(VIP4, HTTP)) == {**FOUR, "10.2.0.13:80": 9}
+        report = traffic.stop()
+        assert not held.broken
+    assert not report.failures, report

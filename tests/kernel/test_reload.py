@@ -1,8 +1,11 @@
 """A changed file changes the kernel in place, under traffic that does not notice."""
 
+import attrs
 import pytest
 
-from tests.kernel.director import Director, tcp
+from lvsctl import control
+from lvsctl.core.reload import Order
+from tests.kernel.director import IDLE, Director, tcp
 from tests.lab.consul import Check, Registration
 from tests.lab.scene import HTTP, VIP4
 from tests.lab.traffic import HeldConnections, Traffic
@@ -121,3 +124,83 @@ def test_a_file_with_a_mistake_changes_nothing(director: Director) -> None:
     assert "wwrr" in director.status().config_error + str(problems)
     assert director.status().config_error
     assert director.lines() == before
+
+
+def four(director: Director) -> dict[str, int]:
+    """Have four instances registered, two of them with the tag v2; return the weights of their real servers."""
+    director.register(
+        *(
+            attrs.evolve(each.registration(), tags=("v2",) if each.host.name in {"r3", "r4"} else ())
+            for each in director.scene.real_servers
+        )
+    )
+    return {f"{each.host.ipv4}:{HTTP}": 1 for each in director.scene.real_servers}
+
+
+@pytest.mark.promise(19, case="a reload that nobody confirms in 5 s", target="taken back, 0 failed, 0 broken")
+def test_what_nobody_confirms_is_taken_back_under_traffic(director: Director, figure: Figure) -> None:
+    weights, virtual_server = four(director), tcp(VIP4, director.port)
+    file = f'[virtual_server.reco]\naddress = "{VIP4}:{director.port}"\ndrain_timeout = "1m"\n'
+    director.configure(file)
+    director.wait_for_weights(virtual_server, weights)
+    client = director.scene.client
+    with (
+        HeldConnections(client, VIP4, director.port, count=8) as held,
+        Traffic(client, VIP4, director.port) as traffic,
+    ):
+        director.write(f'{file}scheduler = "wrr"\ntags = ["v2"]\n')
+        tried = director.lvsctl("reload", "--confirm", "5s")
+        assert (tried.returncode, tried.stderr) == (0, ""), tried
+        assert "~ virtual server" in tried.stdout
+        assert "in use, and taken back at " in tried.stdout
+        director.wait_for_event("virtual_server_changed", name="reco")
+        director.wait_for_event("reload_rolled_back", within=10, why="not confirmed within 5 s")
+        wait_for(director, virtual_server, "-s wlc", weights)
+        status = director.status()
+        assert (status.rolled_back, status.confirm_until) == (True, None)
+        report = traffic.stop()
+        assert not held.broken
+    figure.traffic(report, held)
+    print(f"a reload that nobody confirmed: {report}")
+    assert not report.failures, report
+    assert len(director.events("real_server_quiesced")) == 2
+    assert len(director.events("real_server_added")) == 4
+    assert not director.events("real_server_deleted")
+
+
+@pytest.mark.promise(
+    19, case="a file with everything removed; a kill before the confirmation", target="the table of before, 0 failed"
+)
+def test_a_mass_removal_is_refused_and_a_kill_takes_back_what_was_not_confirmed(
+    director: Director, figure: Figure
+) -> None:
+    weights, virtual_server = four(director), tcp(VIP4, director.port)
+    file = f'[virtual_server.reco]\naddress = "{VIP4}:{director.port}"\n'
+    director.configure(file)
+    director.wait_for_weights(virtual_server, weights)
+    before = director.lines()
+    with Traffic(director.scene.client, VIP4, director.port) as traffic:
+        director.write(IDLE)
+        director.reload()  # SIGHUP
+        said = director.wait_for_event("reload_refused", kept="the old configuration")["problem"]
+        assert said.startswith("it would take away 1 of 1 virtual server (reco) and 4 of 4 real servers now serving; ")
+        refused = director.lvsctl("reload")
+        words = f"lvsctl: refused, the configuration before stays in use: {said}\n"
+        assert (refused.returncode, refused.stderr) == (1, words)
+        assert refused.stdout.count("no longer in the configuration") == 4
+        assert (director.status().config_error, director.lines()) == (said, before)
+        director.write(f'{file}scheduler = "wrr"\n')
+        control.reload(director.socket, Order(confirm=600.0))
+        wait_for(director, virtual_server, "-s wrr", weights)
+        director.kill()
+        director.start()
+        wait_for(director, virtual_server, "-s wlc", weights)
+        assert director.status().rolled_back
+        report = traffic.stop()
+    figure.traffic(report)
+    print(f"a mass removal, and a kill before the confirmation: {report}")
+    assert not report.failures, report
+    assert director.lines() == before
+    director.configure(IDLE, allow_remove=True)
+    director.wait_for_weights(virtual_server, dict.fromkeys(weights, 0))
+    assert not director.status().config_error

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kernel.director import Director, tcp
+from tests.kernel.director import IDLE, Director, tcp
 from tests.lab.consul import Check, Registration
 from tests.lab.scene import HTTP
 from tests.lab.traffic import Traffic
@@ -25,7 +25,7 @@ def lvs0(director: Director) -> Iterator[str]:
     """Return the name of an interface that is not there, and see that it is not there afterwards."""
     yield "lvs0"
     if addresses(director, "lvs0") is not None:
-        director.configure('[virtual_server.idle]\naddress = "10.1.0.99:9"\n')  # no [vip]: the daemon lets go of it
+        director.configure(IDLE, allow_remove=True)  # no [vip]: the daemon lets go of it
         director.host.ip("link delete lvs0")
 
 

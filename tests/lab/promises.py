@@ -30,7 +30,6 @@ from tests.showing import SIMULATED, Case, Outcome, add_up, read
 PAGE: Final = CHECKOUT / "docs/promises.md"
 RESULT: Final = CHECKOUT / "build/promises.json"
 OPEN: Final = {  # what has no test, and why
-    11: ("an operator's drain through reload, restart and re-registration", "there is no such command yet"),
     17: ("the second socket, read-only", "there is none yet"),
     18: ("the web page: read-only, escaped, Host checked", "there is none yet"),
 }

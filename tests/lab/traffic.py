@@ -18,7 +18,7 @@ import attrs
 
 from tests.lab.hosts import Host
 
-FIRST_PORT: Final = 10_000  # of UDP clients, below those that the kernel draws
+FIRST_PORT: Final = 10_000  # of those that we choose, below those that the kernel draws
 PORTS: Final = 20_000
 
 _ports = itertools.count()
@@ -64,6 +64,8 @@ class Traffic:
 
     `rate` is what is aimed at, per second; at most `concurrency` requests run at once, and a request that finds no
     room waits for it. Every request is a new connection (UDP: a new source port) with a deadline of `patience` seconds.
+    The kernel draws the source ports of TCP, and within minutes some again; with `new_ports` none comes twice in
+    `PORTS` requests.
     """
 
     def __init__(
@@ -77,13 +79,19 @@ class Traffic:
         rate: float = 50.0,
         concurrency: int = 8,
         patience: float = 3.0,
+        new_ports: bool = False,
     ) -> None:
         self.host = host
         self.rate = rate
         self.concurrency = concurrency
         self.patience = patience
-        ask = _ask_udp if udp else _ask_http
-        self._ask: Callable[[], Awaitable[str]] = lambda: ask(host, address, port, path)
+
+        def ask() -> Awaitable[str]:
+            if udp:
+                return _ask_udp(host, address, port, path)
+            return _ask_http(host, address, port, path, source=_next_port() if new_ports else 0)
+
+        self._ask: Callable[[], Awaitable[str]] = ask
         self._answers: Counter[str] = Counter()
         self._failures: list[Failure] = []
         self._slowest = 0.0
@@ -234,10 +242,18 @@ def _words(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-async def _connected(host: Host, address: str, port: int) -> socket.socket:
+def _next_port() -> int:
+    """Return a source port that had its last turn `PORTS` requests ago."""
+    return FIRST_PORT + next(_ports) % PORTS
+
+
+async def _connected(host: Host, address: str, port: int, *, source: int = 0) -> socket.socket:
+    """Return a connection from port `source`, one that the kernel draws when that is 0."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     made = host.socket(family, socket.SOCK_STREAM)
     try:
+        if source:
+            made.bind(("", source))
         await asyncio.get_running_loop().sock_connect(made, (address, port))
     except BaseException:
         made.close()
@@ -245,10 +261,10 @@ async def _connected(host: Host, address: str, port: int) -> socket.socket:
     return made
 
 
-async def _ask_http(host: Host, address: str, port: int, path: str) -> str:
+async def _ask_http(host: Host, address: str, port: int, path: str, *, source: int) -> str:
     """Return the server's name; ValueError for an answer that is not a whole 200."""
     loop = asyncio.get_running_loop()
-    with await _connected(host, address, port) as connection:
+    with await _connected(host, address, port, source=source) as connection:
         await loop.sock_sendall(connection, f"GET {path} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n".encode())
         answer = b""
         while data := await loop.sock_recv(connection, 4096):
@@ -277,7 +293,7 @@ async def _ask_udp(host: Host, address: str, port: int, path: str) -> str:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with contextlib.closing(host.socket(family, socket.SOCK_DGRAM)) as made:
         # Not one that the kernel draws: IPVS sends a port that was used a moment ago to the real server of that time.
-        made.bind(("", FIRST_PORT + next(_ports) % PORTS))
+        made.bind(("", _next_port()))
         await loop.sock_connect(made, (address, port))
         await loop.sock_sendall(made, path.encode())
         return (await loop.sock_recv(made, 2048)).decode()

@@ -1,0 +1,72 @@
+"""An operator moves the border: a foreign virtual server is taken over as it stands, one of ours is left alone."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from lvsctl import control
+from lvsctl.core.status import Moved, State
+from lvsctl.errors import DaemonError
+from netlink.requests import AddVirtualServer, DeleteVirtualServer
+from tests.consul.server import Blocking
+from tests.test_daemon import Running, Watched, running
+from tests.values import KEY, entry, instance, real, requests_for, table_of
+
+TWO = instance(1), instance(2)
+
+
+async def move(daemon: Running, *, adopt: bool, name: str = "reco") -> Moved:
+    path = daemon.file.parent / "control.sock"
+    return await asyncio.to_thread(control.move, path, name, adopt=adopt)
+
+
+async def test_a_foreign_one_is_taken_over_as_it_stands(tmp_path: Path) -> None:
+    theirs = table_of(entry(real(1, 7), real(9), scheduler="rr"))
+    kernel = Watched()
+    assert not any(kernel.apply(requests_for(theirs)))
+    kernel.writes.clear()
+    async with running(Blocking(TWO), tmp_path, kernel) as daemon:
+        status = await daemon.until_status(lambda status: status.virtual_servers[0].state is State.FOREIGN)
+        assert "lvsctl adopt reco takes it over" in status.virtual_servers[0].note
+        assert daemon.kernel.observe().table == theirs
+        moved = await move(daemon, adopt=True)
+        assert (moved.name, moved.address, moved.changed, moved.refused) == ("reco", str(KEY), True, "")
+        assert [line.split("  ")[0] for line in moved.done] == [
+            "~ tcp 10.9.0.100:80",
+            "+ 10.0.0.2:8080",
+            "~ 10.0.0.1:8080",
+            "- 10.0.0.9:8080",
+        ]
+        await daemon.until(table_of(entry(real(1), real(2))))
+        assert not any(isinstance(each, AddVirtualServer | DeleteVirtualServer) for each in daemon.kernel.writes)
+        (said,) = daemon.events("adopted")
+        assert said["name"] == "reco"
+        assert said["by"]
+        again = await move(daemon, adopt=True)
+        assert (again.changed, again.done) == (False, ())
+
+
+async def test_one_of_ours_is_left_as_it_stands_over_restarts_until_it_is_adopted(tmp_path: Path) -> None:
+    blocking = Blocking(TWO)
+    async with running(blocking, tmp_path) as daemon:
+        await daemon.until(table_of(entry(real(1), real(2))))
+        assert (await move(daemon, adopt=False)).changed
+        assert not (await move(daemon, adopt=False)).changed
+        await blocking.change(*TWO, instance(3))
+        status = await daemon.until_status(lambda status: status.virtual_servers[0].state is State.FOREIGN)
+        assert status.virtual_servers[0].note.startswith("disowned: lvsctl neither changes nor deletes it")
+        assert status.foreign == (str(KEY),)
+        assert not daemon.events("foreign_in_the_way")
+    async with running(blocking, tmp_path, daemon.kernel) as daemon:
+        status = await daemon.until_status(lambda status: status.kernel.in_sync_since is not None)
+        assert status.virtual_servers[0].state is State.FOREIGN
+        assert daemon.kernel.observe().table == table_of(entry(real(1), real(2)))
+        assert (await move(daemon, adopt=True)).changed
+        await daemon.until(table_of(entry(real(1), real(2), real(3))))
+
+
+async def test_what_is_in_no_file_is_an_error(tmp_path: Path) -> None:
+    async with running(Blocking(TWO), tmp_path) as daemon:
+        with pytest.raises(DaemonError, match="no virtual server 'shop'"):
+            await move(daemon, adopt=True, name="shop")
