@@ -40,6 +40,8 @@ def site(forwarding: Forwarding) -> Iterator[Scene]:
     with scene(forwarding, real_servers=2 * FIRST, consul=False) as made:
         consul = ConsulAgent(made.consul_host, kind="server", node="server")
         consul.start()
+        for number, each in enumerate(BALANCERS[1:], 3):
+            made.lab.host(each.client, front=[f"10.1.0.{number}/24"])
         own = [f"{each.address}/32" for each in BALANCERS if each.address != VIP4]
         made.director.add_address("front", *own)
         if forwarding == "direct-route":

@@ -20,6 +20,7 @@ class Balancer(ABC):
 
     name: str
     address: str  # the virtual one, its own
+    client: str  # the host whose requests it balances
 
     def __init__(self, director: Director, forwarding: Forwarding, port: int) -> None:
         self.director, self.forwarding, self.port = director, forwarding, port
@@ -59,6 +60,7 @@ class Lvsctl(Balancer):
 
     name = "lvsctl"
     address = VIP4
+    client = "client"
 
     def start(self) -> None:
         """Start it; it has read its file when this returns."""
@@ -88,6 +90,7 @@ class Updater(Balancer):
 
     name = "template updater"
     address = "10.1.0.101"
+    client = "client-2"
     tool = "ipvsadm"
 
     def start(self) -> None:
@@ -117,6 +120,7 @@ class Keepalived(Updater):
 
     name = "keepalived"
     address = "10.1.0.102"
+    client = "client-3"
     tool = "keepalived"
     keepalived: Process
 

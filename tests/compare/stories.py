@@ -45,7 +45,8 @@ class Client:
     """The client's connections to the virtual server of one balancer."""
 
     def __init__(self, balancer: Balancer) -> None:
-        client = balancer.scene.client
+        # Of its own: behind masquerade, two connections from one port of one client to the same program would be one.
+        client = balancer.scene.lab.hosts[balancer.client]
         self.balancer = balancer
         self.held = HeldConnections(client, balancer.address, balancer.port, count=HELD)
         self.traffic = Traffic(client, balancer.address, balancer.port, rate=RATE, concurrency=200)
@@ -61,6 +62,10 @@ class Client:
     def seen(self, *, right: bool) -> Seen:
         """Return what it saw, after its last request."""
         self.broken |= self.held.broken.keys() - self.ended
+        for at in sorted(self.broken):
+            print(
+                f"{self.balancer.name}: broken after {self.held.broken[at].after:.1f} s: {self.held.broken[at].reason}"
+            )
         return Seen(report=self.traffic.stop(), held=HELD, broken=len(self.broken), right=right)
 
 
