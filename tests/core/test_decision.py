@@ -35,6 +35,7 @@ from netlink.requests import (
 from netlink.types import Address, Observed, RealServerKey, RealServerUsage, Table, VirtualServerKey
 from tests import strategies
 from tests.histories import histories
+from tests.showing import Figure
 from tests.strategies import KEYS, answers_for, configs, entries, ledgers, some_orders, tables
 from tests.values import (
     KEY,
@@ -301,9 +302,12 @@ def test_a_second_start_with_nothing_changed_writes_nothing(world: Cycles) -> No
     assert lasting(again.ledger, again.now) == lasting(world.ledger, again.now)
 
 
+@pytest.mark.promise(5, case="killed after any step, up to three times, from any state", target="the same table")
 @histories()
 @given(world=worlds(), data=st.data())
-def test_killed_after_any_step_it_arrives_where_it_would_have(world: Cycles, data: st.DataObject) -> None:
+def test_killed_after_any_step_it_arrives_where_it_would_have(
+    world: Cycles, data: st.DataObject, figure: Figure
+) -> None:
     table = world.kernel.observe().table
     unharmed = attrs.evolve(world, kernel=kernel_with(table))
     unharmed.until_quiet()
@@ -312,6 +316,7 @@ def test_killed_after_any_step_it_arrives_where_it_would_have(world: Cycles, dat
         world.now += data.draw(st.sampled_from((0.0, 1000.0, -1000.0)), label="seconds dead")
     world.until_quiet()
     assert world.kernel.observe().table == unharmed.kernel.observe().table
+    figure(1, "histories")
 
 
 @st.composite

@@ -7,6 +7,7 @@ from tests.kernel.director import Director, tcp
 from tests.lab.scene import HTTP, VIP4
 from tests.lab.traffic import Traffic
 from tests.lab.waiting import eventually
+from tests.showing import Figure
 
 pytestmark = pytest.mark.kernel
 
@@ -25,7 +26,10 @@ def register(director: Director, *, prefix: str = "reco") -> None:
         )
 
 
-def test_a_drained_node_stays_out_whatever_happens_until_it_is_undrained(director: Director) -> None:
+@pytest.mark.promise(
+    11, case="a node drained; reload, new registration, SIGKILL, undrained", target="out all the while, 0 failed"
+)
+def test_a_drained_node_stays_out_whatever_happens_until_it_is_undrained(director: Director, figure: Figure) -> None:
     consul = director.scene.consul
     register(director)
     director.register(*(each.registration() for each in director.scene.real_servers[2:]))
@@ -63,6 +67,7 @@ def test_a_drained_node_stays_out_whatever_happens_until_it_is_undrained(directo
         assert director.lvsctl("undrain", "app1").returncode == 0
         director.wait_for_weights(virtual_server, {R1: 1, R2: 1, **out})
         report = traffic.stop()
+    figure.traffic(report)
     print(f"a node drained, a reload, a registration, a SIGKILL, and undrained: {report}")
     assert not report.failures, report
     assert report.answers.keys() == {"r1", "r2", "r3", "r4"}
