@@ -2,9 +2,9 @@
 
 Does no I/O; the times it is given and gives are of one clock that never goes back. Everything is looked at when nobody
 knows better, and now and then. In between a look is at those virtual servers that there is a reason to look at: news of
-Consul, a write that is to be seen again, a drain, a refusal that is over; and at every audit those that a glance at the
-table shows to be others than they were. What is decided of them is what a look at everything would decide, so a reason
-that is forgotten costs no more than waiting for that.
+Consul, a write that is to be seen again, a drain, a slow start, a refusal that is over; and at every audit those that a
+glance at the table shows to be others than they were. What is decided of them is what a look at everything would
+decide, so a reason that is forgotten costs no more than waiting for that.
 """
 
 from collections.abc import Set as AbstractSet
@@ -68,6 +68,7 @@ class Agenda:
         decision = cycle.look.decision
         if not dry_run:
             self._note_drains(decision, now - clock)
+            self._note_looks(decision, now - clock)
         if decision.next_end is not None:
             self._everything = min(self._everything, now + decision.next_end - clock)
         for done in cycle.done:
@@ -81,6 +82,11 @@ class Agenda:
             for key, each in decision.virtual_servers.items():
                 if each.leaving and each.draining:
                     self._by(key, decision.look_again + offset)
+
+    def _note_looks(self, decision: Decision, offset: float) -> None:
+        for key, each in decision.virtual_servers.items():
+            if each.next_look is not None:
+                self._by(key, each.next_look + offset)
 
     def pause(self, now: float) -> float:
         """Return seconds until the next look is due."""

@@ -12,7 +12,7 @@ import attrs
 import structlog
 
 from lvsctl.apply import Done, target_of
-from lvsctl.core.admission import Rejected
+from lvsctl.core.admission import Excluded, Reason, Rejected
 from lvsctl.core.cause import Kind
 from lvsctl.core.condition import why_nobody
 from lvsctl.core.decision import VirtualServerDecision
@@ -50,6 +50,8 @@ EVENTS: dict[type[Request], str] = {
 HOLD: Final = "hold"
 DECLARATION: Final = "declaration_refused"
 REJECTED: Final = "instance_rejected"
+DAMPED: Final = "instance_damped"
+OF_INSTANCES: Final = {REJECTED: Kind.REJECTED, DAMPED: Kind.DAMPED}
 
 Trouble = dict[tuple[str, str], str]
 """What is wrong, by event name and object."""
@@ -123,7 +125,7 @@ class Announcer:
     def _announce_troubles(self, troubles: "Troubles", cycle: Cycle) -> None:
         before, after = _flat(self._troubles), _flat(troubles)
         new = {place: found for place, found in after.items() if before.get(place, (None, ""))[1] != found[1]}
-        rejected = _rejected({key for (event, _), (key, _) in new.items() if event == REJECTED}, cycle)
+        rejected = _rejected({key for (event, _), (key, _) in new.items() if event in OF_INSTANCES}, cycle)
         for (event, name), (key, text) in new.items():
             log.warning(event, name=name, why=text)
             its = cycle.look.decision.virtual_servers.get(key) if key else None
@@ -132,9 +134,9 @@ class Announcer:
             )
             if event == HOLD and its is not None:
                 told = attrs.evolve(told, what=", ".join(map(str, sorted(its.held))))
-            if event == REJECTED and name in rejected:
+            if event in OF_INSTANCES and name in rejected:
                 place, evidence = rejected[name]
-                told = attrs.evolve(told, real_server=place, cause=Kind.REJECTED.value, evidence=evidence)
+                told = attrs.evolve(told, real_server=place, cause=OF_INSTANCES[event].value, evidence=evidence)
             self._told[event, name] = told
             self._tell(told)
         for event, name in before.keys() - after.keys():
@@ -206,14 +208,14 @@ def _override_event(name: str, effect: Effect, *, why: str) -> Event:
 
 
 def _rejected(keys: AbstractSet[VirtualServerKey | None], cycle: Cycle) -> dict[str, tuple[str, Evidence]]:
-    """Return the rejected instances of the virtual servers at `keys`, by what the log calls them."""
+    """Return the rejected and damped instances of the virtual servers at `keys`, by what the log calls them."""
     decided = cycle.look.decision.virtual_servers
     wanted = [(each, each.wanted) for key in keys if key and (each := decided.get(key)) and each.wanted]
     return {
         _label(each, member): (str(member.key or ""), evidence_of_member(its, member))
         for each, its in wanted
         for member in its.members
-        if isinstance(member.verdict, Rejected)
+        if isinstance(member.verdict, Rejected) or _is_damped(member)
     }
 
 
@@ -267,7 +269,7 @@ def _troubles_of(each: VirtualServerDecision) -> Trouble:
         kept = (
             "1 real server that serves is" if len(each.held) == 1 else f"{len(each.held)} real servers that serve are"
         )
-        release = f"; lvsctl release {each.name} lets go" if each.hold.floor.least else ""
+        release = f"; lvsctl release {each.name} lets go" if each.hold.floor.least or each.hold.order else ""
         troubles[HOLD, each.name] = f"{each.hold.why}; {kept} kept{release}"
     if each.fallback is not None:
         troubles["fallback", each.name] = f"{why_nobody(each)}; {each.fallback} serves"
@@ -280,4 +282,11 @@ def _troubles_of(each: VirtualServerDecision) -> Trouble:
     for member in each.wanted.members if each.wanted else ():
         if isinstance(member.verdict, Rejected):
             troubles[REJECTED, _label(each, member)] = member.verdict.text
+        elif isinstance(member.verdict, Excluded) and _is_damped(member):
+            troubles[DAMPED, _label(each, member)] = member.verdict.text
     return troubles
+
+
+def _is_damped(member: Member) -> bool:
+    """Tell whether the instance would serve, did it not come and go."""
+    return isinstance(member.verdict, Excluded) and member.verdict.reason is Reason.DAMPED

@@ -56,6 +56,11 @@ SCHEDULERS: Final = (
     "rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq", "fo", "ovf", "twos",
 )  # fmt: skip
 
+# Those by which a real server's share of new connections follows its weight, at once and for every client. The hash
+# schedulers `sh` and `mh` are not among them: by them each change of a weight moves clients from one real server to
+# another, and `sh` has a table of 256 slots for all weights together.
+RAMPING: Final = ("wrr", "wlc", "sed", "twos")
+
 PRIVATE_NETWORKS: Final = tuple(
     ip_network(network) for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8")
 )
@@ -370,6 +375,22 @@ class DefaultsTable:
         choice(ON_CRITICAL, ON_CRITICAL_ELSEWHERE),
         default=None,
     )
+    slow_start: float | None = _key(
+        "How long the weight of a real server that begins to serve rises to what it is to be. `0s`: at once. Needs a "
+        "scheduler by which weights give shares: `wrr`, `wlc`, `sed` or `twos`; where another one is named, what "
+        "`[defaults]` says counts as `0s`. The rule is in [operations](operations.md#slow-start).",
+        '"30s"',
+        duration(1, 3600, "30s", also_zero=True),
+        default=None,
+    )
+    damping: bool | None = _key(
+        "Keep out for a while a real server that comes and goes: after three returns in a row, each of which lasted "
+        "less than 2 minutes, its checks have to pass for 30 s first, longer each time, up to 4 minutes. One that is "
+        "needed is not kept out. The rule is in [operations](operations.md#instances-that-flap).",
+        "true",
+        boolean(),
+        default=None,
+    )
     floor: int | None = _key(
         "How many real servers stay whatever Consul says, as a part of the most that served in the last 15 minutes. "
         "What would be fewer is held, seen in `lvsctl status`, and let go by `lvsctl release NAME`. The last ones that "
@@ -637,6 +658,8 @@ class VirtualServerConfig:
     lower_threshold: int = 0
     drain_timeout: float = 30.0
     on_critical: OnCritical = OnCritical.QUIESCE
+    slow_start: float = 0.0
+    damping: bool = False
     floor: int = 50  # percent
     probe: bool = False
     fallback: RealServerKey | None = None

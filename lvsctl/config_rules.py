@@ -14,6 +14,7 @@ from lvsctl.config import (
     DEFAULT_SCHEDULER_FLAGS,
     FORWARDING,
     NAME_PATTERN,
+    RAMPING,
     SCHEDULER_FLAGS,
     ConsulConfig,
     DefaultsTable,
@@ -219,6 +220,30 @@ def _probe(merged: Merged) -> Iterator[Wrong]:
         )
 
 
+def slow_start_rules(merged: Merged) -> Iterator[Wrong]:
+    """Yield that the weights of a virtual server of the file give no shares, so that slow start does nothing.
+
+    Where a virtual server names its scheduler itself, it is no mistake that `[defaults]` asks for slow start, nor is it
+    one of a Consul service that declares a virtual server: what is inherited does not count there.
+    """
+    if not merged.known("slow_start", "scheduler") or not merged.value("slow_start"):
+        return
+    scheduler = merged.value("scheduler")
+    if scheduler in RAMPING or (merged.is_written("scheduler") and not merged.is_written("slow_start")):
+        return
+    inherited = not merged.is_written("slow_start")
+    yield Wrong(
+        f"slow_start does nothing with the scheduler {quoted(scheduler)}, whose weights give no shares",
+        f"write {' or '.join(f'scheduler = {quoted(each)}' for each in RAMPING[:2])}, or remove this key",
+        ("defaults", "slow_start") if inherited else merged.at("slow_start"),
+    )
+
+
+def _slow_start(merged: Merged) -> float:
+    """Return the seconds; of what is inherited nothing counts where weights give no shares."""
+    return float(merged.value("slow_start")) if merged.value("scheduler") in RAMPING else 0.0
+
+
 def _fallback(merged: Merged) -> Iterator[Wrong]:
     fallback, address, at = merged.own.table.fallback, merged.own.table.address, merged.at("fallback")
     family = family_of_table(merged)
@@ -332,10 +357,11 @@ def virtual_server(merged: Merged) -> VirtualServerConfig:
         persistence=int(merged.value("persistence") or 0) or None,
         persistence_prefix=prefix.length if prefix else None,
         probe=bool(merged.value("probe")) and _is_tcp(merged),
+        slow_start=_slow_start(merged),
         fallback=_fallback_key(merged, key),
         **{
             name: merged.value(name)
             for name in attrs.fields_dict(DefaultsTable)
-            if name not in {"persistence", "probe"}
+            if name not in {"persistence", "probe", "slow_start"}
         },
     )

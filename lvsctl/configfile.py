@@ -255,6 +255,7 @@ class _Reading:
                 servers.append(Merged(name=name, own=own, defaults=defaults))
         for merged in servers:
             self._add(config_rules.virtual_server_rules(merged))
+            self._add(config_rules.slow_start_rules(merged))
         identities = {merged.name: config_rules.key_of(merged) for merged in servers}
         at_lines = {name: self._line(("virtual_server", name)) or 0 for name in identities}
         self._add(config_rules.duplicates(identities, at_lines))

@@ -16,11 +16,13 @@ from typing import Any, Final
 from cattrs import BaseValidationError, Converter
 
 from lvsctl.config import Declaration
+from lvsctl.core.damping import Flaps
 from lvsctl.core.nothing import NOTHING
 from lvsctl.core.override import Override, parse_share
 from lvsctl.core.ownership import Ledger, LedgerEntry
 from lvsctl.core.peak import Peak
 from lvsctl.core.provenance import UNKNOWN, Provenance
+from lvsctl.core.ramp import NO_RAMPS, Ramp, Ramps
 from lvsctl.core.served import NEVER, Served
 from netlink.types import Address, RealServer, RealServerKey, TableEntry, VirtualServer, VirtualServerKey
 
@@ -62,6 +64,7 @@ def encode_one(key: VirtualServerKey, entry: LedgerEntry) -> str:
         encoded["provenance"] = _encode_provenance(entry.provenance)
         if entry.provenance.filters:
             encoded["filters"] = entry.provenance.filters
+    encoded |= _encode_comings(entry)
     return json.dumps(encoded, separators=(",", ":"))
 
 
@@ -165,6 +168,8 @@ def _decode_one(entry: Any) -> tuple[VirtualServerKey, LedgerEntry]:
         provenance=_decode_provenance(
             entry["name"], *entry.get("provenance", ("", "")), filters=entry.get("filters", "")
         ),
+        ramps=_decode_ramps(*entry["ramps"]) if "ramps" in entry else NO_RAMPS,
+        flapping=_decode_flapping(entry.get("flapping", ())) or NOTHING,
     )
 
 
@@ -204,6 +209,48 @@ def _decode_real_server(address: Any, port: Any) -> RealServerKey:
 
 def _decode_served(count: Any, earlier: Any) -> Served:
     return Served(count=int(count), earlier=tuple((int(many), float(until)) for many, until in earlier))
+
+
+def _encode_comings(entry: LedgerEntry) -> dict[str, Any]:
+    """Return who ramps and who flaps; nothing where nobody does."""
+    encoded: dict[str, Any] = {}
+    if entry.ramps.of:
+        encoded["ramps"] = _encode_ramps(entry.ramps)
+    if entry.flapping:
+        encoded["flapping"] = [
+            [str(key.address), key.port, each.count, each.left, each.returned, each.passing]
+            for key, each in entry.flapping.items()
+        ]
+    return encoded
+
+
+def _encode_ramps(ramps: Ramps) -> list[object]:
+    of = [[str(key.address), key.port, each.began, each.part, each.weight] for key, each in ramps.of.items()]
+    return [ramps.times, of]
+
+
+def _decode_ramps(times: Any, of: Any) -> Ramps:
+    found = {
+        RealServerKey(address=ip_address(address), port=port): Ramp(
+            began=float(began), part=int(part), weight=int(weight)
+        )
+        for address, port, began, part, weight in of
+    }
+    if times < 1:
+        raise ValueError("weights that are multiplied by nothing")
+    return Ramps(of=found, times=int(times)) if found else NO_RAMPS
+
+
+def _decode_flapping(flapping: Any) -> dict[RealServerKey, Flaps]:
+    return {
+        RealServerKey(address=ip_address(address), port=port): Flaps(
+            count=int(count),
+            left=float(left),
+            returned=None if returned is None else float(returned),
+            passing=None if passing is None else float(passing),
+        )
+        for address, port, count, left, returned, passing in flapping
+    }
 
 
 def _decode_declaration(encoded: Any) -> Declaration:

@@ -182,6 +182,8 @@ weight_meta = ""
 floor = "0%"
 probe = false
 on_critical = "quiesce"
+slow_start = "0s"
+damping = false
 [virtual_server.inherits]
 address = "10.9.0.2:80"
 [defaults]
@@ -199,6 +201,8 @@ weight_meta = "lvs-weight"
 floor = "75%"
 probe = true
 on_critical = "delete"
+slow_start = "45s"
+damping = true
 [virtual_server.datagrams]
 address = "10.9.0.2:53"
 protocol = "udp"
@@ -213,11 +217,12 @@ firewall_mark = 7
         return [getattr(one, name) for name in attrs.fields_dict(DefaultsTable)]
 
     assert values(own) == [
-        "rr", Forwarding.MASQUERADE, 0.0, OnCritical.QUIESCE, 0, False, True, "", None, 0, 0, "dc1", (), "here",
+        "rr", Forwarding.MASQUERADE, 0.0, OnCritical.QUIESCE, 0.0, False, 0, False, True, "", None, 0, 0, "dc1", (),
+        "here",
     ]  # fmt: skip
     assert values(inherits) == [
-        "sed", Forwarding.DIRECT_ROUTE, 3600.0, OnCritical.DELETE, 75, True, False, "lvs-weight", 60, 9, 8, "dc2",
-        ("dc1",), "there",
+        "sed", Forwarding.DIRECT_ROUTE, 3600.0, OnCritical.DELETE, 45.0, True, 75, True, False, "lvs-weight", 60, 9, 8,
+        "dc2", ("dc1",), "there",
     ]  # fmt: skip
     assert not config.virtual_servers["datagrams"].probe, "for TCP only"
     assert not config.virtual_servers["marked"].probe
@@ -638,6 +643,27 @@ def test_a_threshold_is_compared_with_the_inherited_one() -> None:
     assert (alone.line, alone.key) == (3, "virtual_server.reco")
     once = only(f"[defaults]\nlower_threshold = 5\nupper_threshold = 4\n{SERVER}[virtual_server.b]\nfirewall_mark = 1")
     assert once.key == "defaults.lower_threshold"
+
+
+def test_slow_start_needs_weights_that_give_shares() -> None:
+    for scheduler in ("rr", "lc", "sh", "mh", "nq", "fo"):
+        wrong = only(f'{SERVER}slow_start = "30s"\nscheduler = "{scheduler}"')
+        assert wrong.key == "virtual_server.reco.slow_start"
+        assert f'does nothing with the scheduler "{scheduler}"' in wrong.wrong
+        assert 'scheduler = "wrr" or scheduler = "wlc"' in wrong.remedy
+    for scheduler in ("wrr", "wlc", "sed", "twos"):
+        config = parse(f'{SERVER}slow_start = "30s"\nscheduler = "{scheduler}"', FILE)
+        assert config.virtual_servers["reco"].slow_start == 30.0
+    assert not parse(f'{SERVER}slow_start = "0s"\nscheduler = "rr"', FILE).virtual_servers["reco"].slow_start
+
+
+def test_slow_start_of_all_is_for_those_that_name_no_other_scheduler() -> None:
+    config = parse(
+        f'[defaults]\nslow_start = "30s"\n{SERVER}[virtual_server.b]\nfirewall_mark = 1\nscheduler = "sh"', FILE
+    )
+    assert [each.slow_start for each in config.virtual_servers.values()] == [30.0, 0.0]
+    once = only(f'[defaults]\nslow_start = "30s"\nscheduler = "rr"\n{SERVER}[virtual_server.b]\nfirewall_mark = 1\n')
+    assert once.key == "defaults.slow_start"
 
 
 # --- the whole file -------------------------------------------------------------------------------------------------

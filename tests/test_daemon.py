@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 
 from lvsctl import control
 from lvsctl.configfile import load
+from lvsctl.consul.pace import SHORTEST_POLL
 from lvsctl.core.instance import Answer, Query
 from lvsctl.core.reload import Order
 from lvsctl.core.status import State, Status
@@ -408,3 +409,25 @@ async def test_another_consul_after_a_reload(tmp_path: Path) -> None:
         assert "it would take away 1 of 1 real server now serving" in status.config_error
         await asyncio.to_thread(control.reload, tmp_path / "control.sock", Order(allow_remove=True))
         await daemon.until(table_of(entry(real(2))))
+
+
+async def test_one_change_is_written_at_once_and_two_hundred_within_a_second_are_few_writes(tmp_path: Path) -> None:
+    """What comes in a burst is read together: a query asks again after 20 ms, and a cycle takes what there is."""
+    blocking = Blocking((instance(1), instance(2), instance(3)))
+    async with running(blocking, tmp_path) as daemon:
+        await daemon.until(table_of(entry(real(1), real(2), real(3))))
+        await daemon.until_status(lambda status: status.kernel.in_sync_since is not None)
+        began = time.monotonic()
+        await blocking.change(instance(1), instance(2), failing(3))
+        await daemon.until(table_of(entry(real(1), real(2), real(3, 0))))
+        single = time.monotonic() - began
+        before, began = len(daemon.kernel.writes), time.monotonic()
+        for number in range(200):
+            await blocking.change(instance(1), instance(2), failing(3) if number % 2 else instance(3))
+            await asyncio.sleep(0.005)
+        await blocking.change(instance(1), instance(2), instance(3), instance(4))
+        await daemon.until(table_of(entry(real(1), real(2), real(3), real(4))))
+        seconds = time.monotonic() - began
+        writes = len(daemon.kernel.writes) - before
+    assert single < 1.0
+    assert 1 <= writes <= seconds / SHORTEST_POLL + 5, (writes, seconds)  # the few are what has drained

@@ -116,7 +116,9 @@ def deciding(world: World) -> tuple[Decision, AddressMoves | None]:
 def is_quiet(cycle: Cycle) -> bool:
     """Tell whether nothing was written and nothing is left to do or to wait for."""
     moved = cycle.added_addresses or cycle.removed_addresses
-    waits = cycle.look.decision.steps or cycle.look.decision.look_again or cycle.refusals or cycle.address_error
+    decision = cycle.look.decision
+    waits = decision.steps or decision.look_again or cycle.refusals or cycle.address_error
+    waits = waits or any(each.next_look is not None for each in decision.virtual_servers.values())
     return not (cycle.done or moved or waits)
 
 

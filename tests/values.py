@@ -13,6 +13,7 @@ from lvsctl.core.decide import decide
 from lvsctl.core.decision import Decision
 from lvsctl.core.desired import limits_of, query_of
 from lvsctl.core.instance import Answer, Answers, Check, Health, Instance
+from lvsctl.core.order import NO_ORDERS, Orders
 from lvsctl.core.ownership import NO_WORD, Border, Ledger
 from lvsctl.core.remembrance import ledger_ahead, ledger_settled
 from lvsctl.core.served import after
@@ -166,6 +167,7 @@ class Cycles:
     now: float = NOW
     own_addresses: frozenset[Address] = OWN
     templates_expire: bool = False
+    orders: Orders = NO_ORDERS
     border: Border = NO_WORD  # for the next cycle
     on_decision: Callable[[Decision, Ledger, Observed], None] | None = None
     last: Decision | None = None
@@ -182,6 +184,7 @@ class Cycles:
                 templates_expire=self.templates_expire,
                 now=self.now,
                 before=before,
+                orders=self.orders,
                 border=self.border,
             )
             for before in (None, self.last)
@@ -209,7 +212,8 @@ class Cycles:
         """Repeat until a cycle has nothing to do or to wait for; return how many had, at most `most`."""
         for cycles in range(most + 1):
             decision = self.once()
-            if not decision.steps and decision.look_again is None:
+            ramps = any(each.next_look is not None for each in decision.virtual_servers.values())
+            if not decision.steps and decision.look_again is None and not ramps:
                 return cycles
         raise AssertionError(f"not quiet after {most} cycles: {self.once().steps}")
 

@@ -110,6 +110,11 @@ def _real_server(
         lines.append(
             f"  It is deleted when its connections are gone{end}: {each.active} active, {each.inactive} closing."
         )
+    if each.slow_start is not None:
+        ramp = each.slow_start
+        lines.append(
+            f"  It has its slow start: {ramp.percent}% of weight {ramp.weight} now, all of it at {_clock(ramp.until)}."
+        )
     if each.why:
         lines.append(f"  {_reason(each)}: {each.why}.")
     if each.place is Place.HELD and row.note:

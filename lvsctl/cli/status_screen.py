@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from lvsctl.cli.columns import clock, columns, count, span
+from lvsctl.cli.order_rows import order_rows
 from lvsctl.core.restoration import OLD
-from lvsctl.core.status import State, Status, VirtualServerStatus
+from lvsctl.core.status import RealServerStatus, State, Status, VirtualServerStatus
 from lvsctl.text import visible
 
 NOTHING: Final = "-"
@@ -21,8 +22,10 @@ def render(status: Status, *, with_real_servers: bool = False, wide: bool = Fals
     lines = [*_header(status, wide=wide), "", *_virtual_servers(rows, with_names=status.consul is not None)]
     for row in rows if with_real_servers else ():
         heading = [visible(f"{row.name}  {row.address}")] if len(rows) > 1 else []
-        lines += ["", *heading, *_real_servers(row)]
+        lines += ["", *heading, *_real_servers(row, status.time)]
         lines += _overrides(row, status.time)
+    if status.orders:
+        lines += ["", "orders:", *order_rows(status.orders, status.time, "  ")]
     if status.refused_declarations:
         lines += ["", "refused declarations:", *_refused_declarations(status)]
     if status.foreign and wide:
@@ -44,6 +47,7 @@ def _header(status: Status, *, wide: bool) -> list[str]:
         elif wide and status.consul.transport_why:
             rows.append(["", f"{status.consul.transport}: {status.consul.transport_why}"])
         rows += _override_lines(status, wide=wide)
+        rows += _order_lines(status)
         rows.append(["kernel", _kernel_words(status)])
         foreign = f"{count(len(status.foreign), 'virtual server')}, never touched" if status.foreign else "none"
         rows.append(["foreign", foreign])
@@ -88,7 +92,8 @@ def _kernel_words(status: Status) -> str:
     if kernel.error:
         return f"cannot be reconciled: {kernel.error}"
     if kernel.pending:
-        return f"{count(kernel.pending, 'change')} to make"
+        waiting = any(each.order == "pause" and each.target == "everything" for each in status.orders)
+        return f"{count(kernel.pending, 'change')} to make{', when the pause is over' if waiting else ''}"
     if kernel.in_sync_since is None:
         return "not reconciled yet"
     clock = _time(kernel.in_sync_since)
@@ -142,7 +147,7 @@ def _virtual_servers(rows: Sequence[VirtualServerStatus], *, with_names: bool) -
     return columns(table, right=frozenset(numbers))
 
 
-def _real_servers(row: VirtualServerStatus) -> list[str]:
+def _real_servers(row: VirtualServerStatus, now: float) -> list[str]:
     if not row.real_servers:
         return ["  no real servers"]
     head = ["  REAL SERVER", "NODE", "INSTANCE", "CHECK", "STATE", "WEIGHT", "ACTIVE", "INACTIVE", "CONN/S", "WHY"]
@@ -158,7 +163,7 @@ def _real_servers(row: VirtualServerStatus) -> list[str]:
             str(each.active),
             str(each.inactive),
             str(each.rate),
-            each.why,
+            "; ".join(filter(None, (ramping_words(each, now), each.why))),
         ]
         for each in row.real_servers
     ]
@@ -170,6 +175,14 @@ def _real_servers(row: VirtualServerStatus) -> list[str]:
         table = [[*line[:1], name, *line[1:]] for name, line in zip(datacenters, [head, *cells], strict=True)]
         return columns(table, right=frozenset({6, 7, 8, 9}))
     return columns([head, *cells], right=frozenset({5, 6, 7, 8}))
+
+
+def ramping_words(each: RealServerStatus, now: float) -> str:
+    """Return `ramping: 40% of weight 10, 12 s left`; empty where its weight is what it is to be."""
+    ramp = each.slow_start
+    if ramp is None:
+        return ""
+    return f"ramping: {ramp.percent}% of weight {ramp.weight}, {span(ramp.until - now)} left"
 
 
 def _overrides(row: VirtualServerStatus, now: float) -> list[str]:
@@ -210,6 +223,17 @@ def _override_lines(status: Status, *, wide: bool) -> list[list[str]]:
     if wide:
         lines += [f"{each} is not in this configuration" for each in overrides.elsewhere]
     return [["" if number else "overrides", line] for number, line in enumerate(lines)]
+
+
+def _order_lines(status: Status) -> list[list[str]]:
+    """Return what the head says of orders: that nothing is written, and that some do not count."""
+    lines = [["orders", status.orders_error]] if status.orders_error else []
+    for each in status.orders:
+        if each.order == "pause" and each.target == "everything":
+            until = f" until {clock(each.until, status.time)}" if each.until is not None else ""
+            reason = f": {each.reason}" if each.reason else ""
+            lines.append(["PAUSED", f"by {each.by}{until}, nothing is written; lvsctl resume ends it{reason}"])
+    return lines
 
 
 def _refused_declarations(status: Status) -> list[str]:

@@ -29,6 +29,7 @@ class Kind(enum.Enum):
     DEREGISTERED = "deregistered"
     FILTERED = "filtered"
     FAILOVER = "failover"
+    DAMPED = "damped"
     REJECTED = "rejected"
     WEIGHT = "weight"
     CONFIGURATION = "configuration"
@@ -37,6 +38,7 @@ class Kind(enum.Enum):
     HELD = "held"
     FALLBACK = "fallback"
     OVERRIDE = "override"
+    SLOW_START = "slow-start"
     UNKNOWN = "unknown"
 
 
@@ -52,9 +54,11 @@ EXCLUSIONS = {
     Reason.CRITICAL: Kind.CHECK,
     Reason.WARNING: Kind.CHECK,
     Reason.MAINTENANCE: Kind.MAINTENANCE,
+    Reason.DRAINED: Kind.OVERRIDE,
     Reason.TAGS: Kind.FILTERED,
     Reason.META: Kind.FILTERED,
     Reason.DATACENTER: Kind.FAILOVER,
+    Reason.DAMPED: Kind.DAMPED,
 }
 
 

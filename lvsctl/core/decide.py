@@ -15,6 +15,7 @@ from lvsctl.config import Config, OnCritical
 from lvsctl.core import peak
 from lvsctl.core.admission import Excluded, Limits, Reason
 from lvsctl.core.cause import cause_of_virtual_server
+from lvsctl.core.damped import damped
 from lvsctl.core.decision import Decision, Step, VirtualServerDecision
 from lvsctl.core.desired import Member, Wanted, desired, limits_of
 from lvsctl.core.drain import NO_USAGE, Draining, drain
@@ -23,6 +24,8 @@ from lvsctl.core.guard import guard, serves_in
 from lvsctl.core.instance import Answers
 from lvsctl.core.nothing import NOBODY, NOTHING
 from lvsctl.core.opinion import NO_OPINION, Opinion, Opinions
+from lvsctl.core.order import NO_DRAINS, NO_ORDERS, Ordered, Orders, in_force
+from lvsctl.core.order import next_end as next_end_of_orders
 from lvsctl.core.override import NO_OVERRIDES, Overrides, next_end, standing
 from lvsctl.core.ownership import (
     NO_WORD,
@@ -36,6 +39,7 @@ from lvsctl.core.ownership import (
     owner_of,
 )
 from lvsctl.core.plan import plan_virtual_server
+from lvsctl.core.ramping import ramping, whole
 from lvsctl.core.restoration import stands_alone
 from lvsctl.core.served import NO_FLOOR, Floor
 from lvsctl.core.steps import steps_of, why_leaving
@@ -69,6 +73,7 @@ def decide(
     refused: Mapping[VirtualServerKey, AbstractSet[RealServerKey]] = NOTHING,
     opinions: Opinions | None = None,
     last: Decision | None = None,
+    orders: Orders = NO_ORDERS,
     elsewhere: Ledger = NOTHING,
     border: Border = NO_WORD,
 ) -> Decision:
@@ -80,8 +85,10 @@ def decide(
     `released` an operator has just let go of what is held. `refused` are real servers that the kernel did not take,
     `opinions` what the director itself found of some; None where it does not look. The `last` decision tells which
     instance is gone where a real server is in no answer any more; None where none is known. `elsewhere` is the ledger
-    with the virtual servers of which nothing is decided here, `border` what operators have just said of whose they are.
+    with the virtual servers of which nothing is decided here, `border` what operators have just said of whose they are,
+    `orders` what they ordered before.
     """
+    force = in_force(orders, now)
     limits = limits or limits_of(config, own_addresses)
     if before is not None and (before.limits, before.templates_expire) != (limits, templates_expire):
         before = None
@@ -91,8 +98,10 @@ def decide(
         config,
         answers,
         limits,
-        {key: each.wanted for key, each in known.items() if each.wanted},
+        {key: each.undamped or each.wanted for key, each in known.items() if each.wanted},
         standing(overrides, now),
+        drains=force.drains,
+        drains_before=before.drains if before else NO_DRAINS,
         table=observed.table,
         failed_over={key: entry.failed_over for key, entry in ledger.items() if entry.failed_over},
         peaks={key: entry.peaks for key, entry in ledger.items() if entry.peaks},
@@ -105,7 +114,10 @@ def decide(
         there, entry, opinion = observed.table.get(key), ledger.get(key), None
         if opinions is not None and each.config.probe:
             opinion = opinions.get(key, NO_OPINION)
-        same = _same_as_before(known.get(key), each, there, entry, absent=absent, opinion=opinion, now=now)
+        ordered = force.on(each.config.name, there.real_servers if there else ())
+        same = _same_as_before(
+            known.get(key), each, there, entry, absent=absent, opinion=opinion, ordered=ordered, now=now
+        )
         if same and key not in released | border.adopted | border.disowned:
             decisions[key] = same
             continue
@@ -116,6 +128,7 @@ def decide(
             ledger,
             absent,
             opinion,
+            ordered=ordered,
             templates_expire=templates_expire,
             now=now,
             released=key in released,
@@ -134,7 +147,8 @@ def decide(
     staying = {key for key, entry in left.items() if entry.name in waiting or stands_alone(answers)}
     for key, entry in left.items():
         if key not in disowned and key not in staying:
-            decisions[key] = _decide_removed(key, entry, observed, _moved_to(config, key, entry.name), now=now)
+            moved = _moved_to(config, key, entry.name)
+            decisions[key] = _decide_removed(key, entry, observed, force.on(entry.name), moved, now=now)
     adopted = {key for key, each in decisions.items() if each.owner is Owner.ADOPTED}
     given_up = {key for key, each in decisions.items() if each.disowned} & observed.table.keys()
     left_alone = _left_alone(config, waiting, ledger)
@@ -146,7 +160,9 @@ def decide(
         disowned=disowned,
         addresses=_addresses(decisions, observed, (left_alone | staying | given_up) - disowned),
         look_again=now + DRAIN_POLL if any(each.draining for each in decisions.values()) else None,
-        next_end=_next_end(decisions, overrides, now),
+        next_end=_next_end(decisions, overrides, orders, now),
+        paused=force.everything,
+        drains=force.drains,
         limits=limits,
         templates_expire=templates_expire,
     )
@@ -171,10 +187,10 @@ def _limits(
 
 
 def _next_end(
-    decisions: Mapping[VirtualServerKey, VirtualServerDecision], overrides: Overrides, now: float
+    decisions: Mapping[VirtualServerKey, VirtualServerDecision], overrides: Overrides, orders: Orders, now: float
 ) -> float | None:
     peaks = {id(each.wanted.peaks): each.wanted.peaks for each in decisions.values() if each.wanted}
-    ends = [next_end(overrides, now), *map(peak.next_end, peaks.values())]
+    ends = [next_end(overrides, now), next_end_of_orders(orders, now), *map(peak.next_end, peaks.values())]
     ends += [each.hold.floor.until for each in decisions.values()]
     return min((end for end in ends if end is not None), default=None)
 
@@ -187,14 +203,17 @@ def _same_as_before(
     *,
     absent: AbstractSet[RealServerKey],
     opinion: Opinion | None,
+    ordered: Ordered,
     now: float,
 ) -> VirtualServerDecision | None:
     """Return `before` where it was made of the same; what leaves is decided by the clock and by connections too."""
     if before is None or before.leaving or before.steps or before.hold.released or before.hold.floor.why:
         return None
+    if before.next_look is not None:
+        return None
     if before.wanted is not wanted or before.remembered is not entry:
         return None
-    if (before.absent, before.opinion) != (absent, opinion):
+    if (before.absent, before.opinion, before.ordered) != (absent, opinion, ordered):
         return None
     return before if before.observed == observed and before.hold.floor.holds(now) else None
 
@@ -214,6 +233,7 @@ def _decide_configured(
     absent: frozenset[RealServerKey],
     opinion: Opinion | None,
     *,
+    ordered: Ordered,
     templates_expire: bool,
     now: float,
     released: bool,
@@ -233,18 +253,28 @@ def _decide_configured(
             owner=owner,
             intended=current,
             observed=current,
+            ordered=ordered,
             remembered=entry,
             disowned=key in border.disowned or (entry is not None and entry.disowned),
         )
     if entry is not None and entry.disowned:
         entry = None  # what it says is of long ago
+    undamped, (wanted, flapping) = wanted, damped(wanted, entry, absent=absent, now=now)
     there = current.real_servers if current else {}
     behind = _behind(wanted, there, last) if last else NOTHING
-    hold, counts = guard(wanted, there, entry, now=now, released=released, absent=absent, opinion=opinion, limit=limit)
-    real_servers = (
-        {**wanted.entry.real_servers, **hold.real_servers} if hold.real_servers else wanted.entry.real_servers
+    hold, counts = guard(
+        wanted,
+        there,
+        whole(entry),
+        now=now,
+        released=released,
+        absent=absent,
+        opinion=opinion,
+        limit=limit,
+        ordered=ordered,
     )
-    fallback = fallback_of(wanted.config, real_servers)
+    found = ramping(wanted, hold, counts, there, entry, absent=absent, now=now)
+    fallback = fallback_of(wanted.config, found.real_servers)
     return _decide_leaving(
         VirtualServerDecision(
             name=wanted.config.name,
@@ -252,18 +282,23 @@ def _decide_configured(
             wanted=wanted,
             owner=owner,
             observed=current,
-            hold=hold,
+            hold=found.hold,
             counts=counts,
             absent=absent,
             opinion=opinion,
             behind=behind,
             became=whereabouts(behind, wanted),
+            ordered=ordered,
             remembered=ledger.get(key),
+            ramps=found.ramps,
+            next_look=min(filter(None, (found.next_step, *flapping.waiting.values())), default=None),
+            flapping=flapping.flapping,
+            undamped=undamped if undamped is not wanted else None,
             fallback=fallback.key if fallback else None,
             drain_timeout=wanted.config.drain_timeout,
             undrained=_undrained(wanted, templates_expire=templates_expire),
         ),
-        _entry(wanted, {**real_servers, fallback.key: fallback} if fallback else real_servers),
+        _entry(wanted, {**found.real_servers, fallback.key: fallback} if fallback else found.real_servers),
         observed,
         entry,
         now=now,
@@ -307,7 +342,13 @@ def _moved_to(config: Config, key: VirtualServerKey, name: str) -> VirtualServer
 
 
 def _decide_removed(
-    key: VirtualServerKey, entry: LedgerEntry, observed: Observed, moved_to: VirtualServerKey | None, *, now: float
+    key: VirtualServerKey,
+    entry: LedgerEntry,
+    observed: Observed,
+    ordered: Ordered,
+    moved_to: VirtualServerKey | None,
+    *,
+    now: float,
 ) -> VirtualServerDecision:
     """Return the way out of a virtual server of ours that is no longer configured: drain all, then delete."""
     current = observed.table[key]
@@ -320,6 +361,7 @@ def _decide_removed(
             observed=current,
             drain_timeout=entry.drain_timeout,
             moved_to=moved_to,
+            ordered=ordered,
             remembered=entry,
         ),
         attrs.evolve(current, real_servers={}),
@@ -386,6 +428,8 @@ def _addresses(
     left_alone: AbstractSet[VirtualServerKey],
 ) -> frozenset[Address]:
     """Return the addresses of the virtual servers of ours that the kernel has or is about to have."""
-    keys = {key for key, each in decisions.items() if each.intended is not None and each.owner is not Owner.FOREIGN}
+    ours = {key: each for key, each in decisions.items() if each.owner is not Owner.FOREIGN}
+    keys = {key for key, each in ours.items() if each.intended is not None and not each.ordered.pause}
+    keys |= {key for key, each in ours.items() if each.ordered.pause and key in observed.table}
     keys |= left_alone & observed.table.keys()
     return frozenset(key.address for key in keys if key.address is not None)

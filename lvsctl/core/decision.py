@@ -10,13 +10,16 @@ import attrs
 from lvsctl.config import Declaration
 from lvsctl.core.admission import Limits
 from lvsctl.core.cause import BY_HAND, GONE, UNCONFIGURED, UNDECLARED, Cause, cause_of_disappearance
+from lvsctl.core.damping import Flapping
 from lvsctl.core.desired import Member, Wanted
 from lvsctl.core.drain import Drained, Draining
 from lvsctl.core.guard import NO_HOLD, Hold
 from lvsctl.core.nothing import NOBODY, NOTHING
 from lvsctl.core.opinion import Opinion
+from lvsctl.core.order import NO_DRAINS, NOT_ORDERED, Drains, Order, Ordered
 from lvsctl.core.ownership import LedgerEntry, Owner
 from lvsctl.core.provenance import why_unasked
+from lvsctl.core.ramp import NO_RAMPS, Ramps
 from lvsctl.core.served import NO_COUNTS, Counts
 from netlink.requests import TableRequest
 from netlink.types import Address, RealServerKey, RealServers, TableEntry, VirtualServerKey
@@ -47,6 +50,7 @@ class VirtualServerDecision:
     absent: frozenset[RealServerKey] = NOBODY  # what the kernel refused, so that it does not serve
     opinion: Opinion | None = None  # what the director itself found of some; None where it does not look
     moved_to: VirtualServerKey | None = None  # where the virtual server of this name is wanted, where not here
+    ordered: Ordered = NOT_ORDERED  # by operators; where it is paused no step of it is taken
     disowned: bool = False  # foreign by an operator's word
     fallback: RealServerKey | None = None  # serves because nothing else does
     leaving: Mapping[RealServerKey, Draining | Drained] = NOTHING
@@ -57,6 +61,10 @@ class VirtualServerDecision:
     # Who was behind what is in the kernel and in no answer any more; what is decided does not depend on it.
     behind: Mapping[RealServerKey, Member] = attrs.field(default=NOTHING, eq=False, repr=False)
     became: Mapping[RealServerKey, str] = attrs.field(default=NOTHING, eq=False, repr=False)  # of those, in words
+    ramps: Ramps = NO_RAMPS  # who has a slow start, and how far each is
+    flapping: Flapping = NOTHING  # who comes and goes
+    undamped: Wanted | None = None  # what would be wanted, were nobody damped; None where nobody is
+    next_look: float | None = attrs.field(default=None, eq=False)  # when it is another one by itself, but for drains
     remembered: LedgerEntry | None = attrs.field(default=None, eq=False, repr=False)  # what the ledger had of it
 
     @property
@@ -113,9 +121,13 @@ class Decision:
     disowned: frozenset[VirtualServerKey]  # in the ledger, but what stands there now is somebody else's
     addresses: frozenset[Address]  # virtual addresses that virtual servers in the kernel will need
     look_again: float | None  # Unix seconds by which to decide again although nothing changed
-    next_end: float | None  # Unix seconds when an override is over, a datacenter taken for a smaller one, a floor falls
+    next_end: (
+        float | None
+    )  # Unix seconds when an override or order is over, a datacenter taken for a smaller one, a floor falls
+    paused: Order | None = None  # by whose order nothing at all is written
     limits: Limits = attrs.field(eq=False, repr=False)  # by which instances were judged
     templates_expire: bool = attrs.field(eq=False, repr=False)
+    drains: Drains = attrs.field(default=NO_DRAINS, eq=False, repr=False)  # by which they were, too
 
     @property
     def steps(self) -> Sequence[Step]:

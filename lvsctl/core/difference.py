@@ -18,6 +18,7 @@ from lvsctl.core.cause import Cause, Kind, cause_of_absence, cause_of_disappeara
 from lvsctl.core.decision import Decision, Step, VirtualServerDecision
 from lvsctl.core.drain import Draining
 from lvsctl.core.ownership import Owner
+from lvsctl.core.ramp import percent_of
 from lvsctl.core.words import real_server_words, virtual_server_words
 from netlink.requests import (
     AddRealServer,
@@ -113,6 +114,7 @@ def _lines(each: VirtualServerDecision) -> Iterator[Line]:
     for key, state in sorted(each.draining.items(), key=lambda pair: pair[0]):
         if key not in planned:
             yield _note(each, Sign.REMOVE, str(key), _draining(state), each.leaving_causes[key], differs=True)
+    yield from _ramping_lines(each)
     for key, real_server in sorted(each.held.items(), key=lambda pair: pair[0]):
         member = each.wanted.by_key.get(key) if each.wanted else None
         why = (cause_of_absence(member) if member else cause_of_disappearance(each.why_gone(key))).text
@@ -125,6 +127,18 @@ def _lines(each: VirtualServerDecision) -> Iterator[Line]:
             else:
                 cause = Cause(kind=Kind.REJECTED, text=member.verdict.text)
                 yield _note(each, Sign.NOTE, name_of(member), "rejected", cause, differs=False)
+
+
+def _ramping_lines(each: VirtualServerDecision) -> Iterator[Line]:
+    """Yield a line for each real server with a slow start of which no step is due."""
+    due = [
+        step.request.real_server.key for step in each.steps if isinstance(step.request, AddRealServer | SetRealServer)
+    ]
+    for key, ramp in each.ramps.of.items():
+        if key not in due:
+            cause = Cause(kind=Kind.SLOW_START, text="slow start: its weight is not yet what it is to be")
+            what = f"ramping: {percent_of(ramp)}% of weight {ramp.weight}"
+            yield _note(each, Sign.CHANGE, str(key), what, cause, differs=True)
 
 
 def address_lines(moves: AddressMoves) -> Iterator[Line]:

@@ -24,6 +24,7 @@ WORDS: Final = {
     "foreign_in_the_way": ("foreign one in the way", "was left alone"),
     "failed_over": ("failed over", "failed over"),
     "instance_rejected": ("rejected", "was rejected"),
+    "instance_damped": ("damped", "was damped"),
     "declaration_refused": ("declaration refused", "was refused what it declares"),
     "ledger_failed": ("ledger not written", "could not be written"),
     "virtual_addresses_failed": ("virtual addresses failed", "could not be moved"),
@@ -31,6 +32,7 @@ WORDS: Final = {
     "setting_changed": ("set", "was set"),
     "setting_failed": ("not set", "could not be set"),
     "released": ("released", "was released"),
+    "orders_failed": ("orders not read", "could not read the orders it had"),
     "adopted": ("adopted", "was adopted"),
     "disowned": ("disowned", "was disowned"),
     "cycle_failed": ("cycle failed", "could not reconcile"),
@@ -47,6 +49,7 @@ OVER: Final = {
     "foreign_in_the_way": ("no foreign one in the way", "had nothing foreign in the way any more"),
     "failed_over": ("failed back", "was served by its first datacenter again"),
     "instance_rejected": ("no longer rejected", "was rejected no longer"),
+    "instance_damped": ("no longer damped", "was damped no longer"),
     "declaration_refused": ("declaration no longer refused", "was refused nothing any more"),
     "ledger_failed": ("ledger written again", "could be written again"),
     "virtual_addresses_failed": ("virtual addresses as wanted", "were as wanted again"),
@@ -63,11 +66,28 @@ NOT_WRITTEN: Final = {
 }
 # What these changed is said by their words alone.
 WITHOUT_WHAT: Final = frozenset(
-    {"virtual_server_deleted", "real_server_deleted", "trouble_over", "override", "override_over"}
+    {
+        "virtual_server_deleted",
+        "real_server_deleted",
+        "trouble_over",
+        "override",
+        "override_over",
+        "order",
+        "order_over",
+    }
 )
 REJECTED: Final = "instance_rejected"
 OURSELVES: Final = frozenset(
-    {"started", "stopped", "reloaded", "reload_refused", "reload_confirmed", "reload_rolled_back", "cycle_failed"}
+    {
+        "started",
+        "stopped",
+        "reloaded",
+        "reload_refused",
+        "reload_confirmed",
+        "reload_rolled_back",
+        "cycle_failed",
+        "orders_failed",
+    }
 )
 # Causes that Consul's answer alone decides; of the others its index says nothing.
 OF_CONSUL: Final = frozenset(
@@ -103,9 +123,9 @@ def done(event: Event) -> str:
             return OVER.get(event.of, (f"over: {_plain(event.of)}",))[0]
         case "journal_lost":
             return f"{event.lost} events missing"
-        case "override":
-            return event.what
-        case "override_over":
+        case "override" | "order":
+            return event.what or event.event
+        case "override_over" | "order_over":
             return f"{event.what}: over"
         case "virtual_server_deleted" | "real_server_deleted":  # what it was like before is no change
             return WORDS[event.event][0]
@@ -137,6 +157,8 @@ def sentence(event: Event) -> str:
             subject, says = f"{event.lost} events", "are missing here"
         case "override" | "override_over":
             says = f"{'got' if event.event == 'override' else 'lost'} {event.what}"
+        case "order" | "order_over":
+            subject, says = f"the {event.what}", "was ordered" if event.event == "order" else "ended"
         case name:
             says = WORDS[name][1] if name in WORDS else f"had the event {name}"
     shown = event.what if event.event not in WITHOUT_WHAT else ""

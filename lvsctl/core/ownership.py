@@ -14,9 +14,11 @@ from typing import Final
 import attrs
 
 from lvsctl.config import Declaration
+from lvsctl.core.damping import Flapping
 from lvsctl.core.nothing import NOBODY, NOTHING
 from lvsctl.core.peak import NO_PEAKS, Peaks
 from lvsctl.core.provenance import UNKNOWN, Provenance
+from lvsctl.core.ramp import NO_RAMPS, Ramps
 from lvsctl.core.served import NEVER, Served
 from netlink.types import RealServerKey, Table, TableEntry, VirtualServerKey
 
@@ -34,6 +36,8 @@ class LedgerEntry:
     served: Served = NEVER  # with how many real servers it served lately
     declaration: Declaration | None = None  # what a Consul service declared; None: it was in the file
     provenance: Provenance = UNKNOWN  # of what was written
+    ramps: Ramps = NO_RAMPS  # who has a slow start, and how far each is
+    flapping: Flapping = NOTHING  # who comes and goes
     disowned: bool = False  # it is foreign, by an operator's word, until another one has it adopted
     fallback: RealServerKey | None = None  # what of it is no instance, but was there because nothing else served
 

@@ -14,7 +14,8 @@ from lvsctl.core.desired import Member
 from lvsctl.core.drain import NO_USAGE, Draining
 from lvsctl.core.instance import Health, Instance
 from lvsctl.core.nothing import NOTHING
-from lvsctl.core.status import Place, RealServerStatus
+from lvsctl.core.ramp import end_of, percent_of
+from lvsctl.core.status import Place, RealServerStatus, SlowStart
 from lvsctl.core.subject import Subject
 from lvsctl.core.weighing import why_weighed
 from netlink.types import Observed, RealServerKey, VirtualServerKey
@@ -36,10 +37,11 @@ def real_servers(
     by_key = each.wanted.by_key if each.wanted else {}
     rows = []
     for key in sorted(there):
-        place, why = _place(each, key, by_key.get(key))
+        place, why = place_of(each, key, by_key.get(key))
         row = row_of(by_key.get(key), observed, each.key, key, place, _with_refusal(why, refused.get(key)))
         if not row.instance and (behind := each.behind.get(key)) is not None:
             row = attrs.evolve(row, node=behind.source.node, instance=behind.source.instance_id)
+        row = attrs.evolve(row, slow_start=_slow_start(each, key))
         rows.append(attrs.evolve(row, until=_deadline(each, key)) if place is Place.DRAINING else row)
     shown = {id(by_key[key]) for key in there if key in by_key}
     members = each.wanted.members if each.wanted else ()
@@ -71,7 +73,15 @@ def _deadline(each: VirtualServerDecision, key: RealServerKey) -> float | None:
     return state.since + each.drain_timeout if isinstance(state, Draining) else None
 
 
-def _place(each: VirtualServerDecision, key: RealServerKey, member: Member | None) -> tuple[Place, str]:
+def _slow_start(each: VirtualServerDecision, key: RealServerKey) -> SlowStart | None:
+    ramp = each.ramps.of.get(key)
+    if ramp is None or each.wanted is None:
+        return None
+    return SlowStart(percent=percent_of(ramp), weight=ramp.weight, until=end_of(ramp, each.wanted.config.slow_start))
+
+
+def place_of(each: VirtualServerDecision, key: RealServerKey, member: Member | None) -> tuple[Place, str]:
+    """Return where the real server at `key` in the kernel stands, and why; `member` is the one behind it."""
     if key in each.held:
         why = _why_out(member) if member else cause_of_disappearance(each.why_gone(key)).text
         answers = "; it takes lvsctl's own connections" if each.opinion and key in each.opinion.alive else ""

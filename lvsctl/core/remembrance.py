@@ -16,6 +16,7 @@ from lvsctl.core.nothing import NOTHING
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner
 from lvsctl.core.peak import NO_PEAKS, Peaks
 from lvsctl.core.provenance import UNKNOWN, Provenance, filters_of, remembered
+from lvsctl.core.ramp import Ramps
 from lvsctl.core.served import NEVER, Served
 from netlink.requests import AddRealServer, DeleteRealServer, SetRealServer, SetVirtualServer, TableRequest
 from netlink.types import Observed, RealServerKey, TableEntry, VirtualServerKey
@@ -53,6 +54,8 @@ def ledger_ahead(decision: Decision, ledger: Ledger, observed: Observed) -> Ledg
             served=_served_ahead(each, before),
             declaration=_declaration(each, before),
             provenance=_provenance_ahead(each, before),
+            ramps=_ramps_ahead(each, before),
+            flapping=each.flapping,
             fallback=_fallback(each, before),
         )
     return kept
@@ -70,7 +73,7 @@ def _says_it_all(entry: LedgerEntry, each: VirtualServerDecision) -> bool:
     quiet = not each.steps and not each.leaving and not entry.draining and entry.written is not None
     if not quiet or entry.peaks != _peaks(each, entry) or entry.served != _served_ahead(each, entry):
         return False
-    if not _is_provenance(entry.provenance, each):
+    if not _is_provenance(entry.provenance, each) or (entry.ramps, entry.flapping) != (each.ramps, each.flapping):
         return False
     said = (entry.name, entry.drain_timeout, entry.failed_over, entry.declaration, entry.fallback)
     failed_over, declaration = _failed_over(each, entry), _declaration(each, entry)
@@ -104,6 +107,13 @@ def _served_ahead(each: VirtualServerDecision, before: LedgerEntry | None) -> Se
     if each.wanted is not None and each.counts.before != NEVER:
         return each.counts.before
     return before.served if before else NEVER
+
+
+def _ramps_ahead(each: VirtualServerDecision, before: LedgerEntry | None) -> Ramps:
+    """Return who ramps, as it was until now where steps are about to change that: it goes with what was written."""
+    if before is None or not each.steps:
+        return each.ramps
+    return Ramps(of={**each.ramps.of, **before.ramps.of} or NOTHING, times=before.ramps.times)
 
 
 def _declaration(each: VirtualServerDecision, before: LedgerEntry | None) -> Declaration | None:
@@ -219,7 +229,7 @@ def _settled_in_part(entry: LedgerEntry, each: VirtualServerDecision, undone: Se
     entry = attrs.evolve(entry, written=written)
     if keys & each.leaving.keys():
         return entry
-    return attrs.evolve(entry, provenance=_provenance(each, entry), served=each.counts.before)
+    return attrs.evolve(entry, provenance=_provenance(each, entry), served=each.counts.before, ramps=each.ramps)
 
 
 def _real_server_of(request: TableRequest) -> RealServerKey | None:
@@ -235,10 +245,19 @@ def _real_server_of(request: TableRequest) -> RealServerKey | None:
 def _settled(entry: LedgerEntry, each: VirtualServerDecision, intended: TableEntry) -> LedgerEntry:
     provenance = _provenance(each, entry) if each.steps else entry.provenance
     served = each.counts.whole if each.wanted is not None else entry.served
-    if (entry.written, entry.provenance, entry.served) == (intended, provenance, served) and not entry.draining:
+    same = (entry.written, entry.provenance, entry.served, entry.ramps) == (intended, provenance, served, each.ramps)
+    if same and not entry.draining:
         return entry
     there = intended.real_servers
     draining = {key: since for key, since in entry.draining.items() if key in there}
     left = {key: why for key, why in provenance.left.items() if key in there}
     provenance = attrs.evolve(provenance, left=left or NOTHING)
-    return attrs.evolve(entry, written=intended, draining=draining or NOTHING, provenance=provenance, served=served)
+    return attrs.evolve(
+        entry,
+        written=intended,
+        draining=draining or NOTHING,
+        provenance=provenance,
+        served=served,
+        ramps=each.ramps,
+        fallback=entry.fallback if entry.fallback in there else None,
+    )

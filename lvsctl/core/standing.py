@@ -12,10 +12,10 @@ from typing import Final
 import attrs
 
 from lvsctl.config import Config
-from lvsctl.core.admission import Reason, Rejected
+from lvsctl.core.admission import Excluded, Reason, Rejected
 from lvsctl.core.condition import state_of
 from lvsctl.core.decision import Decision, VirtualServerDecision
-from lvsctl.core.desired import Wanted
+from lvsctl.core.desired import Member, Wanted
 from lvsctl.core.fingerprint import fingerprint
 from lvsctl.core.guard import serves
 from lvsctl.core.nothing import NOTHING
@@ -40,6 +40,8 @@ class Standing:
     wanted: int  # instances that Consul has for it, tags and meta considered
     held: int = 0
     draining: int = 0
+    ramping: int = 0
+    damped: int = 0  # instances
     rejected: Mapping[Reason, int] = NOTHING  # instances
     wanted_print: int = 0  # fingerprints, 0 for what is not there
     kernel_print: int = 0
@@ -105,6 +107,8 @@ def _decided(each: VirtualServerDecision, *, refused: bool) -> Standing:
             wanted=wanted,
             held=len(each.held.keys() & there.keys()),
             draining=len((each.leaving.keys() - each.held.keys()) & there.keys()),
+            ramping=len(each.ramps.of),
+            damped=sum(_is_damped(member) for member in each.wanted.members) if each.undamped and each.wanted else 0,
             kernel_print=_fingerprint(each.observed),
         )
     return attrs.evolve(
@@ -114,6 +118,10 @@ def _decided(each: VirtualServerDecision, *, refused: bool) -> Standing:
         decision=each,
         refused=refused,
     )
+
+
+def _is_damped(member: Member) -> bool:
+    return isinstance(member.verdict, Excluded) and member.verdict.reason is Reason.DAMPED
 
 
 def _rejected(wanted: Wanted | None) -> Mapping[Reason, int]:

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 import attrs
 
 from lvsctl.config import OnCritical
+from lvsctl.core.admission import parse_address
 from lvsctl.core.cause import (
     Cause,
+    Kind,
     cause_of_addition,
     cause_of_change,
     cause_of_deletion,
@@ -18,6 +20,7 @@ from lvsctl.core.cause import (
     cause_of_leaving,
     cause_of_quiescing,
     cause_of_virtual_server,
+    name_of,
 )
 from lvsctl.core.decision import Step, VirtualServerDecision
 from lvsctl.core.desired import Member
@@ -27,6 +30,7 @@ from lvsctl.core.instance import Instance
 from lvsctl.core.ownership import LedgerEntry
 from lvsctl.core.plan import plan_virtual_server
 from lvsctl.core.provenance import why_unweighed
+from lvsctl.core.ramp_cause import beginning, cause_of_step, whole_of, written_whole
 from lvsctl.core.weighing import why_weighed
 from netlink.requests import AddRealServer, DeleteRealServer, SetRealServer, TableRequest
 from netlink.types import RealServer, RealServerKey
@@ -52,14 +56,15 @@ def _cause(request: TableRequest, decision: VirtualServerDecision, entry: Ledger
         ):
             return cause_of_fallback(named=True, needed=True)
         case AddRealServer(real_server=real_server):
-            return cause_of_addition(
+            cause = cause_of_addition(
                 _member(decision, real_server.key),
                 _written(entry, real_server.key),
                 table_lost=decision.observed is None,
                 leaving=bool(entry and real_server.key in entry.draining),
-                weight=real_server.weight,
+                weight=whole_of(real_server, decision).weight,
                 override=_why_weighed(decision, real_server.key),
             )
+            return beginning(_or_undrained(cause, decision, real_server.key), real_server, decision, now)
         case SetRealServer(real_server=real_server) if real_server.key in decision.leaving:
             return cause_of_quiescing(
                 real_server,
@@ -69,7 +74,8 @@ def _cause(request: TableRequest, decision: VirtualServerDecision, entry: Ledger
                 known=bool(entry and real_server.key in entry.draining),
             )
         case SetRealServer(real_server=real_server):
-            return _cause_of_change(real_server, decision, entry, now=now)
+            cause = _cause_of_change(real_server, decision, entry, now=now)
+            return _or_undrained(cause, decision, real_server.key)
         case DeleteRealServer(key=key):
             state = decision.leaving[key]
             assert isinstance(state, Drained)  # noqa: S101  # what drains still is never deleted
@@ -88,6 +94,17 @@ def _cause(request: TableRequest, decision: VirtualServerDecision, entry: Ledger
             )
 
 
+def _or_undrained(cause: Cause, decision: VirtualServerDecision, key: RealServerKey) -> Cause:
+    """Return `cause`, or that an operator's drain has just ended where that is why a real server comes back."""
+    member = _member(decision, key)
+    if cause.kind not in (Kind.NEW, Kind.RETURNED) or decision.wanted is None or member is None:
+        return cause
+    if not isinstance(member.source, Instance):
+        return cause
+    order = decision.wanted.drains.ended_of(member.source, parse_address(member.source.address), key)
+    return Cause(kind=Kind.OVERRIDE, text=f"no longer {order.words_after}: {name_of(member)}") if order else cause
+
+
 def _why_undrained(decision: VirtualServerDecision) -> str:
     if decision.wanted is not None and decision.wanted.config.on_critical is OnCritical.DELETE:
         return 'on_critical is "delete"'
@@ -98,16 +115,23 @@ def _cause_of_change(
     intended: RealServer, decision: VirtualServerDecision, entry: LedgerEntry | None, *, now: float
 ) -> Cause:
     observed = decision.observed.real_servers[intended.key] if decision.observed else intended
-    return cause_of_change(
-        intended,
-        observed,
-        _written(entry, intended.key),
-        member=_member(decision, intended.key),
+    written, member = _written(entry, intended.key), _member(decision, intended.key)
+    whole, meant = whole_of(intended, decision), written_whole(written, entry)
+    if entry is not None and whole == meant and written != intended:
+        if observed == written:
+            return cause_of_step(intended, decision, entry, member, now)
+        written = intended  # what differs beside the step is a hand's
+    cause = cause_of_change(
+        intended if written == intended else whole,
+        meant if written == observed and meant is not None else observed,
+        written,
+        member=member,
         override=_why_weighed(decision, intended.key),
         unweighed=_why_unweighed(decision, intended.key, entry, now=now),
         returning=bool(entry and intended.key in entry.draining),
         held=intended.key in decision.held,
     )
+    return beginning(cause, intended, decision, now) if observed.weight == 0 else cause
 
 
 def _why_weighed(decision: VirtualServerDecision, key: RealServerKey) -> str:

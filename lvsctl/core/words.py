@@ -42,6 +42,11 @@ def _flags(virtual_server: VirtualServer) -> list[str]:
     return [names[flag] for flag in virtual_server.scheduler_flags if flag in names]
 
 
+def instant(seconds: float) -> str:
+    """Return Unix seconds as `2026-11-23 14:00:12 UTC`."""
+    return f"{moment(seconds).removesuffix(' UTC')}:{int(seconds) % 60:02} UTC"
+
+
 def moment(seconds: float) -> str:
     """Return Unix seconds as `2026-11-23 14:00 UTC`; seconds are left out, and years are those of people."""
     days, rest = divmod(int(seconds), 86400)
