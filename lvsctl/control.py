@@ -18,7 +18,7 @@ import pwd
 import socket
 import struct
 import urllib.parse
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -108,13 +108,23 @@ def _application(asked: Asked) -> "web.Application":
         status = await asked.status(Subject(about[:LONGEST]) if about else None)
         return web.json_response(converter.unstructure(status))
 
-    async def post_release(request: web.Request) -> web.Response:
+    async def answered(asking: Awaitable[attrs.AttrsInstance]) -> web.Response:
         try:
-            who = await asyncio.to_thread(_who, request)  # the directory of users may be a slow one
-            released = await asked.release(request.match_info["name"], who)
+            return web.json_response(converter.unstructure(await asking))
         except DaemonError as error:
             return web.json_response({"error": str(error)}, status=409)
-        return web.json_response(converter.unstructure(released))
+
+    async def post_release(request: web.Request) -> web.Response:
+        who = await asyncio.to_thread(_who, request)  # the directory of users may be a slow one
+        return await answered(asked.release(request.match_info["name"], who))
+
+    async def post_border(request: web.Request) -> web.Response:
+        who, adopt = await asyncio.to_thread(_who, request), request.match_info["word"] == "adopt"
+        return await answered(asked.move(request.match_info["name"], adopt=adopt, by=who))
+
+    async def post_reload(request: web.Request) -> web.Response:
+        who, sent = await asyncio.to_thread(_who, request), await request.read()
+        return await answered(_reloaded(asked, sent, who))
 
     async def post_order(request: web.Request, *, end: bool) -> web.Response:
         try:
@@ -128,22 +138,18 @@ def _application(asked: Asked) -> "web.Application":
             return web.json_response({"error": str(error)}, status=400)
         return web.json_response(converter.unstructure(given))
 
-    async def post_border(request: web.Request) -> web.Response:
-        try:
-            who = await asyncio.to_thread(_who, request)
-            adopt = request.match_info["word"] == "adopt"
-            moved = await asked.move(request.match_info["name"], adopt=adopt, by=who)
-        except DaemonError as error:
-            return web.json_response({"error": str(error)}, status=409)
-        return web.json_response(converter.unstructure(moved))
-
     application = web.Application(client_max_size=LARGEST)
     application.router.add_get("/v1/status", get_status)
     application.router.add_post("/v1/release/{name}", post_release)
     application.router.add_post("/v1/{word:adopt|disown}/{name}", post_border)
+    application.router.add_post("/v1/reload", post_reload)
     application.router.add_post("/v1/orders", functools.partial(post_order, end=False))
     application.router.add_post("/v1/orders/end", functools.partial(post_order, end=True))
     return application
+
+
+async def _reloaded(asked: Asked, sent: bytes, who: str) -> Reloaded:
+    return await asked.reload(_structured(sent, Order), who)
 
 
 def ask(path: Path, about: str = "") -> Status:

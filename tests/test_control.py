@@ -242,7 +242,7 @@ def test_the_schema_is_named_and_every_key_is_there() -> None:
     }  # fmt: skip
     assert set(document["virtual_servers"][0]["real_servers"][0]) == {
         "real_server", "node", "instance", "check", "place", "weight", "active", "inactive", "rate", "why",
-        "datacenter", "until", "filtered",
+        "datacenter", "until", "filtered", "slow_start",
     }  # fmt: skip
     assert set(document["consul"]) == {
         "address", "reachable", "data_age", "failing_since", "failing", "error", "snapshot_age",
