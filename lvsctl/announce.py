@@ -47,6 +47,7 @@ EVENTS: dict[type[Request], str] = {
     DeleteRealServer: "real_server_deleted",
 }
 
+HOLD: Final = "hold"
 DECLARATION: Final = "declaration_refused"
 REJECTED: Final = "instance_rejected"
 DAMPED: Final = "instance_damped"
@@ -76,7 +77,7 @@ class Announcer:
 
     def cycle(self, cycle: Cycle, *, planned: bool = False) -> None:
         """Log what `cycle` did, and what troubles began or ended with it; `planned` logs what it would have done."""
-        for event in events_of(cycle):
+        for event in (event for each in (*cycle.late, cycle) for event in events_of(each)):
             _announce(event)
             if event.attempt & (event.attempt - 1) == 0:  # a refusal is tried for ever: the 1st, 2nd, 4th, 8th …
                 self._tell(event)
@@ -131,6 +132,8 @@ class Announcer:
             told = Event(
                 time=now(), event=event, name=its.name if its else name, virtual_server=str(key or ""), why=text
             )
+            if event == HOLD and its is not None:
+                told = attrs.evolve(told, what=", ".join(map(str, sorted(its.held))))
             if event in OF_INSTANCES and name in rejected:
                 place, evidence = rejected[name]
                 told = attrs.evolve(told, real_server=place, cause=OF_INSTANCES[event].value, evidence=evidence)
@@ -267,7 +270,7 @@ def _troubles_of(each: VirtualServerDecision) -> Trouble:
             "1 real server that serves is" if len(each.held) == 1 else f"{len(each.held)} real servers that serve are"
         )
         release = f"; lvsctl release {each.name} lets go" if each.hold.floor.least or each.hold.order else ""
-        troubles["hold", each.name] = f"{each.hold.why}; {kept} kept{release}"
+        troubles[HOLD, each.name] = f"{each.hold.why}; {kept} kept{release}"
     if each.fallback is not None:
         troubles["fallback", each.name] = f"{why_nobody(each)}; {each.fallback} serves"
     if each.owner is Owner.FOREIGN and not each.disowned:

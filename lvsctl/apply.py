@@ -26,7 +26,7 @@ from netlink.requests import (
     SetRealServer,
     SetVirtualServer,
 )
-from netlink.types import RealServerKey, VirtualServerKey
+from netlink.types import RealServerKey, Table, VirtualServerKey
 
 Target = tuple[VirtualServerKey, RealServerKey | None]
 """What a step changes: a virtual server (None), or one of its real servers."""
@@ -60,30 +60,50 @@ class Refusal:
 Refusals = Mapping[Target, Refusal]
 
 
-def apply(kernel: Client, decision: Decision, waiting: AbstractSet[Target]) -> Sequence[Done]:
+def apply(
+    kernel: Client, decision: Decision, waiting: AbstractSet[Target], tried: list[Step] | None = None
+) -> Sequence[Done]:
     """Carry out the steps of `decision` but those of the targets that are `waiting`; return what became of each sent.
 
-    Raises NetlinkError when the outcome is unknown; the table has to be read again.
+    Raises NetlinkError when the outcome is unknown; the table has to be read again. What was `tried` until then is in
+    that list.
     """
     done: list[Done] = []
     refused = set(waiting)
     for stage in Stage:
         steps = [step for step in decision.steps if stage_of(step.request) is stage]
         unsent = waiting | (_kept_back(decision, refused) if stage is Stage.REMOVE else frozenset())
-        sent = send(kernel, [step for step in steps if _may_go(step, decision, unsent=unsent, refused=refused)])
+        going = [step for step in steps if _may_go(step, decision, unsent=unsent, refused=refused)]
+        sent = send(kernel, going, tried)
         refused |= {target_of(each.step) for each in sent if each.refused is not None}
         done += sent
     return done
 
 
-def send(kernel: Client, steps: Sequence[Step]) -> Sequence[Done]:
-    """Send `steps` in order, in bounded batches, and return what became of each."""
+def send(kernel: Client, steps: Sequence[Step], tried: list[Step] | None = None) -> Sequence[Done]:
+    """Send `steps` in order, in bounded batches, and return what became of each; `tried` as in `apply`."""
     done: list[Done] = []
     for start in range(0, len(steps), BATCH):
         batch = steps[start : start + BATCH]
+        if tried is not None:
+            tried += batch
         results = kernel.apply([step.request for step in batch])
         done += [Done(step=step, refused=refused) for step, refused in zip(batch, results, strict=True)]
     return done
+
+
+def is_done(step: Step, table: Table) -> bool:
+    """Tell whether `table` is as `step` was to make it."""
+    there = table.get(step.key)
+    match step.request:
+        case AddVirtualServer(virtual_server=virtual_server) | SetVirtualServer(virtual_server=virtual_server):
+            return there is not None and there.virtual_server == virtual_server
+        case DeleteVirtualServer():
+            return there is None
+        case AddRealServer(real_server=real_server) | SetRealServer(real_server=real_server):
+            return there is not None and there.real_servers.get(real_server.key) == real_server
+        case DeleteRealServer(key=key):
+            return there is not None and key not in there.real_servers
 
 
 def target_of(step: Step) -> Target:

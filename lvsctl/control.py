@@ -157,7 +157,8 @@ def ask(path: Path, about: str = "") -> Status:
 
     With the instances that `about` means, also where they are not meant for a virtual server.
     """
-    query = f"?about={urllib.parse.quote(about, safe='')}" if about else ""
+    asked = urllib.parse.quote(about[:LONGEST], safe="", errors="surrogateescape")  # as it was typed, whatever that is
+    query = f"?about={asked}" if about else ""
     status, body = _request(path, "GET", f"/v1/status{query}", ANSWER_TIMEOUT)
     if status != 200:
         raise DaemonError(f"the daemon on {path} answered {status}; its log says why")

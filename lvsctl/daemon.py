@@ -97,9 +97,9 @@ class Daemon:
         self._health = Health()
         self._agenda = Agenda()
         self._releases = Releases()
+        self._settings = KernelSettings(tell=self._note)
+        self._prober = Prober(self._wake.set, tell=self._note)
         self._moves = Moves()
-        self._settings = KernelSettings()
-        self._prober = Prober(self._wake.set)
         self._known = config  # with what was discovered, as the last cycle had it
         self._concerned_by = config, concerned(config)
 
@@ -413,7 +413,8 @@ class Daemon:
         else:
             self._announcer.cycle(cycle, planned=self._dry_run)
         addresses = f"virtual addresses: {cycle.address_error}" if cycle.address_error else ""
-        self._health.trouble = cycle.ledger_error or addresses
+        setting = f"[kernel] in the configuration: {self._settings.trouble}" if self._settings.trouble else ""
+        self._health.trouble = cycle.ledger_error or addresses or setting
         if not answered or stands_alone(answers) or cycle.undone:
             self._health.in_sync_since = None
         elif cycle.done or self._health.in_sync_since is None:

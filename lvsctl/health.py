@@ -18,7 +18,7 @@ class Health:
 
     def __init__(self) -> None:
         self.in_sync_since: float | None = None  # Unix seconds
-        self.trouble = ""  # with the ledger or the virtual addresses, in the last cycle
+        self.trouble = ""  # with the ledger, the virtual addresses or a setting, in the last cycle
         self.error = ""  # why the last cycle was not finished; empty when it was
         self._began: float | None = None  # when the cycle did that is under way
         self._reconciled = False  # a cycle was finished

@@ -94,6 +94,8 @@ class Journal:
                 written, error = self._write(batch)
             except Exception as unexpected:  # noqa: BLE001  # what is wrong with it stays wrong: it is left out
                 in_words(unexpected, "journal")
+                with self._changed:
+                    self._lost += sum(max(event.lost, 1) for event in batch)
                 continue
             with self._changed:
                 self._waiting.extendleft(reversed(batch[written:]))
@@ -188,6 +190,7 @@ class Reader:
         self._directory = state_directory / DIRECTORY
         self._number = 0  # of the file that is read
         self._offset = 0  # bytes of it that were read, up to the end of a line
+        self._last = b""  # that line, for who deletes a file has one of the same number written anew
 
     def read(self) -> Iterator[Event]:
         """Yield what is in the journal and was not read yet, the newest last; raises StateError."""
@@ -208,12 +211,12 @@ class Reader:
         if not there:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         if there[-1] < self._number:
-            self._number = self._offset = 0  # it was deleted, and begun anew
+            self._number, self._offset, self._last = 0, 0, b""  # it was deleted, and begun anew
         for number in there:
             if number < self._number:
                 continue
             if number > self._number:
-                self._number, self._offset = number, 0
+                self._number, self._offset, self._last = number, 0, b""
             for line in self._lines(number):
                 event = decode(line)
                 if event is not None:
@@ -225,14 +228,17 @@ class Reader:
             with open(
                 path_of(self._directory, number), "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)
             ) as file:
-                if os.fstat(file.fileno()).st_size < self._offset:
-                    self._offset = 0  # somebody cut it
-                file.seek(self._offset)
+                file.seek(max(0, self._offset - len(self._last)))
+                if file.read(len(self._last)) != self._last:
+                    file.seek(0)  # somebody cut it, or began it anew
+                    self._offset, self._last = 0, b""
                 content = file.read(LARGEST)
         except FileNotFoundError:  # it was the oldest
             return []
         lines, newline, _ = content.rpartition(b"\n")
         self._offset += len(lines) + len(newline)
+        if newline:
+            self._last = lines[lines.rfind(b"\n") + 1 :] + newline
         return lines.split(b"\n") if newline else []
 
 

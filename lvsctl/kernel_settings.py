@@ -11,8 +11,11 @@ import attrs
 import structlog
 
 from lvsctl.config import KernelConfig
+from lvsctl.core.cause import Kind
+from lvsctl.core.event import Event
 from lvsctl.core.facts import OF_IPVS
 from lvsctl.core.needs import is_as_wished, wished
+from lvsctl.journal import now
 from netlink import settings
 from netlink.errors import NetlinkError
 
@@ -36,12 +39,19 @@ class KernelSettings:
         self,
         read: Callable[[str], int | None] = settings.read,
         write: Callable[[str, int], None] = settings.write,
+        tell: Callable[[Event], None] = lambda _: None,
     ) -> None:
         self._read = read
         self._write = write
+        self._told = tell  # what the log is told, the journal
         self._seen: dict[str, int] = {}  # what was wished of each setting when it was last so
         self._troubles: dict[str, str] = {}
         self._planned: tuple[Change, ...] = ()
+
+    @property
+    def trouble(self) -> str:
+        """Return why a setting is not as it is written in `[kernel]`; empty where all are."""
+        return next(iter(self._troubles.values()), "")
 
     def keep(self, wanted: KernelConfig, *, write: bool = True) -> tuple[Change, ...]:
         """Set what differs and log it; return what was set. Without `write` nothing is, and it is what would be."""
@@ -75,6 +85,8 @@ class KernelSettings:
             if write:
                 self._write(name, number)
                 log.info("setting_changed", setting=change.setting, was=there, now=number, why=why)
+                cause = Kind.DRIFT if drift else Kind.CONFIGURATION
+                self._note(change.setting, "setting_changed", what=f"{there} -> {number}", cause=cause.value, why=why)
         if write:
             self._seen[name] = number
         return change
@@ -84,9 +96,15 @@ class KernelSettings:
         if error:
             self._troubles[name] = error
             if error != before:
+                self._note(OF_IPVS + name, "setting_failed", error=error)
                 log.warning("setting_failed", setting=OF_IPVS + name, error=error, follows="it stays as it is")
         elif before:
             log.info("trouble_over", name=OF_IPVS + name, trouble="setting_failed")
+            self._note(OF_IPVS + name, "trouble_over", of="setting_failed")
+
+    def _note(self, setting: str, event: str, **fields: str) -> None:
+        told = Event(time=now(), event=event, name=setting)
+        self._told(attrs.evolve(told, **fields))  # type: ignore[arg-type]  # they are texts all
 
     def _plan(self, changes: tuple[Change, ...]) -> None:
         if changes != self._planned:

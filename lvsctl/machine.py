@@ -17,7 +17,18 @@ from typing import Final
 
 import attrs
 
-from lvsctl.core.facts import OF_INTERFACES, OF_IPVS, READ, Facts, Module, Reading, Unread, sysctl_name
+from lvsctl.core.facts import (
+    DAEMONS,
+    NO_IPV6,
+    OF_INTERFACES,
+    OF_IPVS,
+    READ,
+    Facts,
+    Module,
+    Reading,
+    Unread,
+    sysctl_name,
+)
 from netlink import IPVS
 from netlink.errors import NetlinkError
 from netlink.namespace import Namespace, Pinned
@@ -50,6 +61,7 @@ def examine(schedulers: Iterable[str], daemon: int | Unread | None, roots: Roots
         interfaces = tuple(_interfaces(roots))
         settings = {name: _setting(roots, name) for name in (*READ, *_names_of(interfaces), "kernel.modules_disabled")}
         settings |= {f"{OF_IPVS}{each.name}": _reading(each) for each in _files(roots.proc / "sys/net/ipv4/vs")}
+        settings |= {name: _setting(roots, name) for name in _of_ipv6(roots)}
         loaded = (roots.proc / "thread-self/net/ip_vs").exists()
         connections, slots = _table(roots)
         return Facts(
@@ -60,6 +72,7 @@ def examine(schedulers: Iterable[str], daemon: int | Unread | None, roots: Roots
             slots=slots,
             sync=_sync() if loaded else frozenset(),
             daemon=daemon is not None,
+            read_only=_is_read_only(roots.proc / "sys/net/ipv4/vs"),
             namespace=whose,
         )
 
@@ -72,7 +85,7 @@ def _whose(daemon: int | Unread | None, roots: Roots) -> tuple[str | Unread, Nam
         there, here = ((roots.proc / str(each) / "ns/net").stat().st_ino for each in (daemon, "thread-self"))
     except OSError as error:
         return Unread(_words(error)), None
-    return ("", None) if there == here else (f"the daemon's, pid {daemon}", daemon)
+    return ("", None) if there == here else (f"{DAEMONS}{daemon}", daemon)
 
 
 # ---- settings
@@ -105,10 +118,23 @@ def _files(directory: Path) -> list[Path]:
         return []
 
 
+def _is_read_only(directory: Path) -> bool:
+    try:
+        return bool(os.statvfs(directory).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False  # it is not there
+
+
 def _names_of(interfaces: Iterable[str]) -> Iterator[str]:
     for interface in ("all", *interfaces):
         for name in OF_INTERFACES:
             yield sysctl_name("net", "ipv4", "conf", interface, name)
+
+
+def _of_ipv6(roots: Roots) -> Iterator[str]:
+    for path in _files(roots.proc / "sys/net/ipv6/conf"):
+        if path.name not in ("all", "default", "lo"):
+            yield sysctl_name("net", "ipv6", "conf", path.name, NO_IPV6)
 
 
 # ---- interfaces

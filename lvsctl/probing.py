@@ -15,8 +15,10 @@ import attrs
 import structlog
 
 from lvsctl.core.decision import VirtualServerDecision
+from lvsctl.core.event import Event
 from lvsctl.core.guard import serves
 from lvsctl.core.opinion import ALONE, ENOUGH, NO_OPINION, Knocks, Opinion, Opinions, opinion_of
+from lvsctl.journal import now
 from lvsctl.reconcile import Cycle
 from netlink.types import RealServerKey, VirtualServerKey
 
@@ -68,9 +70,12 @@ class _Asked:
 class Prober:
     """Knocks as long as there is anybody of whom an opinion is wanted; `wake` is called on every other opinion."""
 
-    def __init__(self, wake: Callable[[], None], knock: Knock = knock) -> None:
+    def __init__(
+        self, wake: Callable[[], None], knock: Knock = knock, tell: Callable[[Event], None] = lambda _: None
+    ) -> None:
         self._wake = wake
         self._knock = knock
+        self._told = tell  # what the log is told, the journal
         self._asked: dict[VirtualServerKey, _Asked] = {}
         self._rounds: dict[VirtualServerKey, asyncio.Task[None]] = {}
         self._room = asyncio.Semaphore(MOST)
@@ -150,7 +155,7 @@ class Prober:
             if answers is not None:
                 asked.knocks[server] = asked.knocks.get(server, Knocks()).after(answers, counts=reached)
         if asked.judge():
-            self._tell(asked)
+            self._tell(key, asked)
             self._news.add(key)
             self._wake()
 
@@ -162,8 +167,7 @@ class Prober:
                 log.debug("probe_failed", real_server=str(server), error=repr(error))
                 return None
 
-    @staticmethod
-    def _tell(asked: _Asked) -> None:
+    def _tell(self, key: VirtualServerKey, asked: _Asked) -> None:
         """Log what is known of suspects for the first time."""
         found = {"alive": asked.opinion.alive, "dead": asked.opinion.dead, "unknowable": asked.opinion.unknowable}
         new = {
@@ -175,3 +179,5 @@ class Prober:
         asked.told |= {(word, server) for word, servers in new.items() for server in servers}
         words = {word: list(map(str, servers)) for word, servers in new.items() if servers}
         log.warning("probed", name=asked.name, **words)
+        what = "; ".join(f"{word} {', '.join(servers)}" for word, servers in words.items())
+        self._told(Event(time=now(), event="probed", name=asked.name, virtual_server=str(key), what=what))

@@ -6,13 +6,13 @@ may be about some virtual servers only (`core.part`): with thousands of them, on
 """
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Final
 
 import attrs
 
-from lvsctl.apply import Done, Refusals, Target, apply, refusals_after, target_of
+from lvsctl.apply import Done, Refusals, Target, apply, is_done, refusals_after, target_of
 from lvsctl.config import Config
 from lvsctl.core import part
 from lvsctl.core.addresses import AddressMoves, address_moves
@@ -36,6 +36,7 @@ from netlink.glance import Glance
 from netlink.requests import AddVirtualServer
 from netlink.types import Address, Observed, RealServerKey, VirtualServerKey
 
+MOST_LATE: Final = 16  # cycles one after the other that could not be finished and did something all the same
 COUNTED_EVERY: Final = 15.0  # seconds; by then the counters that metrics show are read again, which a glance does not
 
 
@@ -73,6 +74,7 @@ class Cycle:
     ledger_error: str = ""  # why the ledger on disk is not the one in memory; empty when it is
     only: frozenset[VirtualServerKey] | None = None  # those it was about; None: everything
     audit: bool = False  # it was about all that are not as they were, too
+    late: tuple["Cycle", ...] = ()  # what is found to be done of those before it that could not be finished
 
     @property
     def undone(self) -> bool:
@@ -105,6 +107,8 @@ class Reconciler:
         self._address_error = ""  # of the last cycle about everything
         self._audited: tuple[Glance, Surroundings] | None = None  # how everything was just before the last audit
         self._written: frozenset[VirtualServerKey] = frozenset()  # since then: who undoes that leaves what was
+        self._unfinished: tuple[Look, list[Step]] | None = None  # what a cycle tried that is not known to have ended
+        self._late: tuple[Cycle, ...] = ()  # what was found to be done of such, and is not told yet
         self.refusals: Refusals = {}
         self.opinions: Opinions | None = None  # what the director itself found of real servers; None: it does not look
         self.orders: Orders = NO_ORDERS  # operators'
@@ -162,6 +166,7 @@ class Reconciler:
             released=released,
             refused=self._refused_real_servers(),
             opinions=self.opinions,
+            last=self._decision,
             orders=self.orders if orders is None else orders,
             border=border,
         )
@@ -247,6 +252,7 @@ class Reconciler:
             released=released,
             refused=self._refused_real_servers(),
             opinions=self.opinions,
+            last=self._decision,
             orders=self.orders,
             elsewhere=self._ledger.own(),
         )
@@ -368,12 +374,15 @@ class Reconciler:
             ledger = _without(ledger, new)
             self._ledger.use(ledger, only)
             waiting |= {(key, None) for key in new}
-        done = tuple(apply(self._kernel, look.decision, waiting))
+        self._late = (*self._late, *self._found_done(look.observed))[-MOST_LATE:]
+        tried: list[Step] = []
+        self._unfinished = look, tried
+        done = tuple(apply(self._kernel, look.decision, waiting, tried))
         self.refusals = refusals_after(done, self._still_refused(look.decision, only), self._clock())
         error = self._settle(look.decision, done, only, ledger=ledger, before=before, paused=paused) or error
         cycle = Cycle(look=look, done=done, refusals=self.refusals, ledger_error=error, only=only)
         if only is not None:
-            return attrs.evolve(cycle, address_error=self._address_error)
+            return self._finished(attrs.evolve(cycle, address_error=self._address_error))
         if look.moves is not None and not look.decision.paused:
             moved = self._addresses.keep(
                 look.moves.interface,
@@ -388,7 +397,19 @@ class Reconciler:
         self._audited = glance, look.surroundings
         if cycle.added_addresses or cycle.removed_addresses:
             self._audited = None  # who undoes that leaves what was
-        return cycle
+        return self._finished(cycle)
+
+    def _finished(self, cycle: Cycle) -> Cycle:
+        """Return `cycle` with what is told late, which nobody has to tell any more."""
+        late, self._late, self._unfinished = self._late, (), None
+        return attrs.evolve(cycle, late=late)
+
+    def _found_done(self, observed: Observed) -> Iterator[Cycle]:
+        """Yield what a cycle that could not be finished did all the same, by what stands in the kernel now."""
+        if self._unfinished is not None:
+            look, tried = self._unfinished
+            if done := tuple(Done(step=step) for step in tried if is_done(step, observed.table)):
+                yield Cycle(look=look, done=done)
 
     def _settle(
         self,

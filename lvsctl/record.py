@@ -23,6 +23,8 @@ class Record:
     ) -> None:
         """Count a cycle with `config` that took `seconds`; with `only` it was about those virtual servers alone."""
         look = cycle.look
+        for late in cycle.late:
+            self.tally = self.tally.with_late(late.look.decision, [each.step for each in late.done])
         self.tally = self.tally.after_cycle(
             look.decision,
             done=[each.step for each in cycle.done if each.refused is None],

@@ -1,6 +1,8 @@
 """What is logged of a cycle: every write once, every trouble when it begins and when it ends."""
 
 import errno
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
@@ -13,10 +15,12 @@ from lvsctl.core.candidates import Refusal
 from lvsctl.core.event import Event, Evidence
 from lvsctl.core.instance import Answer, Instance, Query
 from lvsctl.reconcile import Cycle, Reconciler
+from lvsctl.record import Record
 from lvsctl.store import Store
+from netlink.errors import NetlinkError, Refused, Unavailable
 from netlink.fake import FakeIPVS
-from netlink.requests import AddRealServer, AddVirtualServer
-from netlink.types import VirtualServerKey
+from netlink.requests import AddRealServer, AddVirtualServer, DeleteRealServer, Request
+from netlink.types import RealServerUsage, VirtualServerKey
 from tests.addresses import FakeAddresses
 from tests.values import (
     KEY,
@@ -101,6 +105,8 @@ def test_a_write_says_what_and_why(world: World) -> None:
 def test_a_hold_begins_and_ends(world: World) -> None:
     world.said(instance(1))
     assert world.said() == ["warning hold reco"]
+    held = world.events[-1]
+    assert (held.event, held.what) == ("hold", "10.0.0.1:8080")
     assert world.said() == []
     assert world.said(instance(1)) == ["info trouble_over reco"]
 
@@ -204,7 +210,7 @@ def test_of_what_is_deregistered_it_is_told_in_which_answer_it_lacks(world: Worl
     world.said(*map(instance, (1, 2, 3)))
     for event in (*world.told(instance(1), instance(2)), *world.told(instance(1), instance(2))):
         assert event.real_server == "10.0.0.3:8080"
-        assert event.evidence == Evidence(service="reco", index=1)
+        assert event.evidence == Evidence(service="reco", index=1, node="app3", instance="reco-3")
 
 
 def test_what_a_hand_added_is_no_answers_doing(world: World) -> None:
@@ -249,3 +255,56 @@ def test_a_thousand_rejected_at_once_are_told_in_no_time(world: World) -> None:
     """Each of them is looked up, and not among all the others each time."""
     told = world.told(*(instance(1, instance_id=f"x{number}", address="127.0.0.1") for number in range(3000)))
     assert sum(each.event == "instance_rejected" for each in told) == 3000
+
+
+@attrs.define(eq=False)
+class Mute(FakeIPVS):
+    """A kernel whose answer is lost after so many requests, each time that is asked for."""
+
+    silences: list[int] = attrs.field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        """Begin with an empty table."""
+        super().__init__()
+
+    def apply(self, requests: Sequence[Request]) -> list[Refused | None]:
+        """Carry out some of `requests`, and say nothing of any."""
+        if not self.silences:
+            return super().apply(requests)
+        super().apply(requests[: self.silences.pop(0)])
+        raise Unavailable("apply", "requests", "no answer")
+
+
+@pytest.mark.parametrize("silences", [*([number] for number in range(6)), [1, 0, 2, 1], [2, 2, 2, 2]])
+def test_what_was_done_before_the_answer_was_lost_is_told_by_the_next_cycle(
+    tmp_path: Path, silences: list[int]
+) -> None:
+    kernel = Mute()
+    world = World(state=tmp_path, kernel=kernel)
+    world.said(instance(1), instance(2), instance(3), instance(4))
+    assert not any(FakeIPVS.apply(kernel, [DeleteRealServer(virtual_server=KEY, key=real(4).key)]))
+    kernel.set_usage(KEY, real(2).key, RealServerUsage(active=1))
+    kernel.writes.clear()
+    record, found = Record(keep=False), [instance(1, weight=2), instance(3), failing(2), instance(4), instance(5)]
+    kernel.silences = list(silences)
+    told: list[Event] = []
+    for _ in range(len(silences) + 1):
+        with suppress(NetlinkError):
+            cycle = world.reconciler.cycle(config_of(), answers_of(config_of(), *found))
+            world.events.clear()
+            with capture_logs():
+                world.announcer.cycle(cycle)
+            record.cycle(config_of(), cycle, seconds=0.1)
+            told += world.events
+    kinds = sorted((each.event, each.real_server, each.cause) for each in told)
+    assert kinds == [
+        ("real_server_added", "10.0.0.4:8080", "drift"),
+        ("real_server_added", "10.0.0.5:8080", "new"),
+        ("real_server_changed", "10.0.0.1:8080", "weight"),
+        ("real_server_quiesced", "10.0.0.2:8080", "check"),
+    ]
+    assert len(kernel.writes) == len(told), "each once"
+    written = {kind: count for kind, count in record.tally.writes.items() if count}
+    assert written == {"real_server_added": 2, "real_server_changed": 1, "real_server_quiesced": 1}
+    assert record.tally.drift_repairs == 1
+    assert world.told(*found) == [], "and not again"

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -143,6 +144,9 @@ def test_it_is_followed_over_changes_of_files(tmp_path: Path) -> None:
     assert list(reader.read()) == []
     write(tmp_path, event(62), size=size)
     assert list(reader.read()) == [event(62)], "somebody emptied the file"
+    shutil.rmtree(tmp_path / DIRECTORY)
+    write(tmp_path, *(event(number) for number in range(63, 68)))
+    assert list(reader.read()) == [event(number) for number in range(63, 68)], "the new one is longer already"
 
 
 def test_what_is_no_file_of_it_is_left_alone(tmp_path: Path) -> None:

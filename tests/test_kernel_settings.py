@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from lvsctl.config import KernelConfig
+from lvsctl.core.event import Event
+from lvsctl.core.event_words import sentence
 from lvsctl.core.needs import is_as_wished, wished
 from lvsctl.kernel_settings import Change, KernelSettings
 from netlink.errors import NetlinkError
@@ -23,7 +25,8 @@ class Kernel:
         self.settings = settings
         self.refused: dict[str, str] = {}
         self.written: list[tuple[str, int]] = []
-        self.keeper = KernelSettings(self.read, self.write)
+        self.told: list[Event] = []
+        self.keeper = KernelSettings(self.read, self.write, self.told.append)
 
     def read(self, name: str) -> int | None:
         return self.settings.get(name)
@@ -54,6 +57,32 @@ def test_what_differs_is_set_once_and_told_with_what_it_was(logs: list[structlog
     assert [(each["event"], each["log_level"], each["was"], each["now"]) for each in logs] == [
         ("setting_changed", "info", 0, 1)
     ]
+
+
+def test_the_journal_is_told_what_was_set_and_why() -> None:
+    kernel = Kernel(expire_nodest_conn=0)
+    kernel.keeper.keep(WANTED)
+    kernel.settings["expire_nodest_conn"] = 0
+    kernel.keeper.keep(WANTED)
+    kernel.settings["expire_nodest_conn"], kernel.refused = 0, {"expire_nodest_conn": "read-only file system"}
+    kernel.keeper.keep(WANTED)
+    trouble = kernel.keeper.trouble
+    kernel.keeper.keep(WANTED)
+    kernel.refused = {}
+    kernel.keeper.keep(WANTED)
+    assert trouble == "set setting expire_nodest_conn: read-only file system"
+    assert kernel.keeper.trouble == ""
+    assert [sentence(each) for each in kernel.told] == [
+        "net.ipv4.vs.expire_nodest_conn was set (0 -> 1): [kernel] in the configuration",
+        "net.ipv4.vs.expire_nodest_conn was set (0 -> 1): changed by hand",
+        f"net.ipv4.vs.expire_nodest_conn could not be set: {trouble}",
+        "net.ipv4.vs.expire_nodest_conn was set (0 -> 1): changed by hand",
+        "net.ipv4.vs.expire_nodest_conn is as wished",
+    ]
+    assert [each.cause for each in kernel.told[:2]] == ["configuration", "drift"]
+    planned = Kernel(expire_nodest_conn=0)
+    planned.keeper.keep(WANTED, write=False)
+    assert planned.told == []
 
 
 def test_what_a_hand_undoes_is_put_right_and_said_so(logs: list[structlog.typing.EventDict]) -> None:

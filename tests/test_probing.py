@@ -11,6 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from lvsctl import probing
+from lvsctl.core.event import Event
+from lvsctl.core.event_words import sentence
 from lvsctl.core.instance import Health
 from lvsctl.core.opinion import ALONE, Opinion
 from lvsctl.probing import OTHERS, Prober, knock
@@ -54,6 +56,7 @@ class Knocking:
     doors: Doors
     prober: Prober
     woken: asyncio.Event
+    told: list[Event] = attrs.field(factory=list)
 
     def cycle(self) -> set[int]:
         """Reconcile once, as the daemon does; return who serves then."""
@@ -79,10 +82,11 @@ async def knocking(*opened: int, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     woken, doors = asyncio.Event(), Doors(open=set(opened))
     with directing() as director:
         change(probe=True)(director)
-        prober = Prober(woken.set, doors)
+        told: list[Event] = []
+        prober = Prober(woken.set, doors, told.append)
         task = asyncio.create_task(prober.run())
         try:
-            yield Knocking(director=director, doors=doors, prober=prober, woken=woken)
+            yield Knocking(director=director, doors=doors, prober=prober, woken=woken, told=told)
             assert not task.done()
         finally:
             task.cancel()
@@ -113,6 +117,14 @@ async def test_of_what_consul_calls_bad_the_living_stay_and_the_dead_go(monkeypa
             },
             {"event": "probed", "log_level": "warning", "name": "reco", "dead": ["10.0.0.3:8080", "10.0.0.4:8080"]},
         ]
+        assert [sentence(each) for each in here.told] == [
+            "tcp 10.9.0.100:80 was probed by lvsctl itself (alive 10.0.0.1:8080, 10.0.0.2:8080)",
+            "tcp 10.9.0.100:80 was probed by lvsctl itself (dead 10.0.0.3:8080, 10.0.0.4:8080)",
+        ]
+        decision = here.director.world.reconciler._decision.virtual_servers[KEY]  # type: ignore[union-attr]  # noqa: SLF001
+        causes = decision.leaving_causes
+        assert causes.keys() == keys(3, 4)
+        assert all(each.text.endswith("; it takes no connection of lvsctl's either") for each in causes.values())
 
 
 async def test_it_ends_when_it_would_without_an_opinion(monkeypatch: pytest.MonkeyPatch) -> None:

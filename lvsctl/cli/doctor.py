@@ -89,11 +89,19 @@ def summary(rows: Sequence["Row"]) -> list[str]:
     to_set = [f"{name}={row.should}" for row in others for name in row.names or (row.setting,)]
     ours = [row for row in others if row.setting.removeprefix(OF_IPVS) in _may_be_set()]
     if to_set:
-        lines.append(f"now:            sysctl -w {' '.join(to_set)}")
+        lines.append(f"now:            {_inside(rows)}sysctl -w {' '.join(to_set)}")
     if ours:
         keys = ", ".join(f"{row.setting.removeprefix(OF_IPVS)} = {_as_written(row)}" for row in ours)
         lines.append(f"by lvsctl run:  [kernel] {keys}")
     return lines
+
+
+def _inside(rows: Sequence["Row"]) -> str:
+    """Return what goes to the network namespace that was looked at, where that is not the one of who asks."""
+    from lvsctl.core.facts import DAEMONS, NAMESPACE
+
+    place = next((row.value for row in rows if row.setting == NAMESPACE), "")
+    return f"nsenter -t {place.removeprefix(DAEMONS)} -n " if place.startswith(DAEMONS) else ""
 
 
 def _may_be_set() -> frozenset[str]:

@@ -38,7 +38,7 @@ Examples:
 
 
 @click.command(epilog=EPILOG, short_help="Show what happened to the table, and why.")
-@click.argument("subjects", metavar="[NAME|ADDRESS:PORT]...", nargs=-1)
+@click.argument("subjects", metavar="[NAME|ADDRESS[:PORT]|INSTANCE|NODE]...", nargs=-1)
 @config_file
 @click.option("-f", "--follow", is_flag=True, help=f"Begin with the last {LAST}, or --since; go on until Ctrl-C.")
 @click.option("--since", metavar="10m|TIME", help="Only what happened since then.")

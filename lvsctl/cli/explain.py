@@ -13,6 +13,8 @@ from lvsctl.cli.options import config_file
 from lvsctl.text import listed, visible
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lvsctl.config import Config
     from lvsctl.core.event import Event
     from lvsctl.core.status import Status, VirtualServerStatus
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
 
 EPILOG = """\b
 ADDRESS:PORT is a virtual server's or a real server's; one that is in several
-virtual servers is explained for each. INSTANCE is Consul's service id.
+virtual servers is explained for each. INSTANCE is Consul's service id; NODE and
+ADDRESS alone stand for all that is there.
 \b
 Exit codes: 0 answered, 2 nothing of that name, 7 answered without the journal, 8 no
 daemon answers (the kernel and Consul were asked instead), 5 no daemon and no IPVS.
@@ -33,7 +36,7 @@ Examples:
 
 
 @click.command(epilog=EPILOG, short_help="Say why something is in or out.")
-@click.argument("subject", metavar="NAME|ADDRESS:PORT|INSTANCE")
+@click.argument("subject", metavar="NAME|ADDRESS[:PORT]|INSTANCE|NODE")
 @config_file
 def command(subject: str, path: Path) -> None:
     """Say how a virtual server or a real server stands, why, and what happened to it."""
@@ -42,11 +45,11 @@ def command(subject: str, path: Path) -> None:
     from lvsctl.errors import DaemonError, StateError
 
     meant = Subject(subject)
-    status = _status(path, meant)
+    status, heard = _status(path, meant)
     events, trouble = _events(path)
-    lines = answer(status, meant, events)
+    lines = answer(status, meant, events, heard=heard)
     if not lines:
-        raise _unknown(meant, status, events)
+        raise _unknown(meant, status, events, heard=heard)
     if status.consul is None:
         lines = [f"{visible(status.kernel.error)}.", "", *lines]
     click.echo("\n".join(lines))
@@ -67,8 +70,11 @@ def _events(path: Path) -> "tuple[list[Event], str]":
         return [], str(error)
 
 
-def _status(path: Path, subject: "Subject") -> "Status":
-    """Return the daemon's status; without one what a fresh look at Consul and the kernel says, or the kernel alone."""
+def _status(path: Path, subject: "Subject") -> "tuple[Status, bool]":
+    """Return the daemon's status; without one what a fresh look at Consul and the kernel says, or the kernel alone.
+
+    Also whether Consul's word is in it.
+    """
     from lvsctl.cli.places import written
     from lvsctl.cli.status import from_kernel
     from lvsctl.config import DaemonConfig
@@ -83,30 +89,55 @@ def _status(path: Path, subject: "Subject") -> "Status":
         config_error = str(error).splitlines()[0]
     named = config.daemon.control_socket if config else written(path, "control_socket")
     try:
-        return ask(named or DaemonConfig().control_socket, about=subject.text)
+        return ask(named or DaemonConfig().control_socket, about=subject.text), True
     except DaemonError as error:
         if isinstance(error.__cause__, PermissionError) and os.geteuid() != 0:
             raise
-        said = str(error)
+        said, gone = str(error), isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError)
     if config is None:
-        return from_kernel(
-            path, f"{said}; the file cannot be used either ({config_error}): this is the kernel alone", {}
-        )
+        told = f"{said}; the file cannot be used either ({config_error}): this is the kernel alone"
+        return from_kernel(path, told, {}), False
     names = {each.key: each.name for each in config.virtual_servers.values()}
     bare = from_kernel(path, said, names)
     try:
         rows, foreign = _look(config, subject)
     except ConsulError as error:
-        return attrs.evolve(bare, kernel=attrs.evolve(bare.kernel, error=f"{said}; {error}: this is the kernel alone"))
-    told = f"{said}; so nothing changes, and this is what lvsctl finds in Consul and in the kernel now"
+        told = f"{said}; {error}: this is the kernel alone"
+        alone = _unheard(bare.virtual_servers, config)
+        return attrs.evolve(bare, kernel=attrs.evolve(bare.kernel, error=told), virtual_servers=alone), False
+    nothing = "so nothing changes, and " if gone else ""
+    told = f"{said}; {nothing}this is what lvsctl finds in Consul and in the kernel now"
     kernel = attrs.evolve(bare.kernel, error=told)
-    return attrs.evolve(bare, time=time.time(), virtual_servers=rows, foreign=foreign, kernel=kernel)
+    return attrs.evolve(bare, time=time.time(), virtual_servers=rows, foreign=foreign, kernel=kernel), True
+
+
+def _unheard(rows: "Sequence[VirtualServerStatus]", config: "Config") -> "tuple[VirtualServerStatus, ...]":
+    """Return what the kernel alone says of `rows`, and the virtual servers of the file that it lacks."""
+    from lvsctl.core.status import State
+    from lvsctl.core.virtual_server_status import unheard
+    from netlink.types import Observed
+
+    nothing = Observed(table={}, traffic={}, usage={})
+    there = {row.name for row in rows}
+    absent = [unheard(each, nothing) for name, each in config.virtual_servers.items() if name not in there]
+    known = [
+        attrs.evolve(
+            row,
+            state=State.WAITING,
+            consul_service=config.virtual_servers[row.name].consul_service if row.name else "",
+            note="Consul does not answer; this is what the kernel has" if row.name else "the file has none there",
+        )
+        for row in rows
+    ]
+    missing = [attrs.evolve(row, note="Consul does not answer, and the kernel has no such") for row in absent]
+    return (*known, *missing)
 
 
 def _look(config: "Config", subject: "Subject") -> "tuple[tuple[VirtualServerStatus, ...], tuple[str, ...]]":
     """Return how everything stands and what is foreign, by what Consul and the kernel say now; raises ConsulError."""
     from lvsctl import logs
     from lvsctl.cli.live import ask, ask_overrides, last_overrides, reconciler
+    from lvsctl.core.status import State
     from lvsctl.core.virtual_server_status import virtual_servers
     from lvsctl.errors import ConsulError
 
@@ -121,16 +152,30 @@ def _look(config: "Config", subject: "Subject") -> "tuple[tuple[VirtualServerSta
     rows = virtual_servers(
         look.config, look.decision, look.observed, refused={}, local=look.surroundings.local, ages={}, about=subject
     )
-    return rows, tuple(str(key) for key in sorted(look.decision.foreign))
+    told = tuple(
+        attrs.evolve(row, note=asked.why_unknown(look.config.virtual_servers[row.name]))
+        if row.state is State.WAITING and row.name in look.config.virtual_servers
+        else row
+        for row in rows
+    )
+    return told, tuple(str(key) for key in sorted(look.decision.foreign))
 
 
-def _unknown(subject: "Subject", status: "Status", events: "list[Event]") -> click.UsageError:
+def _unknown(subject: "Subject", status: "Status", events: "list[Event]", *, heard: bool) -> click.ClickException:
+    from lvsctl.errors import DaemonError
+
     names = {row.name for row in status.virtual_servers if row.name} | {event.name for event in events if event.name}
-    if subject.place:
+    refused = "; the last reload was refused, and nothing that is new in the file counts" if status.config_error else ""
+    if not heard:
+        there = f"not in the kernel and not in the journal; virtual servers: {listed(names, subject.text)}"
+        raise DaemonError(f"{status.kernel.error}, and '{visible(subject.text)}' is {there}")
+    if subject.place or subject.host:
         return click.UsageError(
             f"'{visible(subject.text)}' is in no virtual server, in no answer of Consul and not in the journal; "
-            f"virtual servers: {listed(names, subject.text)}"
+            f"virtual servers: {listed(names, subject.text)}{refused}"
         )
     names |= {each.instance for row in status.virtual_servers for each in row.real_servers if each.instance}
     there = listed(names, subject.text)
-    return click.UsageError(f"no virtual server, real server or instance '{visible(subject.text)}'; there are: {there}")
+    return click.UsageError(
+        f"no virtual server, real server or instance '{visible(subject.text)}'; there are: {there}{refused}"
+    )

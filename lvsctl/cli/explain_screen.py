@@ -4,8 +4,11 @@ Pure, but for the time zone. What is said comes from a `Status`, the daemon's or
 nothing is decided here.
 """
 
+import re
+import shlex
 import time
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 from lvsctl.cli.columns import clock, columns, count, span
@@ -16,23 +19,29 @@ from lvsctl.core.subject import Subject
 from lvsctl.text import visible
 
 LATELY: Final = 10  # events of each
+DELETED: Final = "virtual_server_deleted"
+HELD: Final = frozenset({"hold", "released", "probed"})  # events that list real servers
+NOT_ASKED: Final = frozenset({State.WAITING, State.FOREIGN, State.LEAVING})  # of these it is not known what Consul has
 MANY: Final = 20  # real servers out of the table that are listed of a virtual server
 
 
-def answer(status: Status, subject: Subject, events: Sequence[Event]) -> list[str]:
+def answer(status: Status, subject: Subject, events: Sequence[Event], *, heard: bool = True) -> list[str]:
     """Return all that is known of `subject`; nothing where nothing is.
 
-    A virtual server's name counts before an instance's id, which is often the same word.
+    A virtual server's name counts before an instance's id, which is often the same word. Where Consul was not `heard`
+    nothing is said about what it has.
     """
     rows = [row for row in status.virtual_servers if subject.is_virtual_server(row.name, row.address)]
     named = any(row.name == subject.text for row in rows)
     parts = [_virtual_server(row, status, events) for row in rows]
     parts += [_foreign(key) for key in status.foreign if subject.is_virtual_server("", key)]
     for row in status.virtual_servers if not named else ():
-        its = [each for each in row.real_servers if subject.is_real_server(each.real_server, each.instance)]
-        parts += [_real_server(each, row, status, events) for each in its]
+        its = [each for each in row.real_servers if subject.is_real_server(each.real_server, each.instance, each.node)]
+        parts += [_real_server(each, row, status, events, subject) for each in its]
     if not parts:
-        parts = list(_gone(subject, events, status.time))
+        parts = list(_nameless(subject, status, events))
+    if not parts:
+        parts = list(_gone(subject, status, events, heard=heard))
     return [line for number, part in enumerate(parts) for line in ([""] if number else []) + part]
 
 
@@ -46,6 +55,7 @@ def _virtual_server(row: VirtualServerStatus, status: Status, events: Sequence[E
     if row.failed_over:
         lines.append(f"  The instances of datacenter {row.datacenter!r} serve.")
     lines += _consul(status, row)
+    lines += _kernel(status)
     for each in row.overrides:
         until = "until it is cleared" if each.until is None else f"until {clock(each.until, status.time)}"
         by = f" of {each.by}" if each.by else ""
@@ -60,7 +70,7 @@ def _virtual_server(row: VirtualServerStatus, status: Status, events: Sequence[E
         if len(out) > MANY:
             lines.append(f"    and {len(out) - MANY} more; lvsctl status {row.name} shows them")
     its = [event for event in events if _is_of(event, row)]
-    return [*map(visible, lines), *_lately(its, status.time, row.name)]
+    return [*map(visible, lines), *_lately(its, status.time, row.name or row.address)]
 
 
 def _state(row: VirtualServerStatus) -> str:
@@ -77,17 +87,25 @@ def _consul(status: Status, row: VirtualServerStatus) -> Iterator[str]:
         yield f"  {whom} does not answer{since}{heard}: what is in the table stays ({consul.error})."
 
 
+def _kernel(status: Status) -> Iterator[str]:
+    """Yield why the daemon cannot change the kernel, where it cannot; without one the answer begins with that."""
+    if status.consul is not None and status.kernel.error:
+        yield f"  lvsctl cannot do all that it should: {status.kernel.error}."
+
+
 def _foreign(key: str) -> list[str]:
     return [visible(f"{key} is a virtual server that lvsctl did not create: foreign, never touched.")]
 
 
 def _real_server(
-    each: RealServerStatus, row: VirtualServerStatus, status: Status, events: Sequence[Event]
+    each: RealServerStatus, row: VirtualServerStatus, status: Status, events: Sequence[Event], subject: Subject
 ) -> list[str]:
     where = f"{row.name or row.address} ({row.address})" if row.name else row.address
     who = each.real_server or f"instance {each.instance!r}"
     lines = [f"{who} {_stands(each, where)}."]
-    if each.place is Place.DRAINING:
+    if each.place is Place.DRAINING and each.weight and row.state is State.REFUSED:
+        lines.append("  It stays as it is until the kernel takes who should replace it.")
+    elif each.place is Place.DRAINING:
         end = f", at {_clock(each.until)} at the latest" if each.until is not None else ""
         lines.append(
             f"  It is deleted when its connections are gone{end}: {each.active} active, {each.inactive} closing."
@@ -103,13 +121,16 @@ def _real_server(
         lines.append(f"  Until when: {row.note}.")
     if row.state in (State.WAITING, State.FOREIGN):
         lines.append(f"  Of {row.name}: {row.note}.")
-    if each.instance:
+    if each.instance and not each.check:
+        lines.append(f"  It was instance {each.instance!r} on node {each.node!r}.")
+    elif each.instance:
         at = f" in datacenter {each.datacenter!r}" if each.datacenter else ""
         lines.append(f"  In Consul it is instance {each.instance!r} on node {each.node!r}{at}, {each.check}.")
-    elif status.consul is not None and row.state is not State.FOREIGN:
-        lines.append("  Consul has no instance there.")
+    if not each.check and status.consul is not None and row.state not in NOT_ASKED:
+        lines.append(f"  Consul service {row.consul_service} has no instance there.")
     lines += _consul(status, row)
-    its = [event for event in events if _is_of(event, row) and _is_about(event, each)]
+    lines += _kernel(status)
+    its = [event for event in events if _is_of(event, row) and _is_about(event, each, subject)]
     return [*map(visible, lines), *_lately(its, status.time, each.real_server or each.instance)]
 
 
@@ -131,26 +152,62 @@ def _reason(each: RealServerStatus) -> str:
     return "Why" if each.place not in (Place.SERVING, Place.QUIESCED) else "Why this weight"
 
 
-def _gone(subject: Subject, events: Sequence[Event], now: float) -> Iterator[list[str]]:
+def _nameless(subject: Subject, status: Status, events: Sequence[Event]) -> Iterator[list[str]]:
+    """Yield what is known of real servers in the table of which the journal alone knows that they were `subject`."""
+    last = {
+        (event.virtual_server, event.real_server): event.evidence
+        for event in events
+        if event.real_server and event.evidence and event.evidence.instance
+    }
+    for row in status.virtual_servers:
+        for each in row.real_servers:
+            known = last.get((row.address, each.real_server))
+            if known is not None and not each.instance and subject.is_whose(known.instance, known.node):
+                yield _real_server(each, row, status, events, subject)
+
+
+def _gone(subject: Subject, status: Status, events: Sequence[Event], *, heard: bool) -> Iterator[list[str]]:
     """Yield what the journal alone knows: of what is in no table and in none of Consul's answers any more."""
     its = [event for event in events if subject.is_of(event)]
     places = {(event.virtual_server, event.real_server) for event in its if event.real_server}
-    own = [event for event in events if event in its or (event.virtual_server, event.real_server) in places]
+    own = [event for event in events if subject.is_of(event) or _is_among(event, places, subject)]
     if own:
-        told = f"{subject.text} is in no virtual server, and no answer of Consul has it. The journal knows it."
-        yield [visible(told), *_lately(own, now, subject.text)]
+        if any(subject.is_virtual_server(event.name, event.virtual_server) for event in its if event.virtual_server):
+            told = "is no virtual server now"
+        else:
+            told = "is in no virtual server, and " + (
+                "no answer of Consul has it" if heard else "whether Consul has it is not known"
+            )
+        told = f"{subject.text} {told}. The journal knows it."
+        yield [visible(told), *_lately(own, status.time, subject.text)]
 
 
 def _is_of(event: Event, row: VirtualServerStatus) -> bool:
+    if event.address:
+        return row.address.partition(" ")[2].rpartition(":")[0].strip("[]") == event.address
     return event.virtual_server == row.address if event.virtual_server else bool(row.name) and event.name == row.name
 
 
-def _is_about(event: Event, each: RealServerStatus) -> bool:
-    """Tell whether `event` is about this real server; where it has no place, about its instance."""
-    if each.real_server:
-        return event.real_server == each.real_server
+def _is_among(event: Event, places: AbstractSet[tuple[str, str]], subject: Subject) -> bool:
+    """Tell whether `event` is about real servers at `places`, which were those of `subject`, and about nobody else."""
+    if event.event == DELETED:
+        return event.virtual_server in {virtual_server for virtual_server, _ in places}
+    others = event.evidence is not None and bool(event.evidence.instance) and not subject.is_of(event)
+    return not others and (event.virtual_server, event.real_server) in places
+
+
+def _is_about(event: Event, each: RealServerStatus, subject: Subject) -> bool:
+    """Tell whether `event` is about this real server; where it has no place or was not asked about, its instance."""
     evidence = event.evidence
-    return evidence is not None and (evidence.instance, evidence.node) == (each.instance, each.node)
+    same = evidence is not None and (evidence.instance, evidence.node) == (each.instance, each.node)
+    if same and (not each.real_server or subject.is_whose(each.instance, each.node)):
+        return True
+    if not each.real_server:
+        return False
+    if event.event == DELETED:
+        return True  # and its real servers with it
+    listed = each.real_server in re.split("[ ,;]+", event.what) and HELD & {event.event, event.of}
+    return event.real_server == each.real_server or bool(listed)
 
 
 def _lately(events: Sequence[Event], now: float, name: str) -> list[str]:
@@ -158,7 +215,8 @@ def _lately(events: Sequence[Event], now: float, name: str) -> list[str]:
         return ["  The journal has nothing about it."]
     shown = [[f"    {_stamp(event.time, now)}", f"{sentence(event)}."] for event in events[-LATELY:]]
     more = len(events) - LATELY
-    head = visible(f"  Lately ({count(more, 'more event')} before: lvsctl events {name}):") if more > 0 else "  Lately:"
+    command = f"lvsctl events {shlex.quote(name)}"
+    head = visible(f"  Lately ({count(more, 'more event')} before: {command}):") if more > 0 else "  Lately:"
     return [head, *columns(shown)]
 
 

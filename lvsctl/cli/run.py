@@ -123,7 +123,7 @@ def _once(config: "Config", kernel: "Reconciler", tell: "Tell" = lambda _: None)
     from lvsctl.kernel_settings import KernelSettings
 
     paused = in_force(kernel.orders, time.time()).everything
-    for setting in () if paused else KernelSettings().keep(config.kernel):
+    for setting in () if paused else KernelSettings(tell=tell).keep(config.kernel):
         click.echo(f"~ {setting.setting}  {setting.was} -> {setting.now}  {setting.why}")
     kernel.opinions = None  # nobody knocks, so nobody is waited for
     asked, overrides = ask(config).whole(), ask_overrides(config)

@@ -17,7 +17,7 @@ from typing import Final
 import attrs
 
 from lvsctl.config import Network, VirtualServerConfig
-from lvsctl.core.instance import Check, Health, Instance
+from lvsctl.core.instance import NODE_MAINTENANCE, Check, Health, Instance
 from lvsctl.core.words import word
 from netlink.types import Address, Forwarding, RealServerKey, family_of
 
@@ -219,16 +219,22 @@ def _by_health(
     match instance.health:
         case Health.PASSING:
             weight, note = _passing_weight(instance, virtual_server.weight_meta)
-            return Admitted(key=key, weight=min(weight, max_weight), note=note)
+            return _admitted(key, weight, note, max_weight)
         case Health.WARNING if not virtual_server.only_passing:
-            return Admitted(key=key, weight=min(instance.warning_weight, max_weight))
+            return _admitted(key, instance.warning_weight, "", max_weight)
         case Health.WARNING:
             reason = Reason.WARNING
         case Health.CRITICAL:
             reason = Reason.CRITICAL
         case Health.MAINTENANCE:
             reason = Reason.MAINTENANCE
-    return Excluded(reason=reason, text=_failing_text(check), key=key, check=check)
+    return Excluded(reason=reason, text=failing_text(check), key=key, check=check)
+
+
+def _admitted(key: RealServerKey, weight: int, note: str, most: int) -> Admitted:
+    if weight > most:
+        note = "; ".join(filter(None, (note, f"its own weight, {weight}, is cut to safety.max_weight, {most}")))
+    return Admitted(key=key, weight=min(weight, most), note=note)
 
 
 def _passing_weight(instance: Instance, weight_meta: str) -> tuple[int, str]:
@@ -249,10 +255,12 @@ def _passing_weight(instance: Instance, weight_meta: str) -> tuple[int, str]:
     )
 
 
-def _failing_text(check: Check | None) -> str:
+def failing_text(check: Check | None) -> str:
+    """Return what `check` says, which does not pass; of maintenance whose it is."""
     if check is None:
         return "failing"
     if check.health is Health.MAINTENANCE:
-        return f"in maintenance: {check.output}" if check.output else "in maintenance"
+        place = "its node is in maintenance" if check.check_id == NODE_MAINTENANCE else "in maintenance"
+        return f"{place}: {check.output}" if check.output else place
     said = f": {check.output}" if check.output else ""
     return f"check {check.name or check.check_id!r} is {check.health.word}{said}"

@@ -11,10 +11,10 @@ from typing import Final
 import attrs
 
 from lvsctl.config import Declaration
-from lvsctl.core.admission import Admitted, Excluded, Reason, Rejected
+from lvsctl.core.admission import Admitted, Excluded, Reason, Rejected, failing_text
 from lvsctl.core.desired import Member
 from lvsctl.core.drain import Drained
-from lvsctl.core.instance import Instance
+from lvsctl.core.instance import Health, Instance
 from lvsctl.core.words import word
 from netlink.types import RealServer, TableEntry, VirtualServer
 
@@ -62,7 +62,11 @@ EXCLUSIONS = {
 }
 
 
+GONE: Final = {kind.value: kind for kind in (Kind.DEREGISTERED, Kind.REJECTED)}
+BY_HAND: Final = "added by hand: neither Consul nor lvsctl knows it"
+UNREGISTERED: Final = "no longer registered in Consul"
 UNDECLARED: Final = "no longer declared in Consul, or not allowed by [discovery]"
+UNCONFIGURED: Final = "no longer in the configuration"
 
 
 def cause_of_virtual_server(
@@ -70,14 +74,16 @@ def cause_of_virtual_server(
     observed: VirtualServer | None,
     written: TableEntry | None,
     *,
+    unwanted: str = UNCONFIGURED,
     declaration: Declaration | None = None,
 ) -> Cause:
     """Return why virtual server `observed` becomes `wanted`; None stands for one that is not there.
 
-    `declaration` is what a Consul service declared; None where the configuration file has or had the virtual server.
+    `unwanted` is why nothing is wanted there, in words; `declaration` is what a Consul service declared; None where
+    the configuration file has or had the virtual server.
     """
     if wanted is None:
-        return Cause(kind=Kind.CONFIGURATION, text=UNDECLARED if declaration else "no longer in the configuration")
+        return Cause(kind=Kind.CONFIGURATION, text=unwanted)
     if observed is None and written is not None:
         return Cause(kind=Kind.DRIFT, text="was in the kernel and is gone: a reboot, or deleted by hand")
     if observed is None:
@@ -89,13 +95,20 @@ def cause_of_virtual_server(
 
 
 def cause_of_addition(
-    member: Member | None, written: RealServer | None, *, table_lost: bool, weight: int = 0, override: str = ""
+    member: Member | None,
+    written: RealServer | None,
+    *,
+    table_lost: bool,
+    leaving: bool = False,
+    weight: int = 0,
+    override: str = "",
 ) -> Cause:
     """Return why a real server is added; `table_lost` when its whole virtual server has to be put back.
 
-    `override` is what counts before its own weight, so that it comes with `weight`; empty for nothing.
+    `leaving` when it was on its way out: that it is gone is no wonder then. `override` is what counts before its own
+    weight, so that it comes with `weight`; empty for nothing.
     """
-    if written is not None and written.weight > 0:
+    if written is not None and not leaving:
         text = "put back with its virtual server" if table_lost else "was in the kernel and is gone: deleted by hand"
         return Cause(kind=Kind.DRIFT, text=text)
     weighed = f"; weight {weight} for {override}" if override else ""
@@ -111,52 +124,89 @@ def cause_of_change(
     returning: bool,
     override: str = "",
     unweighed: str = "",
+    held: bool = False,
 ) -> Cause:
     """Return why a real server that stays is changed.
 
-    `returning` when it was on its way out; `override` is what counts before its own weight, `unweighed` what did until
-    now; both are empty for nothing.
+    `returning` when it was on its way out; `held` when it stays although it should not; `override` is what counts
+    before its own weight, `unweighed` what did until now; both are empty for nothing.
     """
     if returning:
         return Cause(kind=Kind.RETURNED, text=f"passing again: {name_of(member)}")
     if written == intended:
         return Cause(kind=Kind.DRIFT, text=f"changed by hand: {', '.join(changes(intended, observed))}")
     if attrs.evolve(intended, weight=observed.weight) == observed:
+        if held:
+            text = f"weight {intended.weight}, was {observed.weight}, in proportion to the others while it is held"
+            return Cause(kind=Kind.HELD, text=f"{text}: {override}" if override else text)
         if why := override or unweighed:
             text = f"weight {intended.weight}, was {observed.weight}, for {why}: {name_of(member)}"
             return Cause(kind=Kind.OVERRIDE, text=text)
-        text = f"weight in Consul is {intended.weight}, was {observed.weight}: {name_of(member)}"
-        return Cause(kind=Kind.WEIGHT, text=text)
+        return _cause_of_own_weight(intended.weight, observed.weight, member)
     return Cause(kind=Kind.CONFIGURATION, text=f"configuration changed: {', '.join(changes(observed, intended))}")
+
+
+def _cause_of_own_weight(weight: int, before: int, member: Member | None) -> Cause:
+    """Return why the weight that an instance has of its own is another one: its check warns, or Consul says so."""
+    source = member.source if member else None
+    if isinstance(source, Instance) and source.health is Health.WARNING:
+        text = f"weight {weight}, was {before}, while it warns: {name_of(member)}: {failing_text(source.worst_check)}"
+        return Cause(kind=Kind.CHECK, text=text)
+    if member is not None and isinstance(member.verdict, Admitted) and member.verdict.note:
+        text = f"weight {weight}, was {before}: {name_of(member)}: {member.verdict.note}"
+        return Cause(kind=Kind.WEIGHT, text=text)
+    return Cause(kind=Kind.WEIGHT, text=f"weight in Consul is {weight}, was {before}: {name_of(member)}")
+
+
+def cause_of_quiescing(
+    intended: RealServer, observed: RealServer, written: RealServer | None, leaving: Cause, *, known: bool
+) -> Cause:
+    """Return why what leaves for `leaving` is quiesced; `known` when it was on its way out before."""
+    if not known or written != intended:
+        return leaving
+    hand = f"changed by hand: {', '.join(changes(intended, observed))}"
+    return Cause(kind=Kind.DRIFT, text=f"{hand}, and it leaves; {leaving.text}")
 
 
 def cause_of_leaving(
     member: Member | None,
     written: RealServer | None,
     *,
-    configured: bool,
-    declaration: Declaration | None = None,
-    unasked: str = "",
+    unwanted: str = "",
+    gone: str = "",
 ) -> Cause:
-    """Return why a real server has to go; `configured` tells whether its virtual server is still wanted.
+    """Return why a real server has to go.
 
-    `unasked` is why Consul is not asked any more for what it came from; empty where it is.
+    `unwanted` is why its virtual server has to, empty where that stays; `gone` is why it is in none of Consul's
+    answers, as `cause_of_disappearance` takes it.
     """
-    if not configured:
-        why = UNDECLARED if declaration else "no longer in the configuration"
-        return Cause(kind=Kind.CONFIGURATION, text=f"its virtual server is {why}")
+    if unwanted:
+        return Cause(kind=Kind.CONFIGURATION, text=f"its virtual server is {unwanted}")
     if member is None and written is None:
-        return Cause(kind=Kind.DRIFT, text="added by hand: neither Consul nor lvsctl knows it")
+        return Cause(kind=Kind.DRIFT, text=BY_HAND)
     if member is None:
-        return cause_of_disappearance(unasked)
+        return cause_of_disappearance(gone)
     return cause_of_absence(member)
 
 
-def cause_of_disappearance(unasked: str) -> Cause:
-    """Return why what was in Consul's answers is in none: `unasked`, or that it was deregistered."""
-    if unasked:
-        return Cause(kind=Kind.CONFIGURATION, text=unasked)
-    return Cause(kind=Kind.DEREGISTERED, text="no longer registered in Consul")
+def of_kind(kind: Kind, text: str) -> str:
+    """Return `text` so that `cause_of_disappearance` knows its kind, which is one of GONE."""
+    return f"{kind.value}: {text}"
+
+
+def cause_of_disappearance(why: str) -> Cause:
+    """Return why what is in none of Consul's answers has to go: `why`, or that it was deregistered.
+
+    What has no kind is the configuration's.
+    """
+    kind, colon, text = why.partition(": ")
+    if colon and kind in GONE:
+        return Cause(kind=GONE[kind], text=text)
+    if why == BY_HAND:
+        return Cause(kind=Kind.DRIFT, text=BY_HAND)
+    if why:
+        return Cause(kind=Kind.CONFIGURATION, text=why)
+    return Cause(kind=Kind.DEREGISTERED, text=UNREGISTERED)
 
 
 def cause_of_absence(member: Member) -> Cause:

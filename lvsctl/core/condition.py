@@ -6,7 +6,6 @@ Pure. `virtual_server_status` shows both, `standing` counts the words.
 from collections.abc import Set as AbstractSet
 
 from lvsctl.core.admission import Rejected
-from lvsctl.core.cause import UNDECLARED
 from lvsctl.core.decision import VirtualServerDecision
 from lvsctl.core.desired import Wanted
 from lvsctl.core.failover import named, why_failed_over
@@ -43,7 +42,7 @@ def note_on(each: VirtualServerDecision, state: State, local: AbstractSet[Addres
     if state is State.HELD:
         notes.append(_why_held(each))
     if state is State.LEAVING:
-        notes.append(UNDECLARED if each.declaration else "no longer in the configuration")
+        notes.append(each.why_unwanted)
     if state is State.EMPTY:
         notes.append(why_nobody(each))
     if state is State.FALLBACK:

@@ -17,7 +17,7 @@ from lvsctl.core.admission import Excluded, Limits, Reason
 from lvsctl.core.cause import cause_of_virtual_server
 from lvsctl.core.damped import damped
 from lvsctl.core.decision import Decision, Step, VirtualServerDecision
-from lvsctl.core.desired import Wanted, desired, limits_of
+from lvsctl.core.desired import Member, Wanted, desired, limits_of
 from lvsctl.core.drain import NO_USAGE, Draining, drain
 from lvsctl.core.fallback import fallback_of, with_fallback
 from lvsctl.core.guard import guard, serves_in
@@ -44,6 +44,7 @@ from lvsctl.core.restoration import stands_alone
 from lvsctl.core.served import NO_FLOOR, Floor
 from lvsctl.core.steps import steps_of, why_leaving
 from lvsctl.core.velocity import Loss, limits_of_table
+from lvsctl.core.whereabouts import whereabouts
 from netlink.types import (
     Address,
     Observed,
@@ -71,6 +72,7 @@ def decide(
     released: AbstractSet[VirtualServerKey] = NOBODY,
     refused: Mapping[VirtualServerKey, AbstractSet[RealServerKey]] = NOTHING,
     opinions: Opinions | None = None,
+    last: Decision | None = None,
     orders: Orders = NO_ORDERS,
     elsewhere: Ledger = NOTHING,
     border: Border = NO_WORD,
@@ -81,9 +83,10 @@ def decide(
     `expire_quiescent_template`: whether clients with persistence leave a quiesced real server. `before` is an earlier
     decision: it spares work where nothing has changed since, and changes nothing. Of the virtual servers that are
     `released` an operator has just let go of what is held. `refused` are real servers that the kernel did not take,
-    `opinions` what the director itself found of some; None where it does not look. `elsewhere` is the ledger with the
-    virtual servers of which nothing is decided here, `border` what operators have just said of whose they are, `orders`
-    what they ordered before.
+    `opinions` what the director itself found of some; None where it does not look. The `last` decision tells which
+    instance is gone where a real server is in no answer any more; None where none is known. `elsewhere` is the ledger
+    with the virtual servers of which nothing is decided here, `border` what operators have just said of whose they are,
+    `orders` what they ordered before.
     """
     force = in_force(orders, now)
     limits = limits or limits_of(config, own_addresses)
@@ -129,6 +132,7 @@ def decide(
             templates_expire=templates_expire,
             now=now,
             released=key in released,
+            last=last.virtual_servers.get(key) if last else None,
             border=border,
         )
         decisions[key] = afresh[key]()
@@ -143,7 +147,8 @@ def decide(
     staying = {key for key, entry in left.items() if entry.name in waiting or stands_alone(answers)}
     for key, entry in left.items():
         if key not in disowned and key not in staying:
-            decisions[key] = _decide_removed(key, entry, observed, force.on(entry.name), now=now)
+            moved = _moved_to(config, key, entry.name)
+            decisions[key] = _decide_removed(key, entry, observed, force.on(entry.name), moved, now=now)
     adopted = {key for key, each in decisions.items() if each.owner is Owner.ADOPTED}
     given_up = {key for key, each in decisions.items() if each.disowned} & observed.table.keys()
     left_alone = _left_alone(config, waiting, ledger)
@@ -232,6 +237,7 @@ def _decide_configured(
     templates_expire: bool,
     now: float,
     released: bool,
+    last: VirtualServerDecision | None,
     border: Border,
     limit: Floor = NO_FLOOR,
 ) -> VirtualServerDecision:
@@ -255,6 +261,7 @@ def _decide_configured(
         entry = None  # what it says is of long ago
     undamped, (wanted, flapping) = wanted, damped(wanted, entry, absent=absent, now=now)
     there = current.real_servers if current else {}
+    behind = _behind(wanted, there, last) if last else NOTHING
     hold, counts = guard(
         wanted,
         there,
@@ -279,6 +286,8 @@ def _decide_configured(
             counts=counts,
             absent=absent,
             opinion=opinion,
+            behind=behind,
+            became=whereabouts(behind, wanted),
             ordered=ordered,
             remembered=ledger.get(key),
             ramps=found.ramps,
@@ -294,6 +303,13 @@ def _decide_configured(
         entry,
         now=now,
     )
+
+
+def _behind(wanted: Wanted, there: RealServers, last: VirtualServerDecision) -> Mapping[RealServerKey, Member]:
+    """Return who was behind the real servers that are `there` and in no answer any more, as far as `last` knows."""
+    known = last.wanted.by_key if last.wanted else NOTHING
+    found = {key: known.get(key) or last.behind.get(key) for key in there if key not in wanted.by_key}
+    return {key: member for key, member in found.items() if member is not None} or NOTHING
 
 
 def _entry(wanted: Wanted, real_servers: RealServers) -> TableEntry:
@@ -319,8 +335,20 @@ def _undrained(wanted: Wanted, *, templates_expire: bool) -> frozenset[RealServe
     )
 
 
+def _moved_to(config: Config, key: VirtualServerKey, name: str) -> VirtualServerKey | None:
+    """Return where the virtual server is wanted that was at `key`; None where it is nowhere."""
+    present = config.virtual_servers.get(name)
+    return present.key if present and present.key != key else None
+
+
 def _decide_removed(
-    key: VirtualServerKey, entry: LedgerEntry, observed: Observed, ordered: Ordered, *, now: float
+    key: VirtualServerKey,
+    entry: LedgerEntry,
+    observed: Observed,
+    ordered: Ordered,
+    moved_to: VirtualServerKey | None,
+    *,
+    now: float,
 ) -> VirtualServerDecision:
     """Return the way out of a virtual server of ours that is no longer configured: drain all, then delete."""
     current = observed.table[key]
@@ -332,6 +360,7 @@ def _decide_removed(
             owner=Owner.OURS,
             observed=current,
             drain_timeout=entry.drain_timeout,
+            moved_to=moved_to,
             ordered=ordered,
             remembered=entry,
         ),
@@ -342,7 +371,7 @@ def _decide_removed(
     )
     if decision.draining:
         return decision
-    cause = cause_of_virtual_server(None, current.virtual_server, entry.written, declaration=entry.declaration)
+    cause = cause_of_virtual_server(None, current.virtual_server, entry.written, unwanted=decision.why_unwanted)
     requests = plan_virtual_server(None, current)
     steps = tuple(Step(name=entry.name, key=key, request=request, cause=cause) for request in requests)
     return attrs.evolve(decision, intended=None, steps=steps)

@@ -9,9 +9,9 @@ import attrs
 
 from lvsctl.config import Declaration
 from lvsctl.core.admission import Limits
-from lvsctl.core.cause import Cause
+from lvsctl.core.cause import BY_HAND, GONE, UNCONFIGURED, UNDECLARED, Cause, cause_of_disappearance
 from lvsctl.core.damping import Flapping
-from lvsctl.core.desired import Wanted
+from lvsctl.core.desired import Member, Wanted
 from lvsctl.core.drain import Drained, Draining
 from lvsctl.core.guard import NO_HOLD, Hold
 from lvsctl.core.nothing import NOBODY, NOTHING
@@ -49,6 +49,7 @@ class VirtualServerDecision:
     counts: Counts = attrs.field(default=NO_COUNTS, eq=False)  # what is over in them is left out when they change
     absent: frozenset[RealServerKey] = NOBODY  # what the kernel refused, so that it does not serve
     opinion: Opinion | None = None  # what the director itself found of some; None where it does not look
+    moved_to: VirtualServerKey | None = None  # where the virtual server of this name is wanted, where not here
     ordered: Ordered = NOT_ORDERED  # by operators; where it is paused no step of it is taken
     disowned: bool = False  # foreign by an operator's word
     fallback: RealServerKey | None = None  # serves because nothing else does
@@ -57,6 +58,9 @@ class VirtualServerDecision:
     steps: tuple[Step, ...] = ()
     drain_timeout: float = 0.0
     undrained: frozenset[RealServerKey] = NOBODY  # not drained when they leave
+    # Who was behind what is in the kernel and in no answer any more; what is decided does not depend on it.
+    behind: Mapping[RealServerKey, Member] = attrs.field(default=NOTHING, eq=False, repr=False)
+    became: Mapping[RealServerKey, str] = attrs.field(default=NOTHING, eq=False, repr=False)  # of those, in words
     ramps: Ramps = NO_RAMPS  # who has a slow start, and how far each is
     flapping: Flapping = NOTHING  # who comes and goes
     undamped: Wanted | None = None  # what would be wanted, were nobody damped; None where nobody is
@@ -75,12 +79,30 @@ class VirtualServerDecision:
             return self.wanted.config.declaration
         return self.remembered.declaration if self.remembered else None
 
-    def why_unasked(self, key: RealServerKey) -> str:
-        """Return why Consul is not asked any more for what real server `key` came from; empty where it is."""
-        if self.wanted is None or self.remembered is None or key in self.wanted.by_key:
+    @property
+    def why_unwanted(self) -> str:
+        """Return why it has to go, in words that follow `it is`; of what is wanted they mean nothing."""
+        if self.moved_to is not None:
+            return f"at {self.moved_to} now"
+        return UNDECLARED if self.declaration else UNCONFIGURED
+
+    def why_gone(self, key: RealServerKey) -> str:
+        """Return why real server `key` is in no answer of Consul, as `cause_of_disappearance` takes it; else empty.
+
+        Consul is not asked any more for what it came from, or a hand put it into the table and it never was in one, or
+        its instance is gone or elsewhere.
+        """
+        if self.wanted is None or key in self.wanted.by_key:
             return ""
-        before = self.remembered.provenance
-        return before.left.get(key) or why_unasked(before, self.wanted.queries)
+        if self.remembered is None or self.remembered.disowned:
+            return BY_HAND
+        before, written = self.remembered.provenance, self.remembered.written
+        left = before.left.get(key, "")
+        if left and cause_of_disappearance(left).kind not in GONE.values():
+            return left
+        if written is None or key not in written.real_servers:
+            return BY_HAND
+        return why_unasked(before, self.wanted.queries) or self.became.get(key) or left
 
     @property
     def draining(self) -> Mapping[RealServerKey, Draining]:

@@ -117,7 +117,7 @@ def _lines(each: VirtualServerDecision) -> Iterator[Line]:
     yield from _ramping_lines(each)
     for key, real_server in sorted(each.held.items(), key=lambda pair: pair[0]):
         member = each.wanted.by_key.get(key) if each.wanted else None
-        why = (cause_of_absence(member) if member else cause_of_disappearance(each.why_unasked(key))).text
+        why = (cause_of_absence(member) if member else cause_of_disappearance(each.why_gone(key))).text
         cause = Cause(kind=Kind.HELD, text=f"held, for {each.hold.why}: {why}")
         yield _note(each, Sign.REMOVE, str(key), f"stays with weight {real_server.weight}", cause, differs=True)
     for member in each.wanted.members if each.wanted else ():

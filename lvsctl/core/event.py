@@ -15,7 +15,7 @@ class Evidence:
     datacenter: str = ""  # empty: the agent's own
     index: int = 0  # X-Consul-Index of the answer in which it was first so; 0 where that had none
     node: str = ""
-    instance: str = ""  # empty where the answer has none
+    instance: str = ""  # of what the answer lacks, who it was; empty where that is not known
     health: str = ""  # passing, warning, critical, maintenance; empty where it has none, or it is unreadable
     check: str = ""  # the name of the check that decides that; empty where all pass
 

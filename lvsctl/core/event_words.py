@@ -28,6 +28,9 @@ WORDS: Final = {
     "declaration_refused": ("declaration refused", "was refused what it declares"),
     "ledger_failed": ("ledger not written", "could not be written"),
     "virtual_addresses_failed": ("virtual addresses failed", "could not be moved"),
+    "probed": ("probed", "was probed by lvsctl itself"),
+    "setting_changed": ("set", "was set"),
+    "setting_failed": ("not set", "could not be set"),
     "released": ("released", "was released"),
     "orders_failed": ("orders not read", "could not read the orders it had"),
     "adopted": ("adopted", "was adopted"),
@@ -50,6 +53,7 @@ OVER: Final = {
     "declaration_refused": ("declaration no longer refused", "was refused nothing any more"),
     "ledger_failed": ("ledger written again", "could be written again"),
     "virtual_addresses_failed": ("virtual addresses as wanted", "were as wanted again"),
+    "setting_failed": ("as wished", "is as wished"),
 }
 NOT_WRITTEN: Final = {
     "virtual_server_added": "to add it",
@@ -72,6 +76,7 @@ WITHOUT_WHAT: Final = frozenset(
         "order_over",
     }
 )
+REJECTED: Final = "instance_rejected"
 OURSELVES: Final = frozenset(
     {
         "started",
@@ -104,6 +109,8 @@ OF_CONSUL: Final = frozenset(
 def about(event: Event) -> str:
     """Return what of a virtual server, or of ours, `event` is about: `10.0.0.1:80`, `tcp 10.9.0.100:80`."""
     instance = event.evidence.instance if event.evidence else ""
+    if instance and REJECTED in {event.event, event.of}:
+        return instance  # where it would be may be another one
     return event.real_server or event.address or instance or event.virtual_server
 
 
@@ -133,12 +140,14 @@ def why(event: Event) -> str:
     attempt = f"attempt {event.attempt}" if event.attempt > 1 else ""
     by = f"by {event.by}" if event.by else ""
     told = "; ".join(filter(None, (event.error, attempt, by, event.why)))
-    return f"{told} (Consul index {index})" if index else told
+    return f"{told} (Consul index {index})" if told and index else told
 
 
 def sentence(event: Event) -> str:
     """Return `10.0.0.1:80 was quiesced (weight 1 -> 0): instance 'reco-1' on node 'app1': …`."""
     subject = "lvsctl" if event.event in OURSELVES else about(event) or event.name or "lvsctl"
+    if event.evidence and subject == event.evidence.instance:
+        subject = f"instance {subject!r}"
     match event.event:
         case "kernel_refused":
             says = f"was refused by the kernel {NOT_WRITTEN.get(event.of, event.of)}".rstrip()

@@ -3,7 +3,9 @@
 Pure. The cause of a step says it in words; this is the same for programs, and to look it up in Consul.
 """
 
-from lvsctl.core.cause import Cause, Kind
+import attrs
+
+from lvsctl.core.cause import GONE, Cause
 from lvsctl.core.decision import VirtualServerDecision
 from lvsctl.core.desired import Member, Wanted
 from lvsctl.core.event import Evidence
@@ -19,7 +21,13 @@ def evidence_of(each: VirtualServerDecision, key: RealServerKey, cause: Cause) -
     if member is not None:
         return evidence_of_member(each.wanted, member)
     why = each.leaving_causes.get(key, cause)  # a deletion says that it is drained, this says why it left
-    return _of(each.wanted, each.wanted.datacenter) if why.kind is Kind.DEREGISTERED else None
+    if why.kind not in GONE.values():
+        return None
+    behind = each.behind.get(key)
+    if behind is None:
+        return _of(each.wanted, each.wanted.datacenter)
+    found = _of(each.wanted, behind.datacenter)
+    return attrs.evolve(found, node=behind.source.node, instance=behind.source.instance_id)
 
 
 def evidence_of_member(wanted: Wanted, member: Member) -> Evidence:

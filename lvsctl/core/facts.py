@@ -14,6 +14,9 @@ from netlink.types import SyncRole
 OF_IPVS: Final = "net.ipv4.vs."
 FORWARD4: Final = "net.ipv4.ip_forward"
 FORWARD6: Final = "net.ipv6.conf.all.forwarding"
+NO_IPV6: Final = "disable_ipv6"  # of net.ipv6.conf.INTERFACE
+NAMESPACE: Final = "network namespace"  # the row that says whose it is
+DAEMONS: Final = "the daemon's, pid "  # the beginning of that
 TRACKED: Final = "net.netfilter.nf_conntrack_count"
 MOST_TRACKED: Final = "net.netfilter.nf_conntrack_max"
 OF_INTERFACES: Final = ("rp_filter", "send_redirects", "arp_ignore")
@@ -58,6 +61,7 @@ class Facts:
     slots: int = 0  # of the connection table; 0: not told
     sync: frozenset[SyncRole] | Unread = frozenset()  # synchronisation daemons that run
     daemon: bool = False  # lvsctl run does
+    read_only: bool = False  # the settings of IPVS, for everybody who has this /proc/sys
     namespace: str | Unread = ""  # whose it is, where it is not the one of who asks
 
     def number(self, name: str) -> int:

@@ -11,7 +11,8 @@ from typing import Final
 
 import attrs
 
-MAINTENANCE_CHECKS: Final = ("_service_maintenance", "_node_maintenance")
+NODE_MAINTENANCE: Final = "_node_maintenance"
+MAINTENANCE_CHECKS: Final = ("_service_maintenance", NODE_MAINTENANCE)
 
 
 class Health(enum.IntEnum):

@@ -179,6 +179,9 @@ def _by_lvsctl(judged: _Judged, reading: Reading, wanted: int, facts: Facts) -> 
     but = f"; but {judged.why}" if bad else ""
     row = Row(setting=name, value=str(reading), should=str(wanted), by_lvsctl=True, grade=Grade.NOTE)
     if not is_as_wished(judged.name, reading, wanted):
+        if facts.read_only and not facts.daemon:
+            why = f"[kernel] names it, and /proc/sys is read-only here, so lvsctl run could not set it{but}"
+            return attrs.evolve(row, why=why, grade=Grade.FINDING)
         if not facts.daemon:
             return attrs.evolve(row, why=f"lvsctl run sets it ([kernel]){but}")
         why = f"lvsctl sets it ([kernel]) within an audit; where it cannot, its log has setting_failed{but}"

@@ -271,7 +271,8 @@ METRICS: Final[tuple[Metric | Histogram, ...]] = (
     ),
     _one(
         "lvsctl_trouble",
-        "1: the kernel, the ledger or the virtual addresses cannot be used; `status` says which and why. 0: they can.",
+        "1: the kernel, the ledger or the virtual addresses cannot be used, or a setting in [kernel] cannot be set; "
+        "`status` says which and why. 0: all is well with them.",
         lambda seen: bool(seen.kernel.error),
     ),
     _one(

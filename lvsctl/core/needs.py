@@ -31,6 +31,14 @@ class Needs:
         """Tell whether anything of `family` is masqueraded."""
         return (Forwarding.MASQUERADE, family) in self.forwarding
 
+    def has(self, family: Family) -> bool:
+        """Tell whether anything is of `family`."""
+        return any(each is family for _, each in self.forwarding)
+
+    def goes_past_the_director(self, family: Family) -> bool:
+        """Tell whether real servers of `family` answer clients themselves."""
+        return any(forwarding in PAST_THE_DIRECTOR and each is family for forwarding, each in self.forwarding)
+
     @property
     def past_the_director(self) -> bool:
         """Tell whether real servers answer clients themselves."""

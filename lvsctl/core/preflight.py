@@ -15,6 +15,8 @@ from lvsctl.core.facts import (
     FORWARD4,
     FORWARD6,
     MOST_TRACKED,
+    NAMESPACE,
+    NO_IPV6,
     OF_IPVS,
     TRACKED,
     Facts,
@@ -39,7 +41,7 @@ def preflight(config: Config, facts: Facts) -> tuple[Row, ...]:
     needs = needs_of(config)
     rows = [*_place(facts), *_modules(facts)]
     if facts.modules.get("ip_vs") is Module.LOADED:
-        rows += [*of_ipvs(config, needs, facts), *others_of_ipvs(needs, facts)]
+        rows += [*_hidden(facts), *of_ipvs(config, needs, facts), *others_of_ipvs(needs, facts)]
         rows += _load(facts)
     return (*rows, *_routing(config, needs, facts))
 
@@ -51,11 +53,11 @@ def _place(facts: Facts) -> Iterator[Row]:
     match facts.namespace:
         case Unread(why=why):
             why = f"whether the daemon is in this network namespace cannot be seen: {why}"
-            yield Row(setting="network namespace", value="yours", why=why, grade=Grade.NOTE)
+            yield Row(setting=NAMESPACE, value="yours", why=why, grade=Grade.NOTE)
         case "":
             pass
         case whose:
-            yield Row(setting="network namespace", value=whose, why="it is not yours", grade=Grade.NOTE)
+            yield Row(setting=NAMESPACE, value=whose, why="it is not yours", grade=Grade.NOTE)
 
 
 def _modules(facts: Facts) -> Iterator[Row]:
@@ -83,6 +85,13 @@ def _modules(facts: Facts) -> Iterator[Row]:
                 yield attrs.evolve(row, why=why)
             case _:
                 assert_never(module)
+
+
+def _hidden(facts: Facts) -> Iterator[Row]:
+    """Yield that nothing can be said of the settings of IPVS, where none is to be seen although it is loaded."""
+    if not any(name.startswith(OF_IPVS) for name in facts.settings):
+        why = "none of them is to be seen from here, as in a user namespace: ask outside of it, as root"
+        yield Row(setting=f"{OF_IPVS}*", value="", why=why, grade=Grade.FINDING)
 
 
 # ---- how much there is
@@ -132,9 +141,27 @@ def _routing(config: Config, needs: Needs, facts: Facts) -> Iterator[Row]:
             relevant=needs.masquerades(family),
             why="with masquerade the answers of real servers end here instead of going back to clients",
         )
+    yield from _ipv6(needs, facts)
     yield from _redirects(needs, facts)
     yield from _reverse_path(needs, facts)
     yield from _arp(config, needs, facts)
+
+
+def _ipv6(needs: Needs, facts: Facts) -> Iterator[Row]:
+    """Yield whether there is IPv6 at all, where anything is of it; what counts is what each interface has."""
+    relevant = needs.has(Family.IPV6)
+    if facts.settings.get(FORWARD6) is None:
+        none = Row(setting="IPv6", value="none", relevant=relevant)
+        why = "this kernel has none, or was told to do without at its start (ipv6.disable=1)"
+        yield attrs.evolve(none, should="there", why=why, grade=Grade.FINDING) if relevant else none
+        return
+    names = [each for each in facts.settings if each.startswith("net.ipv6.conf.") and each.endswith(f".{NO_IPV6}")]
+    values = {name.removesuffix(f".{NO_IPV6}").removeprefix("net.ipv6.conf."): facts.number(name) for name in names}
+    row = _of_interfaces(NO_IPV6, values, relevant=relevant, version=6)
+    if row is not None and relevant and all(values.values()):
+        why = "no interface takes IPv6; with 0 their addresses come back, but for those that somebody gave them"
+        row = attrs.evolve(row, should="0", why=why, grade=Grade.FINDING, names=_names(NO_IPV6, values, version=6))
+    yield from filter(None, [row])
 
 
 def _row_of(facts: Facts, name: str, *, relevant: bool, why: str) -> Row:
@@ -167,7 +194,7 @@ def _redirects(needs: Needs, facts: Facts) -> Iterator[Row]:
 def _reverse_path(needs: Needs, facts: Facts) -> Iterator[Row]:
     """Yield whether clients' packets are dropped for where they come in: the larger of all and the interface counts."""
     values = _effective(facts, "rp_filter", max)
-    row = _of_interfaces("rp_filter", values, relevant=needs.past_the_director and len(values) > 1)
+    row = _of_interfaces("rp_filter", values, relevant=needs.goes_past_the_director(Family.IPV4) and len(values) > 1)
     if row is not None and row.relevant and 1 in values.values():
         why = "clients' packets are dropped that do not come in where this machine would answer them"
         row = attrs.evolve(row, why=f"{why}; 2 looks for any way", grade=Grade.NOTE)
@@ -193,12 +220,12 @@ def _effective(facts: Facts, name: str, joined: Callable[[int, int], int]) -> Ma
     return {each: joined(everywhere, reading) for each, reading in found.items() if isinstance(reading, int)}
 
 
-def _names(name: str, values: Mapping[str, int]) -> tuple[str, ...]:
+def _names(name: str, values: Mapping[str, int], *, version: int = 4) -> tuple[str, ...]:
     """Return what has to be set for each of these interfaces to have it: all counts, too."""
-    return tuple(sysctl_name("net", "ipv4", "conf", each, name) for each in ("all", *values))
+    return tuple(sysctl_name("net", f"ipv{version}", "conf", each, name) for each in ("all", *values))
 
 
-def _of_interfaces(name: str, values: Mapping[str, int], *, relevant: bool) -> Row | None:
+def _of_interfaces(name: str, values: Mapping[str, int], *, relevant: bool, version: int = 4) -> Row | None:
     """Return the row of a setting that each interface has; None where none is known."""
     if not values:
         return None
@@ -206,4 +233,4 @@ def _of_interfaces(name: str, values: Mapping[str, int], *, relevant: bool) -> R
     for interface, value in values.items():
         by_value.setdefault(value, []).append(interface)
     parts = [f"{value} ({', '.join(interfaces)})" for value, interfaces in sorted(by_value.items())]
-    return Row(setting=f"net.ipv4.conf.*.{name}", value=", ".join(parts), relevant=relevant)
+    return Row(setting=f"net.ipv{version}.conf.*.{name}", value=", ".join(parts), relevant=relevant)

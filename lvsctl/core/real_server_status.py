@@ -39,10 +39,15 @@ def real_servers(
     for key in sorted(there):
         place, why = place_of(each, key, by_key.get(key))
         row = row_of(by_key.get(key), observed, each.key, key, place, _with_refusal(why, refused.get(key)))
+        if not row.instance and (behind := each.behind.get(key)) is not None:
+            row = attrs.evolve(row, node=behind.source.node, instance=behind.source.instance_id)
         row = attrs.evolve(row, slow_start=_slow_start(each, key))
         rows.append(attrs.evolve(row, until=_deadline(each, key)) if place is Place.DRAINING else row)
     shown = {id(by_key[key]) for key in there if key in by_key}
-    for member in each.wanted.members if each.wanted else ():
+    members = each.wanted.members if each.wanted else ()
+    known = set(map(id, members))
+    elsewhere = [member for member in by_key.values() if id(member) not in known and _is_meant(about, member)]
+    for member in (*members, *elsewhere):  # those of a datacenter that would come after the one that serves
         if id(member) in shown or (member.is_filtered and not _is_meant(about, member)):
             continue
         place, why = _absent(member)
@@ -57,7 +62,9 @@ def _with_refusal(why: str, refused: str | None) -> str:
 
 
 def _is_meant(about: Subject | None, member: Member) -> bool:
-    return about is not None and about.is_real_server(str(member.key or ""), member.source.instance_id)
+    return about is not None and about.is_real_server(
+        str(member.key or ""), member.source.instance_id, member.source.node
+    )
 
 
 def _deadline(each: VirtualServerDecision, key: RealServerKey) -> float | None:
@@ -76,8 +83,9 @@ def _slow_start(each: VirtualServerDecision, key: RealServerKey) -> SlowStart | 
 def place_of(each: VirtualServerDecision, key: RealServerKey, member: Member | None) -> tuple[Place, str]:
     """Return where the real server at `key` in the kernel stands, and why; `member` is the one behind it."""
     if key in each.held:
-        why = _why_out(member) if member else cause_of_disappearance(each.why_unasked(key)).text
-        return Place.HELD, f"kept, for {each.hold.why}: {why}"
+        why = _why_out(member) if member else cause_of_disappearance(each.why_gone(key)).text
+        answers = "; it takes lvsctl's own connections" if each.opinion and key in each.opinion.alive else ""
+        return Place.HELD, f"kept, for {each.hold.why}: {why}{answers}"
     if key == each.fallback:
         return Place.FALLBACK, cause_of_fallback(named=True, needed=True).text
     if key in each.leaving:

@@ -127,7 +127,7 @@ def _provenance(each: VirtualServerDecision, before: LedgerEntry | None) -> Prov
     """Return where what `each` has written comes from, and why what leaves does where that passes."""
     if each.wanted is None:
         return before.provenance if before else UNKNOWN
-    left = {key: why for key in (*each.leaving, *each.held) if (why := each.why_unasked(key))}
+    left = {key: why for key in (*each.leaving, *each.held) if (why := each.why_gone(key))}
     effects = each.wanted.weighed.effects
     return Provenance(
         service=each.wanted.config.consul_service,

@@ -18,6 +18,7 @@ from lvsctl.core.cause import (
     cause_of_deletion,
     cause_of_fallback,
     cause_of_leaving,
+    cause_of_quiescing,
     cause_of_virtual_server,
     name_of,
 )
@@ -59,12 +60,19 @@ def _cause(request: TableRequest, decision: VirtualServerDecision, entry: Ledger
                 _member(decision, real_server.key),
                 _written(entry, real_server.key),
                 table_lost=decision.observed is None,
+                leaving=bool(entry and real_server.key in entry.draining),
                 weight=whole_of(real_server, decision).weight,
                 override=_why_weighed(decision, real_server.key),
             )
             return beginning(_or_undrained(cause, decision, real_server.key), real_server, decision, now)
         case SetRealServer(real_server=real_server) if real_server.key in decision.leaving:
-            return decision.leaving_causes[real_server.key]
+            return cause_of_quiescing(
+                real_server,
+                decision.observed.real_servers[real_server.key] if decision.observed else real_server,
+                _written(entry, real_server.key),
+                decision.leaving_causes[real_server.key],
+                known=bool(entry and real_server.key in entry.draining),
+            )
         case SetRealServer(real_server=real_server):
             cause = _cause_of_change(real_server, decision, entry, now=now)
             return _or_undrained(cause, decision, real_server.key)
@@ -81,6 +89,7 @@ def _cause(request: TableRequest, decision: VirtualServerDecision, entry: Ledger
                 intended.virtual_server if intended else None,
                 observed.virtual_server if observed else None,
                 entry.written if entry else None,
+                unwanted=decision.why_unwanted,
                 declaration=decision.declaration,
             )
 
@@ -120,6 +129,7 @@ def _cause_of_change(
         override=_why_weighed(decision, intended.key),
         unweighed=_why_unweighed(decision, intended.key, entry, now=now),
         returning=bool(entry and intended.key in entry.draining),
+        held=intended.key in decision.held,
     )
     return beginning(cause, intended, decision, now) if observed.weight == 0 else cause
 
@@ -150,14 +160,14 @@ def why_leaving(key: RealServerKey, decision: VirtualServerDecision, entry: Ledg
     member = decision.wanted.by_key.get(key) if decision.wanted else None
     if decision.wanted is not None and key in fallbacks(decision.wanted, entry):
         return cause_of_fallback(named=key == decision.wanted.config.fallback, needed=False)
-    configured = decision.wanted is not None
     cause = cause_of_leaving(
         member,
         _written(entry, key),
-        configured=configured,
-        declaration=decision.declaration,
-        unasked=decision.why_unasked(key),
+        unwanted=decision.why_unwanted if decision.wanted is None else "",
+        gone=decision.why_gone(key),
     )
+    if decision.opinion is not None and key in decision.opinion.dead & decision.hold.suspects:
+        return attrs.evolve(cause, text=f"{cause.text}; it takes no connection of lvsctl's either")
     return (
         attrs.evolve(cause, text=f"released by an operator; {cause.text}") if key in decision.hold.released else cause
     )

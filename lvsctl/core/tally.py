@@ -99,6 +99,14 @@ class Tally:
             failing_since=None,
         )
 
+    def with_late(self, decision: Decision, done: Sequence[Step]) -> "Tally":
+        """Return the tally with the steps of `decision` that a cycle is found to have `done` that was not finished."""
+        return attrs.evolve(
+            self,
+            writes=_counted(self.writes, [_kind(step, decision) for step in done]),
+            drift_repairs=self.drift_repairs + sum(step.cause.kind is Kind.DRIFT for step in done),
+        )
+
     def after_failure(self, now: float) -> "Tally":
         """Return the tally after a cycle that could not be finished: what is to be done is not even known."""
         since = now if self.failing_since is None else self.failing_since

@@ -48,7 +48,7 @@ def virtual_servers(
         _decided(each, observed, refused=refusals.get(each.key, NOTHING), local=local, about=about)
         for each in decision.virtual_servers.values()
     ]
-    rows += [_waiting(config.virtual_servers[name], observed) for name in decision.waiting]
+    rows += [unheard(config.virtual_servers[name], observed) for name in decision.waiting]
     rows = [
         attrs.evolve(row, data_age=_data_age(config.virtual_servers[row.name], row.datacenter, ages))
         if row.name in config.virtual_servers
@@ -134,7 +134,8 @@ def _of_observed(each: VirtualServerDecision, observed: Observed) -> VirtualServ
     )
 
 
-def _waiting(config: VirtualServerConfig, observed: Observed) -> VirtualServerStatus:
+def unheard(config: VirtualServerConfig, observed: Observed) -> VirtualServerStatus:
+    """Return the row of a virtual server of which Consul has said nothing yet."""
     row = _bare(observed, config.key, name=config.name, consul_service=config.consul_service, state=State.WAITING)
     return attrs.evolve(
         row,

@@ -54,6 +54,13 @@ def test_the_end_says_what_sets_what_can_be_set() -> None:
     assert doctor.summary([attrs.evolve(EXPIRE, by_lvsctl=True)]) == ["1 finding"]  # the daemon sets it, or cannot
 
 
+def test_what_sets_it_goes_where_the_daemon_is() -> None:
+    place = Row(setting="network namespace", value="the daemon's, pid 77", why="it is not yours", grade=Grade.NOTE)
+    assert doctor.summary([place, FORWARD])[1] == "now:            nsenter -t 77 -n sysctl -w net.ipv4.ip_forward=1"
+    unseen = attrs.evolve(place, value="yours")
+    assert doctor.summary([unseen, FORWARD])[1] == "now:            sysctl -w net.ipv4.ip_forward=1"
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "lvsctl", "doctor", *arguments], capture_output=True, text=True, check=False

@@ -209,10 +209,13 @@ def test_a_firewall_mark_has_no_port_to_differ_from() -> None:
 def test_no_weight_exceeds_the_cap(weight: int, warning: int, most: int) -> None:
     config = config_of(safety=SafetyConfig(max_weight=most))
     passing = verdict(instance(weight=weight, warning_weight=warning), config=config)
-    assert passing == Admitted(key=real_key(), weight=min(weight, most))
+    cut = "its own weight, {}, is cut to safety.max_weight, {}"
+    note = cut.format(weight, most) if weight > most else ""
+    assert passing == Admitted(key=real_key(), weight=min(weight, most), note=note)
     found = failing(health=Health.WARNING, weight=weight, warning_weight=warning)
     warned = verdict(found, configured(only_passing=False), config)
-    assert warned == Admitted(key=real_key(), weight=min(warning, most))
+    note = cut.format(warning, most) if warning > most else ""
+    assert warned == Admitted(key=real_key(), weight=min(warning, most), note=note)
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,17 @@ def test_no_longer_configured() -> None:
     assert steps[-1].cause == cause(Kind.CONFIGURATION, "no longer in the configuration")
 
 
+def test_moved_to_another_address() -> None:
+    elsewhere = config_of(configured(key=VirtualServerKey.by_mark(7)))
+    found = entry(real(1))
+    decision = decided(observed_of(found), instance(1), config=elsewhere, ledger=ours(found))
+    (left,) = [step for step in decision.steps if step.key == KEY]
+    assert left.cause == cause(Kind.CONFIGURATION, "its virtual server is at mark 7 now")
+    decision = decided(observed_of(entry()), instance(1), config=elsewhere, ledger=ours(found))
+    (left,) = [step for step in decision.steps if step.key == KEY]
+    assert left.cause == cause(Kind.CONFIGURATION, "at mark 7 now")
+
+
 def test_drift() -> None:
     both = (instance(1), instance(2))
     for observed, text in (
@@ -130,6 +141,48 @@ def test_drift() -> None:
         (entry(real(1), real(2), real(3)), "added by hand: neither Consul nor lvsctl knows it"),
     ):
         assert only(decided(observed_of(observed), *both, ledger=ours(TWO))).cause == cause(Kind.DRIFT, text)
+
+
+def test_a_hand_that_raises_what_drains_is_drift() -> None:
+    found = observed_of(entry(real(1), real(2, 5)), connections={real_key(2): 1})
+    ledger = ours(entry(real(1), real(2, 0)), _2=5)
+    step = only(decided(found, instance(1), failing(2), ledger=ledger))
+    why = "instance 'reco-2' on node 'app2': check 'HTTP' is critical: no answer"
+    assert step.cause == cause(Kind.DRIFT, f"changed by hand: weight 0 -> 5, and it leaves; {why}")
+    refused = ours(TWO, _2=5)  # the kernel did not take the first try
+    step = only(decided(found, instance(1), failing(2), ledger=refused))
+    assert step.cause == cause(Kind.CHECK, why)
+
+
+def test_a_hand_that_deletes_what_is_quiesced_for_good_is_drift() -> None:
+    quiesced, both = entry(real(1), real(2, 0)), (instance(1), instance(2, weight=0))
+    step = only(decided(observed_of(entry(real(1))), *both, ledger=ours(quiesced)))
+    assert step.cause == cause(Kind.DRIFT, "was in the kernel and is gone: deleted by hand")
+    step = only(decided(observed_of(entry(real(1))), instance(1), instance(2), ledger=ours(quiesced, _2=5)))
+    assert step.cause == cause(Kind.NEW, "passing in Consul: instance 'reco-2' on node 'app2'")
+
+
+def test_a_weight_of_its_own_that_another_thing_changed() -> None:
+    config = config_of(configured(only_passing=False))
+    found = observed_of(entry(real(1, 10)))
+    warned = failing(1, Health.WARNING, weight=10, warning_weight=2)
+    step = only(decided(found, warned, config=config, ledger=ours(entry(real(1, 10)))))
+    text = "weight 2, was 10, while it warns: instance 'reco-1' on node 'app1': check 'HTTP' is warning: no answer"
+    assert step.cause == cause(Kind.CHECK, text)
+    config = config_of(safety=SafetyConfig(max_weight=5))
+    step = only(decided(found, instance(1, weight=10), config=config, ledger=ours(entry(real(1, 10)))))
+    text = "weight 5, was 10: instance 'reco-1' on node 'app1': its own weight, 10, is cut to safety.max_weight, 5"
+    assert step.cause == cause(Kind.WEIGHT, text)
+
+
+def test_maintenance_says_whose() -> None:
+    for check_id, text in (
+        ("_service_maintenance:reco-2", "in maintenance"),
+        ("_node_maintenance", "its node is in maintenance"),
+    ):
+        check = Check(check_id=check_id, name="Maintenance", health=Health.MAINTENANCE, output="new disk")
+        step = only(decided(observed_of(TWO), instance(1), instance(2, checks=(check,)), ledger=ours(TWO)))
+        assert step.cause == cause(Kind.MAINTENANCE, f"instance 'reco-2' on node 'app2': {text}: new disk")
 
 
 def test_a_reboot_is_drift() -> None:

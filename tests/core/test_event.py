@@ -171,8 +171,11 @@ def test_the_words() -> None:
         ("10.0.0.1:8080", True),
         ("reco-1", True),
         ("rec", False),
-        ("app1", False),
-        ("10.0.0.1", False),
+        ("app1", True),
+        ("10.0.0.1", True),
+        ("app2", False),
+        ("10.0.0.11", False),
+        ("10.0.0.0/8", False),
         ("10.0.0.1:80", False),
         ("udp 10.9.0.100:80", False),
         ("", False),
@@ -190,6 +193,24 @@ def test_an_address_is_meant_however_it_is_spelled(text: str) -> None:
     assert Subject(text).is_virtual_server("", "udp [fd00::1]:80")
     assert Subject(text).is_real_server("[fd00::1]:80")
     assert not Subject(text).is_real_server("")
+
+
+@pytest.mark.parametrize("text", ["[fd00:0::1]", "fd00::1"])
+def test_an_address_without_a_port_is_all_that_is_there(text: str) -> None:
+    for key in ("[fd00::1]:80", "[fd00::1]:81"):
+        assert Subject(text).is_real_server(key)
+        assert Subject(text).is_virtual_server("", f"udp {key}")
+    assert not Subject(text).is_real_server("[fd00::1:80]:80")
+    assert not Subject(text).is_virtual_server("", "mark 7")
+
+
+def test_who_was_rejected_is_the_instance_and_not_who_is_where_it_would_be() -> None:
+    rejected = attrs.evolve(
+        QUIESCED, event="instance_rejected", cause="rejected", what="", why="is at 10.0.0.1:8080 like another"
+    )
+    assert sentence(rejected) == "instance 'reco-1' was rejected: is at 10.0.0.1:8080 like another (Consul index 42)"
+    over = attrs.evolve(rejected, event="trouble_over", of="instance_rejected", why="")
+    assert sentence(over) == "instance 'reco-1' was rejected no longer"
 
 
 @given(TEXT, EVENTS)

@@ -256,6 +256,32 @@ def test_a_scheduler_needs_its_module(state: Module | Unread, disabled: int, gra
     assert {name: row.grade for name, row in rows.items()} == ({"module ip_vs_mh": grade} if grade else {})
 
 
+def test_settings_that_are_hidden_are_not_taken_for_good_ones() -> None:
+    """In a user namespace IPVS is loaded, and the kernel shows none of its settings."""
+    others = dict.fromkeys(name for name in GOOD if name.startswith(OF_IPVS))
+    rows = found(PERSISTENT, facts(others))
+    assert {name: row.grade for name, row in rows.items()} == {"net.ipv4.vs.*": Grade.FINDING}
+
+
+DIRECT6 = config_of(configured(key=IPV6_KEY, forwarding=Forwarding.DIRECT_ROUTE))
+
+
+def test_ipv6_that_is_off_is_a_finding_where_it_is_asked_for() -> None:
+    off = {f"net.ipv6.conf.{interface}.disable_ipv6": 1 for interface in ("eth0", "eth1/7")}
+    assert found(config_of(), facts(off)) == {}
+    row = found(DIRECT6, facts(off))["net.ipv6.conf.*.disable_ipv6"]
+    assert (row.value, row.should, row.grade) == ("1 (eth0, eth1/7)", "0", Grade.FINDING)
+    assert row.names == tuple(f"net.ipv6.conf.{each}.disable_ipv6" for each in ("all", "eth0", "eth1/7"))
+    assert found(DIRECT6, facts({**off, "net.ipv6.conf.eth0.disable_ipv6": 0})) == {}, "one of them has it"
+    none = {FORWARD6: None}
+    assert found(config_of(), facts(none)) == {}
+    assert found(DIRECT6, facts(none))["IPv6"].grade is Grade.FINDING
+
+
+def test_reverse_paths_are_a_matter_of_ipv4() -> None:
+    assert found(DIRECT6, facts({"net.ipv4.conf.all.rp_filter": 1})) == {}
+
+
 def test_another_network_namespace_is_named() -> None:
     assert (
         found(config_of(), facts(namespace="the daemon's, pid 7"))["network namespace"].value == "the daemon's, pid 7"
@@ -321,6 +347,9 @@ def test_a_setting_that_lvsctl_sets_is_said_to_be_so_and_what_is_wished_counts()
     before = found(with_kernel(expire_nodest_conn=True), facts({name: 0}))[name]
     assert (before.value, before.should, before.grade, before.by_lvsctl) == ("0", "1", Grade.NOTE, True)
     assert before.why == "lvsctl run sets it ([kernel])"
+    stuck = found(with_kernel(expire_nodest_conn=True), facts({name: 0}, read_only=True))[name]
+    assert (stuck.grade, "/proc/sys is read-only" in stuck.why) == (Grade.FINDING, True)
+    assert not found(with_kernel(expire_nodest_conn=True), facts(read_only=True)), "it is as it should be"
     running = found(with_kernel(expire_nodest_conn=True), facts({name: 0}, daemon=True))[name]
     assert (running.grade, "setting_failed" in running.why) == (Grade.FINDING, True)
     against = found(with_kernel(expire_nodest_conn=False), facts({name: 0}))[name]

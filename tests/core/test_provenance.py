@@ -10,17 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lvsctl.config import Config
-from lvsctl.core.cause import Kind
+from lvsctl.core.cause import BY_HAND, Cause, Kind
 from lvsctl.core.decide import decide
 from lvsctl.core.decision import Decision
 from lvsctl.core.difference import difference
-from lvsctl.core.instance import Answer, Answers, Instance, Query
+from lvsctl.core.event import Evidence
+from lvsctl.core.evidence import evidence_of
+from lvsctl.core.instance import Answer, Answers, Instance, Malformed, Query
 from lvsctl.core.override import NO_OVERRIDES, Override, Overrides, parse_share
 from lvsctl.core.ownership import LedgerEntry
 from lvsctl.core.provenance import UNKNOWN, Provenance
 from lvsctl.core.remembrance import ledger_ahead, ledger_settled
 from lvsctl.ledger_format import decode, encode, encode_one
 from netlink.fake import FakeIPVS
+from netlink.requests import AddRealServer
 from netlink.types import Observed, RealServerUsage
 from tests.values import (
     KEY,
@@ -50,6 +53,8 @@ class World:
     ledger: Mapping = attrs.field(factory=dict)  # type: ignore[type-arg]
     now: float = NOW
     overrides: Overrides = NO_OVERRIDES
+    last: Decision | None = None
+    remembers: bool = False  # the last decision, as a daemon does that runs on
 
     def decide(self) -> tuple[Decision, Observed]:
         observed = self.kernel.observe()
@@ -62,11 +67,13 @@ class World:
             templates_expire=False,
             now=self.now,
             overrides=self.overrides,
+            last=self.last,
         ), observed
 
     def once(self, steps: int | None = None) -> list[tuple[str | None, Kind, str]]:
         """Carry out a cycle, or die after so many steps; return what real servers are changed and why."""
         decision, observed = self.decide()
+        self.last = decision if self.remembers else None
         self.keep(ledger_ahead(decision, self.ledger, observed))
         done = decision.steps[:steps]
         assert not any(self.kernel.apply(requests_of(done)))
@@ -129,6 +136,114 @@ def test_a_crash_between_the_steps_does_not_forget_the_cause(steps: int) -> None
     world.once(steps=steps)
     again = {(where, text) for where, _, text in world.once() if where != "10.0.0.4:8080"}
     assert again == {(f"10.0.0.{number}:8080", GONE) for number in (2, 3)}
+
+
+ELSEWHERE = instance(2, port=8081)
+UNREADABLE = Malformed(node="app2", instance_id="reco-2", reason="Weights.Passing is -1")
+ANOTHER = instance(3, instance_id="reco-2", port=9)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize(
+    ("found", "kind", "text"),
+    [
+        ((), Kind.DEREGISTERED, "is no longer registered in Consul"),
+        ((ELSEWHERE,), Kind.DEREGISTERED, "is registered at 10.0.0.2:8081 now"),
+        (
+            (instance(2, address="db.example"),),
+            Kind.REJECTED,
+            "is rejected now: registered with 'db.example', which is not an IP address; names are not resolved",
+        ),
+        ((UNREADABLE,), Kind.REJECTED, "is rejected now: Weights.Passing is -1"),
+        ((ANOTHER,), Kind.DEREGISTERED, "is no longer registered in Consul"),  # the same id on another node
+    ],
+)
+def test_what_became_of_an_instance_is_told_until_it_is_gone(
+    found: tuple[Instance | Malformed, ...], kind: Kind, text: str, *, restarts: bool
+) -> None:
+    world = World(config(floor=0), asked(own=(instance(1), instance(2))), remembers=True)
+    world.once()
+    (query,) = world.answers
+    world.answers = {
+        query: Answer(
+            instances=(instance(1), *(each for each in found if isinstance(each, Instance))),
+            malformed=tuple(each for each in found if isinstance(each, Malformed)),
+            index=2,
+        )
+    }
+    world.busy(2)
+    told = ("10.0.0.2:8080", kind, f"instance 'reco-2' on node 'app2' {text}")
+    assert told in world.once()
+    assert world.last is not None
+    evidence = evidence_of(world.last.virtual_servers[KEY], real_key(2), Cause(kind=kind, text=""))
+    assert evidence == Evidence(service="reco", index=2, node="app2", instance="reco-2")
+    world.last = None if restarts else world.last
+    assert told in world.once()
+    world.kernel.set_usage(KEY, real_key(2), RealServerUsage())
+    world.last = None if restarts else world.last
+    assert (told[0], Kind.DRAIN, f"drained in 2 s; {told[2]}") in world.once()
+
+
+def test_what_is_kept_of_it_in_the_ledger_is_bounded() -> None:
+    long = instance(2, instance_id="x" * 1024, node="y" * 1024)
+    world = World(config(floor=0), asked(own=(instance(1), long)), remembers=True)
+    world.once()
+    world.answers = asked(own=(instance(1),))
+    world.once()
+    (left,) = world.ledger[KEY].provenance.left.values()
+    assert len(left) == len("deregistered: ") + 400
+    assert left.endswith("' is no longer registered in Consul")
+
+
+def test_of_what_is_held_it_is_told_what_became_of_it_meanwhile() -> None:
+    world = World(config(), asked(own=(instance(1), instance(2))), remembers=True)
+    world.once()
+    (query,) = world.answers
+    world.answers = {query: Answer(instances=(instance(1),), index=2, doubt="a token")}
+    held = "held, for Consul's answer is in doubt (a token): instance 'reco-2' on node 'app2' is "
+    assert world.once() == [("10.0.0.2:8080", Kind.HELD, f"{held}no longer registered in Consul")]
+    world.answers = {query: Answer(instances=(instance(1), ELSEWHERE), index=3, doubt="a token")}
+    assert ("10.0.0.2:8080", Kind.HELD, f"{held}registered at 10.0.0.2:8081 now") in world.once()
+
+
+def test_what_a_hand_added_was_never_registered_until_it_is_gone() -> None:
+    world = World(config(), asked(own=(instance(1),)))
+    world.once()
+    assert not any(world.kernel.apply([AddRealServer(virtual_server=KEY, real_server=real(9))]))
+    world.busy(9)
+    by_hand = [("10.0.0.9:8080", Kind.DRIFT, BY_HAND)]
+    assert [world.once(), world.once()] == [by_hand, by_hand]
+    world.kernel.set_usage(KEY, real_key(9), RealServerUsage())
+    assert world.once() == [("10.0.0.9:8080", Kind.DRAIN, f"drained in 2 s; {BY_HAND}")]
+    assert world.once() == []
+    assert world.ledger[KEY].provenance == Provenance(service="reco")
+
+
+def test_what_a_hand_added_and_doubt_holds_was_never_registered_either() -> None:
+    world = World(config(), asked(own=(instance(1),)))
+    world.once()
+    assert not any(world.kernel.apply([AddRealServer(virtual_server=KEY, real_server=real(9))]))
+    (query,) = world.answers
+    world.answers = {query: Answer(instances=(instance(1),), index=1, doubt="a token")}
+    held = [("10.0.0.9:8080", Kind.HELD, f"held, for Consul's answer is in doubt (a token): {BY_HAND}")]
+    assert [world.once(), world.once()] == [held, held]
+    world.answers = asked(own=(instance(1),))
+    assert world.once() == [("10.0.0.9:8080", Kind.DRIFT, BY_HAND)]
+
+
+def test_what_is_held_in_proportion_is_not_said_to_be_so_in_consul() -> None:
+    world = World(config(), asked(own=(instance(1), V2, instance(3))))
+    world.once()
+    (query,) = world.answers
+    world.answers = {query: Answer(instances=(instance(1), V2), index=1, doubt="a token")}
+    world.once()
+    world.overrides = Overrides(entries=(override(share="10%"),))
+    found = {(kind, text) for where, kind, text in world.once() if where == "10.0.0.3:8080"}
+    told = "weight 9, was 1, in proportion to the others while it is held: override 'v2' 10%"
+    assert any((kind, text.startswith(told)) == (Kind.HELD, True) for kind, text in found), found
+    world.overrides = NO_OVERRIDES
+    found = {(kind, text) for where, kind, text in world.once() if where == "10.0.0.3:8080"}
+    assert (Kind.HELD, "weight 1, was 9, in proportion to the others while it is held") in found
 
 
 def test_what_was_deregistered_in_a_datacenter_that_is_still_asked_is_consuls_cause() -> None:

@@ -202,6 +202,7 @@ def test_what_may_not_be_set_is_a_warning_and_the_table_is_kept(director: Direct
         failed = [json.loads(line) for line in process.output.splitlines() if '"setting_failed"' in line]
         assert {each["level"] for each in failed} == {"warning"}
         assert all("read-only file system" in each["error"] for each in failed)
+        eventually(lambda: "read-only file system" in director.status().kernel.error)
         code, rows = doctor(director)
         assert (code, rows[f"{OURS}expire_nodest_conn"]["grade"]) == (1, "finding")
         assert "setting_failed" in rows[f"{OURS}expire_nodest_conn"]["why"]

@@ -1,6 +1,7 @@
 """The journal on the real kernel: whatever happens to a real server, `events` has it and `explain` says why."""
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -112,7 +113,9 @@ def test_everything_is_listed_with_its_cause_and_explained_and_outlives_sigkill(
     assert explained(director, "reco-r1") == first
     second = explained(director, R2)
     assert second.startswith(f"{R2} is in no virtual server, and no answer of Consul has it.")
-    assert f"{R2} was quiesced (weight 1 -> 0): no longer registered in Consul (Consul index " in second
+    gone = "instance 'reco-r2' on node 'consul' is no longer registered in Consul"
+    assert f"{R2} was quiesced (weight 1 -> 0): {gone} (Consul index " in second
+    assert f"{R2} was deleted: drained in " in second
     by_instance = explained(director, "reco-r2")
     assert "no longer registered in Consul" in by_instance
     third = explained(director, R3)
@@ -141,6 +144,19 @@ def test_everything_is_listed_with_its_cause_and_explained_and_outlives_sigkill(
     assert "503 Service Unavailable" in down
     with capsys.disabled():
         print(down)
+    elsewhere = director.file.with_name("without-consul.toml")
+    elsewhere.write_text(
+        re.sub(r'(?m)^address = "http.*$', 'address = "http://127.0.0.1:1"', director.file.read_text())
+    )
+    alone = director.lvsctl("explain", R3, "-c", str(elsewhere))
+    assert (alone.returncode, alone.stderr) == (8, ""), alone
+    assert "cannot reach http://127.0.0.1:1" in alone.stdout.splitlines()[0]
+    assert f"{R3} is in reco ({key}) and serves, with weight 1.\n" in alone.stdout
+    assert "was in the kernel and is gone: deleted by hand" in alone.stdout
+    alone = director.lvsctl("explain", R1, "-c", str(elsewhere))
+    assert (
+        f"{R1} is in no virtual server, and whether Consul has it is not known. The journal knows it." in alone.stdout
+    )
     director.start()
     eventually(lambda: [each["event"] for each in events(director)].count("started") == 2)
     assert [each["event"] for each in events(director)][: len(found)] == [each["event"] for each in found]
