@@ -140,6 +140,7 @@ def decided(
     config: Config | None = None,
     ledger: Ledger | None = None,
     templates_expire: bool = False,
+    connections_expire: bool = False,
     now: float = NOW,
 ) -> Decision:
     """Return what is decided when Consul answers every query with `instances`."""
@@ -151,6 +152,7 @@ def decided(
         ledger or {},
         own_addresses=OWN,
         templates_expire=templates_expire,
+        connections_expire=connections_expire,
         now=now,
     )
 
@@ -166,6 +168,7 @@ class Cycles:
     now: float = NOW
     own_addresses: frozenset[Address] = OWN
     templates_expire: bool = False
+    connections_expire: bool = False
     border: Border = NO_WORD  # for the next cycle
     on_decision: Callable[[Decision, Ledger, Observed], None] | None = None
     last: Decision | None = None
@@ -180,6 +183,7 @@ class Cycles:
                 self.ledger,
                 own_addresses=self.own_addresses,
                 templates_expire=self.templates_expire,
+                connections_expire=self.connections_expire,
                 now=self.now,
                 before=before,
                 border=self.border,

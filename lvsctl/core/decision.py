@@ -55,6 +55,7 @@ class VirtualServerDecision:
     steps: tuple[Step, ...] = ()
     drain_timeout: float = 0.0
     undrained: frozenset[RealServerKey] = NOBODY  # not drained when they leave
+    undrained_for: str = ""  # why; empty where whoever fails is drained
     ramps: Ramps = NO_RAMPS  # who has a slow start, and how far each is
     flapping: Flapping = NOTHING  # who comes and goes
     undamped: Wanted | None = None  # what would be wanted, were nobody damped; None where nobody is
@@ -100,6 +101,7 @@ class Decision:
     next_end: float | None  # Unix seconds when an override is over, a datacenter taken for a smaller one, a floor falls
     limits: Limits = attrs.field(eq=False, repr=False)  # by which instances were judged
     templates_expire: bool = attrs.field(eq=False, repr=False)
+    connections_expire: bool = attrs.field(default=False, eq=False, repr=False)
 
     @property
     def steps(self) -> Sequence[Step]:

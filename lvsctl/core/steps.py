@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import attrs
 
-from lvsctl.config import OnCritical
 from lvsctl.core.cause import (
     Cause,
     cause_of_addition,
@@ -69,7 +68,7 @@ def _cause(request: TableRequest, decision: VirtualServerDecision, entry: Ledger
             assert isinstance(state, Drained)  # noqa: S101  # what drains still is never deleted
             leaving = decision.leaving_causes[key]
             if key in decision.undrained:
-                return Cause(kind=leaving.kind, text=f"not drained, {_why_undrained(decision)}; {leaving.text}")
+                return Cause(kind=leaving.kind, text=f"not drained, {decision.undrained_for}; {leaving.text}")
             return cause_of_deletion(state, leaving, timeout=decision.drain_timeout, now=now)
         case _:
             intended, observed = decision.intended, decision.observed
@@ -79,12 +78,6 @@ def _cause(request: TableRequest, decision: VirtualServerDecision, entry: Ledger
                 entry.written if entry else None,
                 declaration=decision.declaration,
             )
-
-
-def _why_undrained(decision: VirtualServerDecision) -> str:
-    if decision.wanted is not None and decision.wanted.config.on_critical is OnCritical.DELETE:
-        return 'on_critical is "delete"'
-    return "persistence would keep its clients"
 
 
 def _cause_of_change(
