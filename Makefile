@@ -2,7 +2,7 @@
 PYTHON = .venv/bin/python
 LAB = $(PYTHON) -m tests.lab.kernel
 
-.PHONY: help install demo test lint unit kernel soak histories test-kernels bench fuzz shell clean
+.PHONY: help install demo test lint unit kernel soak histories promises compare test-kernels bench fuzz shell clean
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile; sed -n 's/^#: \{0,1\}//p' Makefile
@@ -36,6 +36,12 @@ kernel: install ## the tests that need IPVS, in the lab's kernel
 
 soak: install ## the kernel tests that wait for minutes
 	@$(PYTHON) -m tests.lab.kernel_tests -m 'kernel and soak' $(ARGS)
+
+promises: install ## show each promise of docs/promises.md and its figure, or only some: ARGS='P3 P7'
+	@$(PYTHON) -m tests.lab.promises $(ARGS)
+
+compare: install ## lvsctl, a template updater and keepalived in the same stories under traffic: ARGS='-k deploy'
+	@tests/bench/install.sh keepalived && $(PYTHON) -m tests.compare $(ARGS)
 
 test-kernels: install ## the kernel tests of netlink in Linux 5.10, 6.1, 6.12 and 7.2
 	@$(PYTHON) -m tests.lab.every_kernel $(ARGS)

@@ -266,7 +266,7 @@ def _troubles_of(each: VirtualServerDecision) -> Trouble:
         kept = (
             "1 real server that serves is" if len(each.held) == 1 else f"{len(each.held)} real servers that serve are"
         )
-        release = f"; lvsctl release {each.name} lets go" if each.hold.floor.least else ""
+        release = f"; lvsctl release {each.name} lets go" if each.hold.floor.least or each.hold.order else ""
         troubles["hold", each.name] = f"{each.hold.why}; {kept} kept{release}"
     if each.fallback is not None:
         troubles["fallback", each.name] = f"{why_nobody(each)}; {each.fallback} serves"

@@ -3,12 +3,14 @@
 `GET /v1/status` returns core.status.Status as JSON, with `?about=INSTANCE` or an address also that instance where it is
 not meant for a virtual server; `POST /v1/release/NAME` lets go of what is held of a virtual server and returns
 core.status.Released, or an object with an `error`; `POST /v1/reload` takes a core.reload.Order and returns a
-core.reload.Reloaded, or an object with an `error`. The socket is 0660 and belongs to the group lvsctl where that
-exists: whoever may ask may release and reload, and the log says who did. `ask`, `release` and `reload` are the client's
-side, on the standard library, for a command that starts fast.
+core.reload.Reloaded, or an object with an `error`; `POST /v1/orders` takes a core.order.Wish and has it stand, `POST
+/v1/orders/end` ends it; both return core.status.OrderGiven, or such an object. The socket is 0660 and belongs to the
+group lvsctl where that exists: whoever may ask may release, reload and give orders, and the log says who did. `ask`,
+`release`, `reload` and `order` are the client's side, on the standard library, for a command that starts fast.
 """
 
 import contextlib
+import functools
 import grp
 import http.client
 import os
@@ -16,16 +18,19 @@ import pwd
 import socket
 import struct
 import urllib.parse
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
+import attrs
 import cattrs.preconf.json
 
+from lvsctl.core.order import MAX_BY, Wish
 from lvsctl.core.reload import Order, Reloaded
-from lvsctl.core.status import SCHEMA, Moved, Released, Status
+from lvsctl.core.status import SCHEMA, Moved, OrderGiven, Released, Status
 from lvsctl.core.subject import LONGEST, Subject
-from lvsctl.errors import DaemonError, StateError
+from lvsctl.errors import DaemonError, OrderRefused, StateError
+from lvsctl.text import visible
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -35,6 +40,7 @@ T = TypeVar("T")
 GROUP: Final = "lvsctl"
 ANSWER_TIMEOUT: Final = 5.0  # seconds
 RELEASE_TIMEOUT: Final = 60.0  # seconds; a cycle may be under way
+LARGEST: Final = 1 << 16  # bytes of a request
 RELOAD_TIMEOUT: Final = 60.0  # seconds; others' reloads and a cycle may be under way, and Consul is asked
 PEER: Final = struct.Struct("3i")  # struct ucred (unix(7)): process, user, group
 OTHER_VERSION: Final = "the daemon speaks another version of this interface; restart it after an upgrade"
@@ -51,6 +57,9 @@ class Asked(Protocol):
     async def release(self, name: str, by: str) -> Released:
         """Let go of what is held of virtual server `name`; raises DaemonError."""
 
+    async def order(self, wish: Wish, by: str, *, end: bool) -> OrderGiven:
+        """Have an order stand, or `end` one, for `by`; raises OrderRefused."""
+
     async def move(self, name: str, *, adopt: bool, by: str) -> Moved:
         """Take virtual server `name` over as it stands, or leave it to somebody else; raises DaemonError."""
 
@@ -64,46 +73,9 @@ async def serving(path: Path, asked: Asked) -> AsyncIterator[None]:
 
     Raises StateError when the socket cannot be made.
     """
-    import asyncio  # the command-line client of this module does without these two
+    from aiohttp import web  # the command-line client of this module does without it
 
-    from aiohttp import web
-
-    async def get_status(request: web.Request) -> web.Response:
-        about = request.query.get("about")
-        status = await asked.status(Subject(about[:LONGEST]) if about else None)
-        return web.json_response(converter.unstructure(status))
-
-    async def post_release(request: web.Request) -> web.Response:
-        try:
-            who = await asyncio.to_thread(_who, request)  # the directory of users may be a slow one
-            released = await asked.release(request.match_info["name"], who)
-        except DaemonError as error:
-            return web.json_response({"error": str(error)}, status=409)
-        return web.json_response(converter.unstructure(released))
-
-    async def post_border(request: web.Request) -> web.Response:
-        try:
-            who = await asyncio.to_thread(_who, request)
-            adopt = request.match_info["word"] == "adopt"
-            moved = await asked.move(request.match_info["name"], adopt=adopt, by=who)
-        except DaemonError as error:
-            return web.json_response({"error": str(error)}, status=409)
-        return web.json_response(converter.unstructure(moved))
-
-    async def post_reload(request: web.Request) -> web.Response:
-        try:
-            order = _structured(await request.read(), Order)
-            reloaded = await asked.reload(order, await asyncio.to_thread(_who, request))
-        except DaemonError as error:
-            return web.json_response({"error": str(error)}, status=409)
-        return web.json_response(converter.unstructure(reloaded))
-
-    application = web.Application()
-    application.router.add_get("/v1/status", get_status)
-    application.router.add_post("/v1/release/{name}", post_release)
-    application.router.add_post("/v1/{word:adopt|disown}/{name}", post_border)
-    application.router.add_post("/v1/reload", post_reload)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(_application(asked), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
         try:
@@ -123,6 +95,61 @@ async def serving(path: Path, asked: Asked) -> AsyncIterator[None]:
             path.unlink(missing_ok=True)
     finally:
         await runner.cleanup()
+
+
+def _application(asked: Asked) -> "web.Application":
+    """Return what answers requests with what `asked` says."""
+    import asyncio
+
+    from aiohttp import web
+
+    async def get_status(request: web.Request) -> web.Response:
+        about = request.query.get("about")
+        status = await asked.status(Subject(about[:LONGEST]) if about else None)
+        return web.json_response(converter.unstructure(status))
+
+    async def answered(asking: Awaitable[attrs.AttrsInstance]) -> web.Response:
+        try:
+            return web.json_response(converter.unstructure(await asking))
+        except DaemonError as error:
+            return web.json_response({"error": str(error)}, status=409)
+
+    async def post_release(request: web.Request) -> web.Response:
+        who = await asyncio.to_thread(_who, request)  # the directory of users may be a slow one
+        return await answered(asked.release(request.match_info["name"], who))
+
+    async def post_border(request: web.Request) -> web.Response:
+        who, adopt = await asyncio.to_thread(_who, request), request.match_info["word"] == "adopt"
+        return await answered(asked.move(request.match_info["name"], adopt=adopt, by=who))
+
+    async def post_reload(request: web.Request) -> web.Response:
+        who, sent = await asyncio.to_thread(_who, request), await request.read()
+        return await answered(_reloaded(asked, sent, who))
+
+    async def post_order(request: web.Request, *, end: bool) -> web.Response:
+        try:
+            wish = _structured(await request.read(), Wish)
+            who = await asyncio.to_thread(_whose, request, wish.user)
+            given = await asked.order(wish, who, end=end)
+        except OrderRefused as refused:
+            said = {"error": str(refused), "unknown": refused.unknown, "empties": refused.empties}
+            return web.json_response(said, status=409)
+        except DaemonError as error:
+            return web.json_response({"error": str(error)}, status=400)
+        return web.json_response(converter.unstructure(given))
+
+    application = web.Application(client_max_size=LARGEST)
+    application.router.add_get("/v1/status", get_status)
+    application.router.add_post("/v1/release/{name}", post_release)
+    application.router.add_post("/v1/{word:adopt|disown}/{name}", post_border)
+    application.router.add_post("/v1/reload", post_reload)
+    application.router.add_post("/v1/orders", functools.partial(post_order, end=False))
+    application.router.add_post("/v1/orders/end", functools.partial(post_order, end=True))
+    return application
+
+
+async def _reloaded(asked: Asked, sent: bytes, who: str) -> Reloaded:
+    return await asked.reload(_structured(sent, Order), who)
 
 
 def ask(path: Path, about: str = "") -> Status:
@@ -164,6 +191,29 @@ def _post(path: Path, target: str, sent: bytes, kind: type[T], patience: float) 
     if status != 200:
         raise DaemonError(f"the daemon on {path} answered {status}; its log says why")
     return _structured(body, kind)
+
+
+def order(path: Path, wish: Wish, *, end: bool = False) -> OrderGiven:
+    """Have an order stand, or `end` one; raises DaemonError, OrderRefused with the words of a daemon that refuses."""
+    body = converter.dumps(wish).encode()
+    status, answer = _request(path, "POST", f"/v1/orders{'/end' if end else ''}", RELEASE_TIMEOUT, body)
+    if status == 409:
+        refused = _structured(answer, _Refused)
+        raise OrderRefused(refused.error, unknown=refused.unknown, empties=refused.empties)
+    if status in (400, 404):
+        raise DaemonError(OTHER_VERSION)
+    if status != 200:
+        raise DaemonError(f"the daemon on {path} answered {status}; its log says why")
+    return _structured(answer, OrderGiven)
+
+
+@attrs.frozen(kw_only=True)
+class _Refused:
+    """Why the daemon does not take an order."""
+
+    error: str
+    unknown: bool = False
+    empties: bool = False
 
 
 def process_of(path: Path) -> int | None:
@@ -244,11 +294,26 @@ def _who(request: "web.Request") -> str:
     if asking is None:
         return "nobody"
     pid, uid, _ = PEER.unpack(asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
+    return f"{_name_of(uid)}, pid {pid}"
+
+
+def _whose(request: "web.Request", claimed: str) -> str:
+    """Return whose an order is: `alice` as the kernel knows them, `alice as root` for who says so and is root."""
+    asking = request.transport.get_extra_info("socket") if request.transport else None
+    if asking is None:
+        return "nobody"
+    _, uid, _ = PEER.unpack(asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
+    name = _name_of(uid)
+    if uid == 0 and claimed and claimed != name:  # root need not lie to be believed
+        return visible(f"{claimed} as {name}", MAX_BY)
+    return visible(name, MAX_BY)
+
+
+def _name_of(uid: int) -> str:
     try:
-        user = pwd.getpwuid(uid).pw_name
+        return pwd.getpwuid(uid).pw_name
     except KeyError:
-        user = f"uid {uid}"
-    return f"{user}, pid {pid}"
+        return f"uid {uid}"
 
 
 def _give_to_group(path: Path) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Final
 
+import attrs
 import structlog
 
 from lvsctl import __version__, control, memory, systemd
@@ -27,17 +28,19 @@ from lvsctl.core.candidates import questions_of
 from lvsctl.core.event import Event
 from lvsctl.core.instance import Query
 from lvsctl.core.measures import Seen
+from lvsctl.core.order import Orders, Wish, in_force
 from lvsctl.core.part import concerned
 from lvsctl.core.reload import Order, Reloaded
 from lvsctl.core.restoration import stands_alone
-from lvsctl.core.status import Moved, Released, Status
+from lvsctl.core.status import Moved, OrderGiven, Released, Status
 from lvsctl.core.subject import Subject
 from lvsctl.core.virtual_server_status import refused_declarations, virtual_servers
-from lvsctl.errors import StateError
+from lvsctl.errors import DaemonError, StateError
 from lvsctl.health import Health
 from lvsctl.journal import Journal, now
 from lvsctl.keeping import Keeping
 from lvsctl.kernel_settings import KernelSettings
+from lvsctl.orders import OrderDesk
 from lvsctl.preview import preview
 from lvsctl.probing import Prober
 from lvsctl.reconcile import Cycle, Look, Reconciler
@@ -88,6 +91,7 @@ class Daemon:
         self._keeping = Keeping(Snapshot(config.daemon.state_directory), self._sources)
         self._journal = Journal(config.daemon.state_directory)
         self._announcer = Announcer(self._note)
+        self._orders = OrderDesk(config.daemon.state_directory, self._preview, self._look_at_everything, self._note)
         self._record = Record(keep=config.metrics is not None and not dry_run)
         self._started = time.time()
         self._health = Health()
@@ -136,6 +140,7 @@ class Daemon:
                 expected = functools.partial(self._reconciler.expected, self._config, writes=not self._dry_run)
                 self._sources.heard.expect(await asyncio.to_thread(expected))
             await self._sources.recall_overrides()
+            await self._orders.recall(writes=not self._dry_run)
             async with asyncio.TaskGroup() as group:
                 tasks = self._sources.tasks(group)
                 tasks.append(group.create_task(self._health.feed_watchdog(), name="watchdog"))
@@ -143,6 +148,7 @@ class Daemon:
                 tasks.append(group.create_task(self._reloading.run(), name="reloads"))
                 if not self._dry_run:
                     tasks.append(group.create_task(self._keeping.run(), name="snapshots"))
+                    tasks.append(group.create_task(self._orders.run(), name="orders"))
                 await self._reconcile()  # a cycle that is under way is finished, and logged
                 self._releases.fail("the daemon is stopping; nothing was released")
                 self._moves.fail("the daemon is stopping; whose it is stays as it was")
@@ -171,6 +177,7 @@ class Daemon:
                 self._sources.heard.answers,
                 overrides=self._sources.overrides,
                 candidates=self._sources.candidates,
+                orders=self._orders.orders,
             )
         refused = {target: refusal.error for target, refusal in self._reconciler.refusals.items()}
         pending = len(look.decision.steps) + len(look.moves or ())
@@ -198,13 +205,44 @@ class Daemon:
                 about=about,
             ),
             refused_declarations=refused_declarations(look.refusals),
+            orders=self._orders.status(look),
+            orders_error=self._orders.error,
         )
 
+    async def _preview(self, orders: Orders) -> Look:
+        """Return what a cycle under these orders would do."""
+        async with self._kernel:
+            return await asyncio.to_thread(
+                self._reconciler.preview,
+                self._config,
+                self._sources.heard.answers,
+                overrides=self._sources.overrides,
+                candidates=self._sources.candidates,
+                orders=orders,
+            )
+
+    async def order(self, wish: Wish, by: str, *, end: bool) -> OrderGiven:
+        """Have an order stand, or `end` one, for `by`, and return what it does; raises OrderRefused."""
+        return await (self._orders.end(wish, by) if end else self._orders.give(wish, by))
+
     async def release(self, name: str, by: str) -> Released:
-        """Let go of what is held of virtual server `name`, for `by`; raises DaemonError where that cannot be done."""
-        asked = self._releases.ask(self._known, name)
-        self._wake.set()
-        released = await asyncio.shield(asked)  # another one may wait for the same
+        """Let go of what is held of virtual server `name`, for `by`, and end the order to hold it, where there is one.
+
+        Raises DaemonError where that cannot be done.
+        """
+        force = in_force(self._orders.orders, time.time()).on(name)
+        if force.pause is not None:
+            raise DaemonError(f"nothing can be released: {force.pause.words}; lvsctl resume ends it")
+        try:
+            asked = self._releases.ask(self._known, name)
+            self._wake.set()
+            released = await asyncio.shield(asked)  # another one may wait for the same
+        except DaemonError:
+            if force.hold is None:
+                raise
+            released = Released(name=name, real_servers=(), serving=0)  # nothing of it is decided: the order ends alone
+        if force.hold is not None and await self._orders.end_hold(name, by):
+            released = attrs.evolve(released, order=force.hold.words)
         if released.real_servers:
             real_servers, refused = (
                 list(released.real_servers),
@@ -217,6 +255,9 @@ class Daemon:
 
     async def move(self, name: str, *, adopt: bool, by: str) -> Moved:
         """Take virtual server `name` over as it stands, or leave it to somebody else, for `by`; raises DaemonError."""
+        pause = in_force(self._orders.orders, time.time()).on(name).pause
+        if pause is not None:
+            raise DaemonError(f"whose it is cannot change now: {pause.words}; lvsctl resume ends it")
         asked = self._moves.ask(self._known, name, adopt=adopt)
         self._agenda.everything()
         self._wake.set()
@@ -243,6 +284,8 @@ class Daemon:
             reading=self._record.reading,
             tally=tally,
             waiting=self._record.waiting,
+            orders=self._orders.counts(),
+            orders_error=self._orders.error,
         )
 
     def _hear(self) -> None:
@@ -328,12 +371,15 @@ class Daemon:
         answers, overrides, candidates = sources.heard.answers, sources.overrides, sources.candidates
         answered = bool(answers) or sources.listed
         write = answered and not self._dry_run  # without a single answer the table stays as it is
-        released, border = self._releases.keys, self._moves.border
+        if self._dry_run and due.keys is None:
+            await self._orders.recall(writes=False)  # the daemon beside us may have others by now
+        released, border, orders = self._releases.keys, self._moves.border, self._orders.orders
         act.opinions = self._prober.opinions
         began = time.monotonic()
         with self._health.in_cycle():  # to wait for whoever uses the kernel may be to be stuck, too
             async with self._kernel:
-                if due.keys is None or due.audit:  # whether Consul answers or not
+                act.orders, paused = orders, in_force(orders, time.time()).everything
+                if (due.keys is None or due.audit) and not paused:  # whether Consul answers or not
                     await asyncio.to_thread(self._settings.keep, config.kernel, write=not self._dry_run)
                 if write:
                     cycle = await asyncio.to_thread(
@@ -381,6 +427,8 @@ class Daemon:
         )
         if config is not self._config or (sources.overrides, sources.candidates) != (overrides, candidates):
             self._agenda.everything()  # there are others meanwhile
+        if self._orders.orders is not orders:
+            self._agenda.everything()
         return len(cycle.done)
 
     def _concerned(self, queries: AbstractSet[Query]) -> Keys:
@@ -409,7 +457,8 @@ class Daemon:
         return self._health.why_not_ready(self._sources.status())
 
     def _in_words(self) -> str:
-        return self._health.in_words(self._sources.status())
+        pause = in_force(self._orders.orders, time.time()).everything
+        return pause.words if pause else self._health.in_words(self._sources.status())
 
 
 def _have_more_files() -> None:

@@ -9,6 +9,7 @@ LvsctlError (1 is kept for "differs", 2 for wrong usage)
 ├── AlreadyRunning         6  another daemon holds the lock
 ├── StateError             7  the ledger or the state directory
 └── DaemonError            8  the daemon did not answer on its socket
+    └── OrderRefused       8  it did, and does not take this order
 """
 
 from pathlib import Path
@@ -92,3 +93,15 @@ class DaemonError(LvsctlError):
     """The daemon did not answer on its control socket."""
 
     exit_code = 8
+
+
+class OrderRefused(DaemonError):
+    """The daemon does not take an operator's order: what it is about is `unknown`, or nothing would serve (`empties`).
+
+    Where it is neither, something keeps it from taking any.
+    """
+
+    def __init__(self, text: str, *, unknown: bool = False, empties: bool = False) -> None:
+        super().__init__(text)
+        self.unknown = unknown
+        self.empties = empties

@@ -23,6 +23,7 @@ from lvsctl.core.discovery import Discovered, discover
 from lvsctl.core.expectation import expected
 from lvsctl.core.instance import Answers, Query
 from lvsctl.core.opinion import Opinions
+from lvsctl.core.order import NO_ORDERS, Orders
 from lvsctl.core.override import NO_OVERRIDES, Overrides
 from lvsctl.core.ownership import NO_WORD, Border, Ledger
 from lvsctl.core.remembrance import ledger_ahead, ledger_settled
@@ -107,6 +108,7 @@ class Reconciler:
         self._written: frozenset[VirtualServerKey] = frozenset()  # since then: who undoes that leaves what was
         self.refusals: Refusals = {}
         self.opinions: Opinions | None = None  # what the director itself found of real servers; None: it does not look
+        self.orders: Orders = NO_ORDERS  # operators'
 
     def questions(self, config: Config, candidates: AbstractSet[str]) -> Questions:
         """Return what has to be asked of Consul; `candidates` may declare virtual servers themselves."""
@@ -129,6 +131,7 @@ class Reconciler:
         candidates: AbstractSet[str] = frozenset(),
         ledger: Ledger | None = None,
         released: AbstractSet[VirtualServerKey] = frozenset(),
+        orders: Orders | None = None,
         border: Border = NO_WORD,
     ) -> Look:
         """Return what would be done now, without doing it. Reads the ledger from disk where we are not the writer."""
@@ -161,6 +164,7 @@ class Reconciler:
             released=released,
             refused=self._refused_real_servers(),
             opinions=self.opinions,
+            orders=self.orders if orders is None else orders,
             border=border,
         )
         self._decision = decision
@@ -176,11 +180,22 @@ class Reconciler:
             moves=moves,
         )
 
-    def preview(self, config: Config, answers: Answers, *, overrides: Overrides, candidates: AbstractSet[str]) -> Look:
-        """Return what would be done with `config`, which may not be in use; the next cycle knows nothing of it."""
+    def preview(
+        self,
+        config: Config,
+        answers: Answers,
+        *,
+        overrides: Overrides,
+        candidates: AbstractSet[str],
+        orders: Orders | None = None,
+    ) -> Look:
+        """Return what would be done with `config`, which may not be in use; the next cycle knows nothing of it.
+
+        By other `orders` than those that stand, where there are any.
+        """
         kept = self._discovered, self._decided_by, self._counted, self._decision
         try:
-            return self.look(config, answers, overrides=overrides, candidates=candidates)
+            return self.look(config, answers, overrides=overrides, candidates=candidates, orders=orders)
         finally:
             self._discovered, self._decided_by, self._counted, self._decision = kept
 
@@ -236,6 +251,7 @@ class Reconciler:
             released=released,
             refused=self._refused_real_servers(),
             opinions=self.opinions,
+            orders=self.orders,
             elsewhere=self._ledger.own(),
         )
         if not part.stands_for_itself(decision, whole, only):
@@ -302,7 +318,10 @@ class Reconciler:
         before, around = self._audited
         end = self._decision.next_end
         if (end is not None and self._clock() >= end) or not (
-            config.vip is None or not around.there or self._addresses.is_up(config.vip.interface)
+            config.vip is None
+            or not around.there
+            or self._decision.paused
+            or self._addresses.is_up(config.vip.interface)
         ):
             return None, None
         now = self._kernel.glance()
@@ -340,8 +359,9 @@ class Reconciler:
             only = None
         else:
             before = part.only(before, only)
-        waiting = self._waiting()
-        ledger = ledger_ahead(look.decision, before, look.observed)
+        paused = frozenset(key for key, each in look.decision.virtual_servers.items() if each.ordered.pause)
+        waiting = self._waiting() | {target_of(step) for step in look.decision.steps if step.key in paused}
+        ledger = _kept(ledger_ahead(look.decision, before, look.observed), before, paused)
         unsent = [step for step in look.decision.steps if target_of(step) in waiting]
         ledger = _without(ledger, _to_create(unsent) - before.keys())
         new = ledger.keys() - before.keys()
@@ -354,11 +374,11 @@ class Reconciler:
             waiting |= {(key, None) for key in new}
         done = tuple(apply(self._kernel, look.decision, waiting))
         self.refusals = refusals_after(done, self._still_refused(look.decision, only), self._clock())
-        error = self._settle(look.decision, done, only, ledger=ledger, before=before) or error
+        error = self._settle(look.decision, done, only, ledger=ledger, before=before, paused=paused) or error
         cycle = Cycle(look=look, done=done, refusals=self.refusals, ledger_error=error, only=only)
         if only is not None:
             return attrs.evolve(cycle, address_error=self._address_error)
-        if look.moves is not None:
+        if look.moves is not None and not look.decision.paused:
             moved = self._addresses.keep(
                 look.moves.interface,
                 functools.partial(
@@ -382,6 +402,7 @@ class Reconciler:
         *,
         ledger: Ledger,
         before: Ledger,
+        paused: AbstractSet[VirtualServerKey],
     ) -> str:
         """Write down what was done, and forget what we could not create: whoever creates it now is somebody else.
 
@@ -390,7 +411,7 @@ class Reconciler:
         carried_out = {each.step.request for each in done if each.refused is None}
         failed = [step for step in decision.steps if step.request not in carried_out]
         settled = ledger_settled(decision, ledger, failed)
-        settled = _without(settled, _to_create(failed) - before.keys())
+        settled = _kept(_without(settled, _to_create(failed) - before.keys()), before, paused)
         return self._ledger.keep(settled, only, durable=settled.keys() != ledger.keys())
 
     def _observe(self, ledger: Ledger, only: frozenset[VirtualServerKey] | None = None) -> Observed:
@@ -430,6 +451,11 @@ def _to_create(steps: Iterable[Step]) -> frozenset[VirtualServerKey]:
 
 def _without(ledger: Ledger, keys: AbstractSet[VirtualServerKey]) -> Ledger:
     return {key: entry for key, entry in ledger.items() if key not in keys}
+
+
+def _kept(ledger: Ledger, before: Ledger, paused: AbstractSet[VirtualServerKey]) -> Ledger:
+    """Return `ledger` with what `before` has of those that are `paused`: nothing of them was written, nor is known."""
+    return part.joined(ledger, part.only(before, paused), paused) if paused else ledger
 
 
 def _misses(observed: Observed, ledger: Ledger) -> bool:

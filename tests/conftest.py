@@ -10,6 +10,8 @@ import pytest
 
 from lvsctl.unexpected import told
 
+pytest_plugins = ["tests.showing"]
+
 CLAIMS: Final = os.environ.get("LVSCTL_CLAIMS", "")  # a directory; where set, several kernels share the tests
 
 

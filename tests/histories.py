@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final, ParamSpec
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 P = ParamSpec("P")
 
@@ -16,6 +16,9 @@ def histories(usual: int = 60) -> Callable[[Callable[P, None]], Callable[P, None
     """Return the decorator of a property that is tried with `usual` histories, or with as many as are asked for."""
 
     def mark(test: Callable[P, None]) -> Callable[P, None]:
-        return pytest.mark.histories(settings(deadline=None, max_examples=EACH or usual)(test))
+        # One that shows a promise counts over all its histories what it has as a fixture (tests/showing.py).
+        counting = [HealthCheck.function_scoped_fixture]
+        usually = settings(deadline=None, max_examples=EACH or usual, suppress_health_check=counting)
+        return pytest.mark.histories(usually(test))
 
     return mark

@@ -9,11 +9,13 @@ from pathlib import Path
 import attrs
 
 from lvsctl.control import serving
+from lvsctl.core.order import Wish
 from lvsctl.core.reload import Order, Reloaded
 from lvsctl.core.status import (
     ConsulStatus,
     KernelStatus,
     Moved,
+    OrderGiven,
     Place,
     RealServerStatus,
     Released,
@@ -22,7 +24,7 @@ from lvsctl.core.status import (
     VirtualServerStatus,
 )
 from lvsctl.core.subject import Subject
-from lvsctl.errors import DaemonError
+from lvsctl.errors import DaemonError, OrderRefused
 
 TIME = 1_700_000_000.0
 
@@ -106,6 +108,8 @@ class Told:
     releases: dict[str, Released] = attrs.field(factory=dict)
     moves: dict[str, Moved] = attrs.field(factory=dict)
     asked: list[tuple[str, str]] = attrs.field(factory=list)  # what was to be released or moved, and by whom
+    given: OrderGiven | None = None  # None: every order is refused
+    wishes: list[tuple[Wish, str, bool]] = attrs.field(factory=list)  # each with whose it is, and whether it ends one
     about: list[str] = attrs.field(factory=list)  # what each status was asked about
     outcomes: list[Reloaded] = attrs.field(factory=list)  # of the orders about the configuration, one after the other
     orders: list[Order] = attrs.field(factory=list)
@@ -123,6 +127,13 @@ class Told:
         if name not in self.releases:
             raise DaemonError(f"no virtual server '{name}'")
         return self.releases[name]
+
+    async def order(self, wish: Wish, by: str, *, end: bool) -> OrderGiven:
+        """Return what it was made with."""
+        self.wishes.append((wish, by, end))
+        if self.given is None:
+            raise OrderRefused("no such target", unknown=True)
+        return self.given
 
     async def move(self, name: str, *, adopt: bool, by: str) -> Moved:
         """Return what it was made with."""

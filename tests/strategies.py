@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lvsctl.config import Config, OnCritical, SafetyConfig, VirtualServerConfig
 from lvsctl.core.desired import queries_of
 from lvsctl.core.instance import Answer, Answers, Check, Health, Instance, Malformed
+from lvsctl.core.order import AtAddress, AtPort, Drain, Hold, OneInstance, OnNode, Order, Orders, Target, What
 from lvsctl.core.override import Fixed, Override, Overrides, Percent
 from lvsctl.core.ownership import Ledger, LedgerEntry
 from lvsctl.core.peak import Peak, Peaks
@@ -238,3 +239,17 @@ some_overrides = st.lists(
     max_size=4,
     unique_by=lambda each: (each.virtual_server, each.selector),
 ).map(lambda found: Overrides(entries=tuple(found)))
+
+drained: st.SearchStrategy[Target] = st.one_of(
+    st.builds(AtAddress, st.sampled_from([ip_address(text) for text in IPV4 + IPV6])),
+    st.builds(AtPort, st.sampled_from([ip_address(text) for text in IPV4 + IPV6]), st.sampled_from(PORTS)),
+    st.builds(OnNode, st.sampled_from(("app1", "app2"))),
+    st.builds(OneInstance, st.sampled_from(("app1", "app2")), st.sampled_from(("a", "b", "c"))),
+)
+whats: st.SearchStrategy[What] = st.builds(Drain, drained) | st.builds(Hold, st.sampled_from(("vs0", "vs1", "gone")))
+some_orders = st.lists(
+    st.builds(Order, what=whats, by=st.just("alice"), reason=st.sampled_from(("", "upgrade")), written=st.just(NOW)),
+    max_size=3,
+    unique_by=lambda each: each.what,
+).map(lambda found: Orders(tuple(found)))
+"""Drains and holds without an end; nothing is written in a pause, so with one nothing arrives."""

@@ -16,10 +16,16 @@ from click.testing import CliRunner
 
 from lvsctl.cli.status import command
 from lvsctl.configfile import load
-from lvsctl.control import as_json, ask, decode_status, release, serving
-from lvsctl.core.status import SCHEMA, Released, State, Status
+from lvsctl.control import as_json, ask, decode_status, order, release, serving
+from lvsctl.core.order import Wish
+from lvsctl.core.status import SCHEMA, OrderGiven, OrderStatus, Released, State, Status
 from lvsctl.errors import DaemonError, StateError
-from tests.statuses import FULL, Told
+from tests.statuses import FULL, Told, daemon
+
+GIVEN = OrderGiven(
+    order=OrderStatus(order="drain", target="node app1", by="alice", reason="", written=1.5, until=None),
+    left=("10.0.0.1",),
+)
 
 
 async def test_what_the_daemon_says_arrives_as_it_was(tmp_path: Path) -> None:
@@ -83,6 +89,27 @@ async def test_a_release_says_whose_it_is_and_comes_back_as_it_was(tmp_path: Pat
             await asyncio.to_thread(release, path, "x")
     me = pwd.getpwuid(os.geteuid()).pw_name
     assert told.asked == [("re/co ?", f"{me}, pid {os.getpid()}"), ("x", f"{me}, pid {os.getpid()}")]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can be somebody else for a moment")
+def test_who_gives_an_order_is_who_the_kernel_says_and_behind_sudo_only_root_is_believed() -> None:
+    told = Told(FULL, given=GIVEN)
+    wish = Wish(order="drain", target="app1", user="alice")
+    with tempfile.TemporaryDirectory() as directory, daemon(Path(directory), told=told):
+        path = Path(directory) / "control.sock"
+        assert order(path, wish) == GIVEN
+        order(path, attrs.evolve(wish, user=""))
+        order(path, attrs.evolve(wish, user="a\x1b\n" * 100), end=True)
+        Path(directory).chmod(0o755)
+        path.chmod(0o666)
+        os.seteuid(65534)
+        try:
+            order(path, wish)
+        finally:
+            os.seteuid(0)
+    names = [by for _, by, _ in told.wishes]
+    assert names[:2] + names[3:] == ["alice as root", "root", "nobody"]
+    assert (len(names[2]), names[2].isprintable()) == (100, True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone can be somebody else for a moment")
@@ -215,7 +242,7 @@ def test_the_schema_is_named_and_every_key_is_there() -> None:
     }  # fmt: skip
     assert set(document["virtual_servers"][0]["real_servers"][0]) == {
         "real_server", "node", "instance", "check", "place", "weight", "active", "inactive", "rate", "why",
-        "datacenter", "until", "filtered",
+        "datacenter", "until", "filtered", "slow_start",
     }  # fmt: skip
     assert set(document["consul"]) == {
         "address", "reachable", "data_age", "failing_since", "failing", "error", "snapshot_age",

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from lvsctl.config import Config, SafetyConfig
 from lvsctl.core.admission import Reason, Rejected
 from lvsctl.core.decision import VirtualServerDecision
-from lvsctl.core.fallback import fallbacks
+from lvsctl.core.fallback import fallbacks, with_fallback
 from lvsctl.core.instance import Answer, Answers, Health, Instance, Query
 from lvsctl.core.opinion import NO_OPINION, Opinion
 from lvsctl.core.override import NO_OVERRIDES, Fixed, Override, Overrides, Percent
@@ -350,7 +350,7 @@ def test_no_history_takes_more_than_the_floor_allows(history: list[tuple[list[Ev
         if each.held and not wanted.doubt and any(found.weight for found in wanted.entry.real_servers.values()):
             assert each.hold.floor.least == each.hold.floor.most, "above 50 % the last few stay"
         if director.never is None:
-            assert director.real_servers() == {**wanted.entry.real_servers, **each.held}
+            assert director.real_servers() == with_fallback(wanted.config, {**wanted.entry.real_servers, **each.held})
 
 
 def test_what_the_kernel_takes_at_last_is_counted_at_once() -> None:

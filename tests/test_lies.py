@@ -34,6 +34,7 @@ from netlink.fake import FakeIPVS
 from tests.addresses import FakeAddresses
 from tests.consul.server import DEADLINE, Answering, Blocking, Consul, consul, entry_of, to_json
 from tests.lab.waiting import eventually
+from tests.showing import Figure
 from tests.values import failing, instance
 
 MANY: Final = tuple(instance(number) for number in range(1, 11))
@@ -158,10 +159,12 @@ async def lied_to(directory: Path) -> AsyncIterator[Lied]:
     assert CANARY not in str(logs)
 
 
-async def others_go_on(daemon: Lied) -> None:
-    """Have `shop` change, and see it arrive."""
+async def others_go_on(daemon: Lied) -> float:
+    """Have `shop` change, and return the seconds until it arrived."""
+    began = time.monotonic()
     await daemon.consul.shop.change(instance(21), instance(22))
     await daemon.until_serving(SHOP_PORT, addresses(21, 22), OTHERS)
+    return time.monotonic() - began
 
 
 async def the_truth_counts(daemon: Lied) -> None:
@@ -267,8 +270,10 @@ NO_ANSWERS: Final[Mapping[str, Callable[[], Answering]]] = {
 CONFIRMED_BY_NOBODY = {"more than it promised"}
 
 
+@pytest.mark.promise(1, case="5xx, 403, half a list, a reset, no HTTP", target="10 of 10 serve; resumed")
+@pytest.mark.promise(15, case="a gigabyte, 10^5 deep, endless headers: others meanwhile", target=f"in {OTHERS:g} s")
 @pytest.mark.parametrize("name", NO_ANSWERS)
-async def test_what_is_no_answer_changes_nothing(tmp_path: Path, name: str) -> None:
+async def test_what_is_no_answer_changes_nothing(tmp_path: Path, name: str, figure: Figure) -> None:
     lie = NO_ANSWERS[name]()
     async with lied_to(tmp_path) as daemon:
         began = time.monotonic()
@@ -281,14 +286,20 @@ async def test_what_is_no_answer_changes_nothing(tmp_path: Path, name: str) -> N
             status = await daemon.until_status(lambda status: bool(status.consul and status.consul.failing))
             assert status.consul is not None
             assert status.consul.error
-        await others_go_on(daemon)
+        figure(await others_go_on(daemon), "s until another Consul service's change was in")
+        figure(len(TEN - daemon.serving(RECO_PORT)), "removed")
         assert daemon.serving(RECO_PORT) == TEN
         assert len(daemon.consul.told) <= 4 + 8 * (time.monotonic() - began), "it is asked again and again"
         await the_truth_counts(daemon)
 
 
+@pytest.mark.promise(15, case="an answer that trickles: others meanwhile", target=f"in {OTHERS:g} s")
 @pytest.mark.parametrize("stay", [True, False])
-async def test_an_answer_that_trickles_keeps_nobody_waiting(tmp_path: Path, stay: bool) -> None:  # noqa: FBT001
+async def test_an_answer_that_trickles_keeps_nobody_waiting(
+    tmp_path: Path,
+    stay: bool,  # noqa: FBT001
+    figure: Figure,
+) -> None:
     """What meets its deadline is in tests/consul/test_client.py; here it never ends while others are served."""
 
     def drops() -> Iterator[bytes]:
@@ -297,7 +308,7 @@ async def test_an_answer_that_trickles_keeps_nobody_waiting(tmp_path: Path, stay
     lie = by_hand(OK + b"Content-Length: 100000\r\n\r\n", drops, stay=stay)
     async with lied_to(tmp_path) as daemon:
         daemon.consul.begin(lie)
-        await others_go_on(daemon)
+        figure(await others_go_on(daemon), "s until another Consul service's change was in")
         assert daemon.serving(RECO_PORT) == TEN
 
 
@@ -363,8 +374,9 @@ DOUBTFUL: Final = {
 }
 
 
+@pytest.mark.promise(2, case="lists that a real Consul could send, in doubt: 13 kinds", target="0 removed")
 @pytest.mark.parametrize("name", DOUBTFUL)
-async def test_what_is_in_doubt_adds_and_takes_nothing_away(tmp_path: Path, name: str) -> None:
+async def test_what_is_in_doubt_adds_and_takes_nothing_away(tmp_path: Path, name: str, figure: Figure) -> None:
     case = DOUBTFUL[name]
     new = instance(12)
 
@@ -382,6 +394,7 @@ async def test_what_is_in_doubt_adds_and_takes_nothing_away(tmp_path: Path, name
         if case.instances:
             await daemon.until_serving(RECO_PORT, TEN | addresses(12), OTHERS)
         await others_go_on(daemon)
+        figure(len(TEN - daemon.serving(RECO_PORT)), "removed")
         assert daemon.serving(RECO_PORT) >= TEN
         assert len(daemon.consul.told) <= 4 + 8 * (time.monotonic() - began)
         daemon.consul.end()
@@ -502,13 +515,16 @@ def list_of(*entries: bytes) -> Answering:
     return answering
 
 
+@pytest.mark.promise(8, case="one bad among 250, in 10 kinds of bad", target="249 serve in each")
 @pytest.mark.parametrize("name", SPOILT)
-async def test_one_bad_instance_of_250_goes_alone(tmp_path: Path, name: str) -> None:
+async def test_one_bad_instance_of_250_goes_alone(tmp_path: Path, name: str, figure: Figure) -> None:
     good = [spoilt(number) for number in range(2, 251)]
     async with lied_to(tmp_path) as daemon:
         daemon.consul.begin(list_of(SPOILT[name], *good))
         await daemon.until_serving(RECO_PORT, addresses(*range(2, 251)), OTHERS)
         (row,) = (each for each in (await daemon.status()).virtual_servers if each.name == "reco")
+        figure(250 - row.serving, "rejected")
+        figure(row.serving, "serve")
         assert row.serving == 249
         assert [each["event"] for each in daemon.logs].count("instance_rejected") == 1
 

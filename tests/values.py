@@ -13,6 +13,7 @@ from lvsctl.core.decide import decide
 from lvsctl.core.decision import Decision
 from lvsctl.core.desired import limits_of, query_of
 from lvsctl.core.instance import Answer, Answers, Check, Health, Instance
+from lvsctl.core.order import NO_ORDERS, Orders
 from lvsctl.core.ownership import NO_WORD, Border, Ledger
 from lvsctl.core.remembrance import ledger_ahead, ledger_settled
 from lvsctl.core.served import after
@@ -169,6 +170,7 @@ class Cycles:
     own_addresses: frozenset[Address] = OWN
     templates_expire: bool = False
     connections_expire: bool = False
+    orders: Orders = NO_ORDERS
     border: Border = NO_WORD  # for the next cycle
     on_decision: Callable[[Decision, Ledger, Observed], None] | None = None
     last: Decision | None = None
@@ -186,6 +188,7 @@ class Cycles:
                 connections_expire=self.connections_expire,
                 now=self.now,
                 before=before,
+                orders=self.orders,
                 border=self.border,
             )
             for before in (None, self.last)

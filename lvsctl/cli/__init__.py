@@ -12,20 +12,9 @@ from lvsctl import __version__
 from lvsctl.cli.ending import ending, open_streams
 
 COMMANDS: Final = (
-    "adopt",
-    "check",
-    "diff",
-    "disown",
-    "doctor",
-    "events",
-    "explain",
-    "release",
-    "reload",
-    "run",
-    "status",
-    "teardown",
-    "weight",
-)
+    "adopt", "check", "diff", "disown", "doctor", "drain", "events", "explain", "hold", "pause", "release", "reload",
+    "resume", "run", "status", "teardown", "undrain", "weight",
+)  # fmt: skip
 
 EPILOG: Final = """\b
 Start here:

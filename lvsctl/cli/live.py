@@ -18,7 +18,8 @@ from lvsctl.core.candidates import queries_to_ask
 from lvsctl.core.desired import first_queries_of, queries_in_order, queries_of
 from lvsctl.core.instance import Answers, Query
 from lvsctl.core.override import NO_OVERRIDES, Overrides
-from lvsctl.errors import ConsulError, ConsulRefused, ConsulUnreadable
+from lvsctl.errors import ConsulError, ConsulRefused, ConsulUnreadable, StateError
+from lvsctl.order_file import OrderFile
 from lvsctl.override_file import OverrideFile
 from lvsctl.reconcile import Look, Reconciler
 from lvsctl.store import Store
@@ -33,6 +34,10 @@ def reconciler(config: Config) -> Iterator[Reconciler]:
     """Open the kernel; raises netlink.errors.Unavailable when IPVS cannot be used from here."""
     with IPVS() as kernel:
         found = Reconciler(kernel, Addresses(), Store(config.daemon.state_directory), time.time)
+        try:
+            found.orders = OrderFile(config.daemon.state_directory).load(set_aside_damage=False)
+        except StateError as error:
+            log.warning("orders_failed", error=str(error), follows="no order counts that was on disk")
         found.opinions = {}  # a daemon beside us may have some: what it may hold by them is not shown as to go
         yield found
 

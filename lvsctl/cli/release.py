@@ -16,7 +16,8 @@ EPILOG = """\b
 What lvsctl holds is a real server that Consul wants out while too few others
 would serve (lvsctl status NAME says why). Released, it leaves as any other: it
 is quiesced, and deleted when its connections are gone. What is held later is
-held again. Ask before you release: is it Consul that is wrong?
+held again. Ask before you release: is it Consul that is wrong? What an operator
+held (lvsctl hold NAME) is released, too, and that order ends.
 \b
 Exit codes: 0 done, or nothing was held; 1 declined, or the kernel refused;
 2 no such virtual server; 3 configuration; 8 no daemon answers, or it cannot now.
@@ -42,7 +43,9 @@ def command(names: tuple[str, ...], path: Path, *, yes: bool) -> None:
 
     socket = load(path).daemon.control_socket
     status = ask(socket)
-    rows = [_row(name, status) for name in dict.fromkeys(names)]
+    held = {each.target for each in status.orders if each.order == "hold"}  # of what is not configured any more, too
+    rows = [_row(name, status) for name in dict.fromkeys(names) if name not in held or _has(name, status)]
+    others = [name for name in dict.fromkeys(names) if name in held and not _has(name, status)]
     emptied = [row.name for row in rows if _held(row) and _held(row) == row.serving]
     if emptied and not yes and _is_asked():
         click.echo(f"nothing would serve any more: {', '.join(map(visible, emptied))}")
@@ -50,11 +53,11 @@ def command(names: tuple[str, ...], path: Path, *, yes: bool) -> None:
             click.echo("nothing was released")
             sys.exit(1)
     refused = False
-    for row in rows:
+    for name in [*(row.name for row in rows), *others]:
         try:
-            released = release(socket, row.name)
+            released = release(socket, name)
         except DaemonError as error:
-            raise DaemonError(f"{row.name}: {error}") from error
+            raise DaemonError(f"{name}: {error}") from error
         refused |= bool(released.refused)
         for line in lines_of(released):
             click.echo(line)
@@ -66,15 +69,16 @@ def lines_of(released: "Released") -> list[str]:
     from lvsctl.cli.columns import count
 
     name = visible(released.name)
+    ended = [f"{name}: no longer {visible(released.order)}"] if released.order else []
     if not released.real_servers:
-        return [f"{name}: nothing is held"]
+        return ended or [f"{name}: nothing is held"]
     many = count(len(released.real_servers), "real server")
     if released.refused:
-        return [f"{name}: {many} could not be released: {visible(released.refused)}"]
+        return [*ended, f"{name}: {many} could not be released: {visible(released.refused)}"]
     left = count(released.serving, "other") if released.serving else "nothing"
     verb = "leaves" if len(released.real_servers) == 1 else "leave"
     rest = f"{left} {'serves' if released.serving <= 1 else 'serve'}"
-    return [f"{name}: {many} {verb}, {rest}", *(f"  {visible(each)}" for each in released.real_servers)]
+    return [*ended, f"{name}: {many} {verb}, {rest}", *(f"  {visible(each)}" for each in released.real_servers)]
 
 
 def _is_asked() -> bool:
@@ -89,6 +93,10 @@ def _row(name: str, status: "Status") -> "VirtualServerStatus":
             return row
     known = listed({row.name for row in status.virtual_servers if row.name}, name)
     raise click.UsageError(f"no virtual server '{visible(name)}'; there are: {known}")
+
+
+def _has(name: str, status: "Status") -> bool:
+    return any(row.name == name for row in status.virtual_servers)
 
 
 def _held(row: "VirtualServerStatus") -> int:

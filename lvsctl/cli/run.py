@@ -118,10 +118,12 @@ def _once(config: "Config", kernel: "Reconciler", tell: "Tell" = lambda _: None)
     from lvsctl.cli.diff import render
     from lvsctl.cli.live import ask, ask_overrides, demand
     from lvsctl.core.difference import difference, line_of
+    from lvsctl.core.order import in_force
     from lvsctl.errors import KernelError, StateError
     from lvsctl.kernel_settings import KernelSettings
 
-    for setting in KernelSettings().keep(config.kernel):
+    paused = in_force(kernel.orders, time.time()).everything
+    for setting in () if paused else KernelSettings().keep(config.kernel):
         click.echo(f"~ {setting.setting}  {setting.was} -> {setting.now}  {setting.why}")
     kernel.opinions = None  # nobody knocks, so nobody is waited for
     asked, overrides = ask(config).whole(), ask_overrides(config)
@@ -142,12 +144,14 @@ def _once(config: "Config", kernel: "Reconciler", tell: "Tell" = lambda _: None)
         if any(errors):
             click.echo("\n".join(f"lvsctl: {visible(error)}" for error in errors if error), err=True)
             return StateError.exit_code if cycle.ledger_error else KernelError.exit_code
-        if not cycle.done and not cycle.look.decision.look_again:
+        if not cycle.done and not any(each.draining and not each.ordered.pause for each in virtual_servers.values()):
             demand(cycle.look)
             left = [line for line in difference(cycle.look.decision) if line.differs]
             for text in render(left):
                 click.echo(text)
             result = f"not in sync: {count(len(left), 'difference')} left" if left else "in sync"
             click.echo(f"{result}, {count(changes, 'change')} made")
+            for pause in sorted({each.ordered.pause.words for each in virtual_servers.values() if each.ordered.pause}):
+                click.echo(visible(f"{pause}: lvsctl resume ends it"))
             return 1 if left else 0
         time.sleep(0 if cycle.done else 1.0)  # what drains is looked at once a second

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 EPILOG = """\b
 States: ok, degraded (an instance does not serve), empty, held (some
-stay although Consul wants them out; lvsctl release NAME lets go), leaving, waiting (for Consul), refused
-(by the kernel), foreign (somebody else's virtual server is in the way).
+stay although Consul wants them out; lvsctl release NAME lets go), paused
+(nothing is written for it; lvsctl resume), leaving, waiting (for Consul),
+refused (by the kernel), foreign (somebody else's virtual server is in the way).
 \b
 Exit codes: 0 all right, 1 something wants attention, 8 no daemon answers (the
 kernel's own table is shown), 5 no daemon and no IPVS.
@@ -55,8 +56,7 @@ def _show(name: str | None, path: Path, output: str, *, watch: bool) -> None:
         if name is not None and name not in {row.name for row in status.virtual_servers}:
             raise _unknown(name, status)
         if name is not None:
-            rows = tuple(row for row in status.virtual_servers if row.name == name)
-            status = attrs.evolve(status, virtual_servers=rows)
+            status = _of(name, status)
         wide = output == "wide"
         screen = render(status, with_real_servers=wide or name is not None, wide=wide)
         shown = _as_json(status) if output == "json" else "\n".join(screen)
@@ -67,6 +67,17 @@ def _show(name: str | None, path: Path, output: str, *, watch: bool) -> None:
             click.clear()
         click.echo(shown)
         time.sleep(2)
+
+
+def _of(name: str, status: "Status") -> "Status":
+    """Return of `status` what is of virtual server `name`, and of everything."""
+    orders = tuple(
+        each
+        for each in status.orders
+        if each.target in (name, "everything") or name in {one.virtual_server for one in each.real_servers}
+    )
+    rows = tuple(row for row in status.virtual_servers if row.name == name)
+    return attrs.evolve(status, virtual_servers=rows, orders=orders)
 
 
 def read(path: Path) -> "Status":
@@ -140,7 +151,7 @@ def exit_code(status: "Status") -> int:
 
     if status.consul is None:
         return DaemonError.exit_code
-    wrong = {State.EMPTY, State.FALLBACK, State.HELD, State.WAITING, State.REFUSED, State.FOREIGN}
+    wrong = {State.EMPTY, State.FALLBACK, State.HELD, State.PAUSED, State.WAITING, State.REFUSED, State.FOREIGN}
     trouble = (
         status.kernel.error
         or status.config_error
@@ -148,6 +159,8 @@ def exit_code(status: "Status") -> int:
         or status.consul.failing
         or (status.overrides is not None and (status.overrides.error or status.overrides.ignored))
         or status.refused_declarations
+        or status.orders_error
+        or any(each.order == "pause" for each in status.orders)
         or any(row.state in wrong for row in status.virtual_servers)
     )
     return 1 if trouble else 0

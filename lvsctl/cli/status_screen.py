@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from lvsctl.cli.columns import clock, columns, count, span
+from lvsctl.cli.order_rows import order_rows
 from lvsctl.core.restoration import OLD
 from lvsctl.core.status import RealServerStatus, State, Status, VirtualServerStatus
 from lvsctl.text import visible
@@ -23,6 +24,8 @@ def render(status: Status, *, with_real_servers: bool = False, wide: bool = Fals
         heading = [visible(f"{row.name}  {row.address}")] if len(rows) > 1 else []
         lines += ["", *heading, *_real_servers(row, status.time)]
         lines += _overrides(row, status.time)
+    if status.orders:
+        lines += ["", "orders:", *order_rows(status.orders, status.time, "  ")]
     if status.refused_declarations:
         lines += ["", "refused declarations:", *_refused_declarations(status)]
     if status.foreign and wide:
@@ -44,6 +47,7 @@ def _header(status: Status, *, wide: bool) -> list[str]:
         elif wide and status.consul.transport_why:
             rows.append(["", f"{status.consul.transport}: {status.consul.transport_why}"])
         rows += _override_lines(status, wide=wide)
+        rows += _order_lines(status)
         rows.append(["kernel", _kernel_words(status)])
         foreign = f"{count(len(status.foreign), 'virtual server')}, never touched" if status.foreign else "none"
         rows.append(["foreign", foreign])
@@ -88,7 +92,8 @@ def _kernel_words(status: Status) -> str:
     if kernel.error:
         return f"cannot be reconciled: {kernel.error}"
     if kernel.pending:
-        return f"{count(kernel.pending, 'change')} to make"
+        waiting = any(each.order == "pause" and each.target == "everything" for each in status.orders)
+        return f"{count(kernel.pending, 'change')} to make{', when the pause is over' if waiting else ''}"
     if kernel.in_sync_since is None:
         return "not reconciled yet"
     clock = _time(kernel.in_sync_since)
@@ -218,6 +223,17 @@ def _override_lines(status: Status, *, wide: bool) -> list[list[str]]:
     if wide:
         lines += [f"{each} is not in this configuration" for each in overrides.elsewhere]
     return [["" if number else "overrides", line] for number, line in enumerate(lines)]
+
+
+def _order_lines(status: Status) -> list[list[str]]:
+    """Return what the head says of orders: that nothing is written, and that some do not count."""
+    lines = [["orders", status.orders_error]] if status.orders_error else []
+    for each in status.orders:
+        if each.order == "pause" and each.target == "everything":
+            until = f" until {clock(each.until, status.time)}" if each.until is not None else ""
+            reason = f": {each.reason}" if each.reason else ""
+            lines.append(["PAUSED", f"by {each.by}{until}, nothing is written; lvsctl resume ends it{reason}"])
+    return lines
 
 
 def _refused_declarations(status: Status) -> list[str]:

@@ -34,6 +34,7 @@ class Reason(enum.Enum):
     CRITICAL = "critical"
     WARNING = "warning"
     MAINTENANCE = "maintenance"
+    DRAINED = "drained"  # by an operator's order
     TAGS = "tags"
     META = "meta"
     DATACENTER = "datacenter"
@@ -46,6 +47,7 @@ class Reason(enum.Enum):
     FAMILY = "address-family"
     PORT = "port"
     PORT_DIFFERS = "port-differs"
+    FALLBACK = "fallback"
     DUPLICATE = "duplicate"
     MALFORMED = "malformed"
 
@@ -114,6 +116,9 @@ def admit(instance: Instance, virtual_server: VirtualServerConfig, limits: Limit
             text=f"listens on port {instance.port}, but {word(virtual_server.forwarding)} leaves the port as it is: "
             f'only port {virtual_server.key.port} can work; use forwarding = "masquerade" or move the instance',
         )
+    if key == virtual_server.fallback:
+        text = f"{key} is the fallback, which serves where no instance does"
+        return Rejected(reason=Reason.FALLBACK, text=text, key=key)
     return _by_health(instance, key, virtual_server, max_weight=limits.max_weight)
 
 

@@ -54,6 +54,7 @@ EXCLUSIONS = {
     Reason.CRITICAL: Kind.CHECK,
     Reason.WARNING: Kind.CHECK,
     Reason.MAINTENANCE: Kind.MAINTENANCE,
+    Reason.DRAINED: Kind.OVERRIDE,
     Reason.TAGS: Kind.FILTERED,
     Reason.META: Kind.FILTERED,
     Reason.DATACENTER: Kind.FAILOVER,

@@ -25,12 +25,19 @@ def state_of(each: VirtualServerDecision, *, serving: int, wanted: int, refused:
         return State.HELD
     if serving == 0:
         return State.FALLBACK if each.fallback is not None else State.EMPTY
+    if each.ordered.pause:
+        return State.PAUSED
     return State.OK if serving >= wanted and not each.wanted.failed_over else State.DEGRADED
 
 
 def note_on(each: VirtualServerDecision, state: State, local: AbstractSet[Address]) -> str:
     """Return what is to be said of a virtual server in `state`, which is not foreign; empty where all is well."""
     notes = []
+    if each.ordered.pause:
+        changes = f"{len(each.steps)} change{'s' if len(each.steps) > 1 else ''} to make, but " if each.steps else ""
+        notes.append(f"{changes}{each.ordered.pause.words}; lvsctl resume ends it")
+    if each.ordered.hold and not each.hold.order:
+        notes.append(f"{each.ordered.hold.words}; lvsctl release {each.name} ends it")
     if each.wanted and each.wanted.failed_over:
         notes.append(_failed_over(each.wanted))
     if state is State.HELD:
@@ -66,6 +73,8 @@ def _why_held(each: VirtualServerDecision) -> str:
     kept = f"{len(each.held)} kept"
     if each.opinion is not None and each.opinion.alive:
         kept += f" ({len(each.held.keys() & each.opinion.alive)} answer lvsctl)"
+    if each.hold.order:
+        return f"{kept}, {each.hold.order.words}; lvsctl release {each.name} ends it"
     if each.hold.floor.least:
         end = each.hold.floor.until
         what = "the next may leave at" if each.hold.floor.why else f"the floor is {each.hold.floor.least} until"

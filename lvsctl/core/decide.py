@@ -24,6 +24,8 @@ from lvsctl.core.guard import guard, serves_in
 from lvsctl.core.instance import Answers
 from lvsctl.core.nothing import NOBODY, NOTHING
 from lvsctl.core.opinion import NO_OPINION, Opinion, Opinions
+from lvsctl.core.order import NO_DRAINS, NO_ORDERS, Ordered, Orders, in_force
+from lvsctl.core.order import next_end as next_end_of_orders
 from lvsctl.core.override import NO_OVERRIDES, Overrides, next_end, standing
 from lvsctl.core.ownership import (
     NO_WORD,
@@ -70,6 +72,7 @@ def decide(
     released: AbstractSet[VirtualServerKey] = NOBODY,
     refused: Mapping[VirtualServerKey, AbstractSet[RealServerKey]] = NOTHING,
     opinions: Opinions | None = None,
+    orders: Orders = NO_ORDERS,
     elsewhere: Ledger = NOTHING,
     border: Border = NO_WORD,
     connections_expire: bool = False,
@@ -82,8 +85,10 @@ def decide(
     it spares work where nothing has changed since, and changes nothing. Of the virtual servers that are `released` an
     operator has just let go of what is held. `refused` are real servers that the kernel did not take, `opinions` what
     the director itself found of some; None where it does not look. `elsewhere` is the ledger with the virtual servers
-    of which nothing is decided here, `border` what operators have just said of whose they are.
+    of which nothing is decided here, `border` what operators have just said of whose they are, `orders` what they
+    ordered before.
     """
+    force = in_force(orders, now)
     limits = limits or limits_of(config, own_addresses)
     settings = templates_expire, connections_expire
     if before and (before.limits, before.templates_expire, before.connections_expire) != (limits, *settings):
@@ -96,6 +101,8 @@ def decide(
         limits,
         {key: each.undamped or each.wanted for key, each in known.items() if each.wanted},
         standing(overrides, now),
+        drains=force.drains,
+        drains_before=before.drains if before else NO_DRAINS,
         table=observed.table,
         failed_over={key: entry.failed_over for key, entry in ledger.items() if entry.failed_over},
         peaks={key: entry.peaks for key, entry in ledger.items() if entry.peaks},
@@ -108,7 +115,10 @@ def decide(
         there, entry, opinion = observed.table.get(key), ledger.get(key), None
         if opinions is not None and each.config.probe:
             opinion = opinions.get(key, NO_OPINION)
-        same = _same_as_before(known.get(key), each, there, entry, absent=absent, opinion=opinion, now=now)
+        ordered = force.on(each.config.name, there.real_servers if there else ())
+        same = _same_as_before(
+            known.get(key), each, there, entry, absent=absent, opinion=opinion, ordered=ordered, now=now
+        )
         if same and key not in released | border.adopted | border.disowned:
             decisions[key] = same
             continue
@@ -119,6 +129,7 @@ def decide(
             ledger,
             absent,
             opinion,
+            ordered=ordered,
             templates_expire=templates_expire,
             connections_expire=connections_expire,
             now=now,
@@ -137,7 +148,7 @@ def decide(
     staying = {key for key, entry in left.items() if entry.name in waiting or stands_alone(answers)}
     for key, entry in left.items():
         if key not in disowned and key not in staying:
-            decisions[key] = _decide_removed(key, entry, observed, now=now)
+            decisions[key] = _decide_removed(key, entry, observed, force.on(entry.name), now=now)
     adopted = {key for key, each in decisions.items() if each.owner is Owner.ADOPTED}
     given_up = {key for key, each in decisions.items() if each.disowned} & observed.table.keys()
     left_alone = _left_alone(config, waiting, ledger)
@@ -149,7 +160,9 @@ def decide(
         disowned=disowned,
         addresses=_addresses(decisions, observed, (left_alone | staying | given_up) - disowned),
         look_again=now + DRAIN_POLL if any(each.draining for each in decisions.values()) else None,
-        next_end=_next_end(decisions, overrides, now),
+        next_end=_next_end(decisions, overrides, orders, now),
+        paused=force.everything,
+        drains=force.drains,
         limits=limits,
         templates_expire=templates_expire,
         connections_expire=connections_expire,
@@ -175,10 +188,10 @@ def _limits(
 
 
 def _next_end(
-    decisions: Mapping[VirtualServerKey, VirtualServerDecision], overrides: Overrides, now: float
+    decisions: Mapping[VirtualServerKey, VirtualServerDecision], overrides: Overrides, orders: Orders, now: float
 ) -> float | None:
     peaks = {id(each.wanted.peaks): each.wanted.peaks for each in decisions.values() if each.wanted}
-    ends = [next_end(overrides, now), *map(peak.next_end, peaks.values())]
+    ends = [next_end(overrides, now), next_end_of_orders(orders, now), *map(peak.next_end, peaks.values())]
     ends += [each.hold.floor.until for each in decisions.values()]
     return min((end for end in ends if end is not None), default=None)
 
@@ -191,6 +204,7 @@ def _same_as_before(
     *,
     absent: AbstractSet[RealServerKey],
     opinion: Opinion | None,
+    ordered: Ordered,
     now: float,
 ) -> VirtualServerDecision | None:
     """Return `before` where it was made of the same; what leaves is decided by the clock and by connections too."""
@@ -200,7 +214,7 @@ def _same_as_before(
         return None
     if before.wanted is not wanted or before.remembered is not entry:
         return None
-    if (before.absent, before.opinion) != (absent, opinion):
+    if (before.absent, before.opinion, before.ordered) != (absent, opinion, ordered):
         return None
     return before if before.observed == observed and before.hold.floor.holds(now) else None
 
@@ -220,6 +234,7 @@ def _decide_configured(
     absent: frozenset[RealServerKey],
     opinion: Opinion | None,
     *,
+    ordered: Ordered,
     templates_expire: bool,
     connections_expire: bool,
     now: float,
@@ -239,6 +254,7 @@ def _decide_configured(
             owner=owner,
             intended=current,
             observed=current,
+            ordered=ordered,
             remembered=entry,
             disowned=key in border.disowned or (entry is not None and entry.disowned),
         )
@@ -247,7 +263,15 @@ def _decide_configured(
     undamped, (wanted, flapping) = wanted, damped(wanted, entry, absent=absent, now=now)
     there = current.real_servers if current else {}
     hold, counts = guard(
-        wanted, there, whole(entry), now=now, released=released, absent=absent, opinion=opinion, limit=limit
+        wanted,
+        there,
+        whole(entry),
+        now=now,
+        released=released,
+        absent=absent,
+        opinion=opinion,
+        limit=limit,
+        ordered=ordered,
     )
     found = ramping(wanted, hold, counts, there, entry, absent=absent, now=now)
     fallback = fallback_of(wanted.config, found.real_servers)
@@ -265,6 +289,7 @@ def _decide_configured(
             counts=counts,
             absent=absent,
             opinion=opinion,
+            ordered=ordered,
             remembered=ledger.get(key),
             ramps=found.ramps,
             next_look=min(filter(None, (found.next_step, *flapping.waiting.values())), default=None),
@@ -290,7 +315,7 @@ def _entry(wanted: Wanted, real_servers: RealServers) -> TableEntry:
 
 
 def _decide_removed(
-    key: VirtualServerKey, entry: LedgerEntry, observed: Observed, *, now: float
+    key: VirtualServerKey, entry: LedgerEntry, observed: Observed, ordered: Ordered, *, now: float
 ) -> VirtualServerDecision:
     """Return the way out of a virtual server of ours that is no longer configured: drain all, then delete."""
     current = observed.table[key]
@@ -302,6 +327,7 @@ def _decide_removed(
             owner=Owner.OURS,
             observed=current,
             drain_timeout=entry.drain_timeout,
+            ordered=ordered,
             remembered=entry,
         ),
         attrs.evolve(current, real_servers={}),
@@ -368,6 +394,8 @@ def _addresses(
     left_alone: AbstractSet[VirtualServerKey],
 ) -> frozenset[Address]:
     """Return the addresses of the virtual servers of ours that the kernel has or is about to have."""
-    keys = {key for key, each in decisions.items() if each.intended is not None and each.owner is not Owner.FOREIGN}
+    ours = {key: each for key, each in decisions.items() if each.owner is not Owner.FOREIGN}
+    keys = {key for key, each in ours.items() if each.intended is not None and not each.ordered.pause}
+    keys |= {key for key, each in ours.items() if each.ordered.pause and key in observed.table}
     keys |= left_alone & observed.table.keys()
     return frozenset(key.address for key in keys if key.address is not None)

@@ -16,6 +16,7 @@ from lvsctl.core.drain import Drained, Draining
 from lvsctl.core.guard import NO_HOLD, Hold
 from lvsctl.core.nothing import NOBODY, NOTHING
 from lvsctl.core.opinion import Opinion
+from lvsctl.core.order import NO_DRAINS, NOT_ORDERED, Drains, Order, Ordered
 from lvsctl.core.ownership import LedgerEntry, Owner
 from lvsctl.core.provenance import why_unasked
 from lvsctl.core.ramp import NO_RAMPS, Ramps
@@ -48,6 +49,7 @@ class VirtualServerDecision:
     counts: Counts = attrs.field(default=NO_COUNTS, eq=False)  # what is over in them is left out when they change
     absent: frozenset[RealServerKey] = NOBODY  # what the kernel refused, so that it does not serve
     opinion: Opinion | None = None  # what the director itself found of some; None where it does not look
+    ordered: Ordered = NOT_ORDERED  # by operators; where it is paused no step of it is taken
     disowned: bool = False  # foreign by an operator's word
     fallback: RealServerKey | None = None  # serves because nothing else does
     leaving: Mapping[RealServerKey, Draining | Drained] = NOTHING
@@ -98,10 +100,14 @@ class Decision:
     disowned: frozenset[VirtualServerKey]  # in the ledger, but what stands there now is somebody else's
     addresses: frozenset[Address]  # virtual addresses that virtual servers in the kernel will need
     look_again: float | None  # Unix seconds by which to decide again although nothing changed
-    next_end: float | None  # Unix seconds when an override is over, a datacenter taken for a smaller one, a floor falls
+    next_end: (
+        float | None
+    )  # Unix seconds when an override or order is over, a datacenter taken for a smaller one, a floor falls
+    paused: Order | None = None  # by whose order nothing at all is written
     limits: Limits = attrs.field(eq=False, repr=False)  # by which instances were judged
     templates_expire: bool = attrs.field(eq=False, repr=False)
     connections_expire: bool = attrs.field(default=False, eq=False, repr=False)
+    drains: Drains = attrs.field(default=NO_DRAINS, eq=False, repr=False)  # by which they were, too
 
     @property
     def steps(self) -> Sequence[Step]:

@@ -10,7 +10,7 @@ Where a virtual server has a `failover` list, the instances of every datacenter 
 
 import functools
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -18,9 +18,20 @@ import attrs
 
 from lvsctl.config import Config, VirtualServerConfig
 from lvsctl.core import peak
-from lvsctl.core.admission import Admitted, Excluded, Limits, Reason, Rejected, Verdict, admit
+from lvsctl.core.admission import (
+    Admitted,
+    Excluded,
+    Limits,
+    Reason,
+    Rejected,
+    Verdict,
+    admit,
+    parse_address,
+    real_server_port,
+)
 from lvsctl.core.failover import Standing, choose, why_not
 from lvsctl.core.instance import Answer, Answers, Instance, Malformed, Query
+from lvsctl.core.order import NO_DRAINS, Drains, Place
 from lvsctl.core.override import Override
 from lvsctl.core.peak import NO_PEAKS, Peaks
 from lvsctl.core.restoration import usable
@@ -55,8 +66,13 @@ class Member:
 
     @property
     def is_in_maintenance(self) -> bool:
-        """Tell whether somebody took the instance or its node out on purpose."""
-        return isinstance(self.verdict, Excluded) and self.verdict.reason is Reason.MAINTENANCE
+        """Tell whether somebody took the instance or its node out on purpose, in Consul or by an order to lvsctl."""
+        return isinstance(self.verdict, Excluded) and self.verdict.reason in (Reason.MAINTENANCE, Reason.DRAINED)
+
+    @property
+    def is_drained(self) -> bool:
+        """Tell whether an operator's order takes the instance out."""
+        return isinstance(self.verdict, Excluded) and self.verdict.reason is Reason.DRAINED
 
     @property
     def is_filtered(self) -> bool:
@@ -76,11 +92,12 @@ class Wanted:
     snapshot: float | None = None  # Unix seconds when Consul said it, where a snapshot stands in for it
     weighed: Weighed = UNWEIGHED  # the weights of its real servers, and what overrides made of them
     overrides: tuple[Override, ...] = ()
+    drains: Drains = NO_DRAINS  # those that matter to its instances
     datacenter: str = ""  # whose instances serve; empty: the agent's own
     failed_over: str = ""  # the same where it is not the first of its list; empty where it is
     standings: tuple[Standing | None, ...] = ()  # of the datacenters in their order; None for one never heard
     peaks: Peaks = NO_PEAKS  # what is to be remembered of them
-    # Of what it was made: where these are the same objects again, and the overrides equal, it is the same again.
+    # Of what it was made: where these are the same objects again, overrides and drains equal, it is the same again.
     queries: tuple[Query, ...] = attrs.field(default=(), eq=False, repr=False)
     heard: tuple[Answer | None, ...] = attrs.field(default=(), eq=False, repr=False)
     limits: Limits | None = attrs.field(default=None, eq=False, repr=False)
@@ -152,6 +169,8 @@ def desired(
     before: Mapping[VirtualServerKey, Wanted] | None = None,
     overrides: Mapping[str, tuple[Override, ...]] | None = None,
     *,
+    drains: Drains = NO_DRAINS,
+    drains_before: Drains = NO_DRAINS,
     table: Table | None = None,
     failed_over: Mapping[VirtualServerKey, str] | None = None,
     peaks: Mapping[VirtualServerKey, Peaks] | None = None,
@@ -159,9 +178,10 @@ def desired(
 ) -> Mapping[str, Wanted]:
     """Return what is wanted by name, without the virtual servers that wait for an answer.
 
-    `overrides` are those that stand now, by virtual server; `table` is what stands in the kernel, `failed_over` the
-    datacenters that serve in place of the first, `peaks` with how many each served; `now` is Unix seconds. To judge
-    instances is most of the work of a cycle, so what is made of the same as in `before` is taken from there.
+    `overrides` are those that stand now, by virtual server, and so are `drains`; `table` is what stands in the kernel,
+    `failed_over` the datacenters that serve in place of the first, `peaks` with how many each served; `now` is Unix
+    seconds. To judge instances is most of the work of a cycle, so what is made of the same as in `before` is taken from
+    there; that was made with `drains_before`.
     """
     before, overrides, table, failed_over = before or {}, overrides or {}, table or {}, failed_over or {}
     peaks = peaks or {}
@@ -179,10 +199,21 @@ def desired(
             known = None
         queries = known.queries if known else queries_in_order(virtual_server)
         heard = tuple([usable(answers.get(query), standing) for query in queries])
-        if known and known.failed_over == serving and all(map(operator.is_, known.heard, heard)):
+        if known and not all(map(operator.is_, known.heard, heard)):
+            known = None
+        matter = known.drains if known and drains == drains_before else drains.among(_places(virtual_server, heard))
+        if known and (known.failed_over, known.drains) == (serving, matter):
             wanted[name] = known
         elif each := _wanted(
-            virtual_server, queries, heard, limits, overrides=its, serving=serving, peaks=known_peaks, now=now
+            virtual_server,
+            queries,
+            heard,
+            limits,
+            overrides=its,
+            drains=matter,
+            serving=serving,
+            peaks=known_peaks,
+            now=now,
         ):
             wanted[name] = each
     return wanted
@@ -208,13 +239,14 @@ def _wanted(
     limits: Limits,
     *,
     overrides: tuple[Override, ...],
+    drains: Drains,
     serving: str,
     peaks: Peaks,
     now: float,
 ) -> Wanted | None:
     """Return what the datacenters' answers make of `config`, None while it waits; `serving` is `Wanted.failed_over`."""
     datacenters = tuple(query.datacenter for query in queries)
-    judged = [_judged(config, *each, limits) for each in zip(heard, datacenters, strict=True)]
+    judged = [_judged(config, *each, limits, drains) for each in zip(heard, datacenters, strict=True)]
     bare = tuple(_standing(*each) for each in zip(heard, judged, strict=True))
     able = tuple(None if each is None or each.doubt or each.silent else each.able for each in bare)
     until_now = config.failover.index(serving) + 1 if serving in config.failover else 0
@@ -250,6 +282,7 @@ def _wanted(
         heard=heard,
         weighed=weighed,
         overrides=overrides,
+        drains=drains,
         limits=limits,
     )
 
@@ -271,12 +304,18 @@ def left_out(wanted: Wanted, verdicts: Mapping[RealServerKey, Excluded]) -> Want
     )
 
 
-def _judged(config: VirtualServerConfig, answer: Answer | None, datacenter: str, limits: Limits) -> tuple[Member, ...]:
+def _judged(
+    config: VirtualServerConfig, answer: Answer | None, datacenter: str, limits: Limits, drains: Drains
+) -> tuple[Member, ...]:
     """Return what each instance of one datacenter may become, were it to serve."""
     if answer is None:
         return ()
     members = _one_for_each_real_server(
-        Member(source=instance, verdict=admit(instance, config, limits), datacenter=datacenter)
+        Member(
+            source=instance,
+            verdict=_unless_drained(instance, admit(instance, config, limits), drains),
+            datacenter=datacenter,
+        )
         for instance in answer.instances
     )
     unreadable = tuple(
@@ -284,6 +323,25 @@ def _judged(config: VirtualServerConfig, answer: Answer | None, datacenter: str,
         for each in answer.malformed
     )
     return members + unreadable
+
+
+def _places(config: VirtualServerConfig, heard: Iterable[Answer | None]) -> Iterator[Place]:
+    """Yield where the instances are that were `heard` of."""
+    for answer in heard:
+        for each in answer.instances if answer else ():
+            address = parse_address(each.address)
+            port = real_server_port(each.port, config)
+            yield each, address, RealServerKey(address=address, port=port) if address else None
+
+
+def _unless_drained(instance: Instance, verdict: Verdict, drains: Drains) -> Verdict:
+    """Return `verdict`, or that an operator's order takes out what would serve or only fails."""
+    if not drains.entries or isinstance(verdict, Rejected):
+        return verdict
+    if isinstance(verdict, Excluded) and verdict.reason in (Reason.TAGS, Reason.META):
+        return verdict
+    order = drains.of(instance, parse_address(instance.address), verdict.key)
+    return verdict if order is None else Excluded(reason=Reason.DRAINED, text=order.words, key=verdict.key)
 
 
 def _standing(answer: Answer | None, members: tuple[Member, ...]) -> Standing | None:

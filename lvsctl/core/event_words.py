@@ -29,6 +29,7 @@ WORDS: Final = {
     "ledger_failed": ("ledger not written", "could not be written"),
     "virtual_addresses_failed": ("virtual addresses failed", "could not be moved"),
     "released": ("released", "was released"),
+    "orders_failed": ("orders not read", "could not read the orders it had"),
     "adopted": ("adopted", "was adopted"),
     "disowned": ("disowned", "was disowned"),
     "cycle_failed": ("cycle failed", "could not reconcile"),
@@ -61,10 +62,27 @@ NOT_WRITTEN: Final = {
 }
 # What these changed is said by their words alone.
 WITHOUT_WHAT: Final = frozenset(
-    {"virtual_server_deleted", "real_server_deleted", "trouble_over", "override", "override_over"}
+    {
+        "virtual_server_deleted",
+        "real_server_deleted",
+        "trouble_over",
+        "override",
+        "override_over",
+        "order",
+        "order_over",
+    }
 )
 OURSELVES: Final = frozenset(
-    {"started", "stopped", "reloaded", "reload_refused", "reload_confirmed", "reload_rolled_back", "cycle_failed"}
+    {
+        "started",
+        "stopped",
+        "reloaded",
+        "reload_refused",
+        "reload_confirmed",
+        "reload_rolled_back",
+        "cycle_failed",
+        "orders_failed",
+    }
 )
 # Causes that Consul's answer alone decides; of the others its index says nothing.
 OF_CONSUL: Final = frozenset(
@@ -98,9 +116,9 @@ def done(event: Event) -> str:
             return OVER.get(event.of, (f"over: {_plain(event.of)}",))[0]
         case "journal_lost":
             return f"{event.lost} events missing"
-        case "override":
-            return event.what or "override"
-        case "override_over":
+        case "override" | "order":
+            return event.what or event.event
+        case "override_over" | "order_over":
             return f"{event.what}: over"
         case "virtual_server_deleted" | "real_server_deleted":  # what it was like before is no change
             return WORDS[event.event][0]
@@ -130,6 +148,8 @@ def sentence(event: Event) -> str:
             subject, says = f"{event.lost} events", "are missing here"
         case "override" | "override_over":
             says = f"{'got' if event.event == 'override' else 'lost'} {event.what}"
+        case "order" | "order_over":
+            subject, says = f"the {event.what}", "was ordered" if event.event == "order" else "ended"
         case name:
             says = WORDS[name][1] if name in WORDS else f"had the event {name}"
     shown = event.what if event.event not in WITHOUT_WHAT else ""

@@ -31,8 +31,8 @@ def with_fallback(config: VirtualServerConfig, real_servers: RealServers) -> Rea
 
 def fallbacks(wanted: Wanted, entry: LedgerEntry | None) -> AbstractSet[RealServerKey]:
     """Return which real servers are no instance of `wanted`: its fallback, and the one that `entry` remembers."""
-    named = {wanted.config.fallback, entry.fallback if entry else None}
-    return {key for key in named if key is not None and key not in wanted.by_key}
+    former = entry.fallback if entry and entry.fallback not in wanted.by_key else None
+    return {key for key in (wanted.config.fallback, former) if key is not None}
 
 
 def without(real_servers: RealServers, keys: AbstractSet[RealServerKey]) -> RealServers:

@@ -7,7 +7,8 @@ each for what the one before it leaves:
 2. the last: where nothing would serve, what serves now stays, what is registered rather than what is gone;
 3. the floor: where fewer would serve than `served` asks for, as many stay as are missing, registered ones first.
 The whole table has a limit, too, which is one more floor for some (`velocity`).
-Where the operator wants a second opinion (`probe`), it decides who is held by the last two (`opinion`).
+Where the operator wants a second opinion (`probe`), it decides who is held by the last two (`opinion`). Before them all
+comes an operator's order to hold: then all that serves stays, but for what a drain or an override takes out.
 
 What admission rejected is never kept: an address that must not be in the table is worse than an empty one. An
 operator's word is no loss: what an override quiesced or is in maintenance counts as serving, and what the file or
@@ -25,6 +26,7 @@ from lvsctl.core.desired import Wanted
 from lvsctl.core.fallback import fallbacks, without
 from lvsctl.core.nothing import NOBODY, NOTHING
 from lvsctl.core.opinion import Opinion
+from lvsctl.core.order import NOT_ORDERED, Order, Ordered
 from lvsctl.core.ownership import LedgerEntry
 from lvsctl.core.provenance import filters_of
 from lvsctl.core.served import NEVER, NO_FLOOR, Counts, Floor, after, floor_of
@@ -42,6 +44,7 @@ class Hold:
     released: RealServers = NOTHING  # what would be held, but that an operator has just let go of it
     suspects: frozenset[RealServerKey] = NOBODY  # what Consul would have go, of which a second opinion is wanted
     by_opinion: frozenset[RealServerKey] = NOBODY  # what is held for that alone; it does not count as serving
+    order: Order | None = None  # the operator's, where it is one that holds them
 
 
 NO_HOLD: Final = Hold()
@@ -57,13 +60,14 @@ def guard(
     absent: AbstractSet[RealServerKey] = NOBODY,
     opinion: Opinion | None = None,
     limit: Floor = NO_FLOOR,
+    ordered: Ordered = NOT_ORDERED,
 ) -> tuple[Hold, Counts]:
     """Return what is held of a virtual server whose real servers in the kernel are `observed`, and the counts then.
 
     `entry` is what the ledger has of it. Nothing is held where an operator has just `released` it, and the count begins
     anew there as it does where other instances are asked for than those that served. Those `absent` are wanted and the
     kernel does not take them. The `opinion` counts where the virtual server wants one; None where nobody asks for any.
-    The `limit` is a floor by the whole table (`velocity`).
+    The `limit` is a floor by the whole table (`velocity`), `ordered` is what operators say of it.
     """
     apart = fallbacks(wanted, entry)
     observed = without(observed, apart)
@@ -76,7 +80,8 @@ def guard(
         before = after(entry.served, serving, now)
     floor = max(floor_of(before, wanted.config.floor, now), limit, key=lambda each: each.least)
     opinion = opinion if wanted.config.probe else None
-    found, least = hold(wanted, observed, written, floor, absent=absent, opinion=opinion), floor.least
+    found = hold(wanted, observed, written, floor, absent=absent, opinion=opinion, ordered=ordered)
+    least = floor.least
     if released:
         found, before, least = Hold(released=found.real_servers), NEVER, 0
     if found.real_servers:
@@ -101,14 +106,17 @@ def hold(
     *,
     absent: AbstractSet[RealServerKey] = NOBODY,
     opinion: Opinion | None = None,
+    ordered: Ordered = NOT_ORDERED,
 ) -> Hold:
     """Return what stays although `wanted` lets it go.
 
     It is what serves in `observed`, as we last wrote it (`written`), and what a hand quiesced or deleted since; of what
     was deleted only that which Consul still has, for an old ledger may remember addresses that are somebody else's now.
     """
-    doubtful = _doubtful(wanted, observed, written)
+    doubtful, order = _doubtful(wanted, observed, written, ordered.drained), ordered.hold
     kept = {**_last(wanted, observed, written), **doubtful}  # who is in doubt may be gone
+    if order is not None and (all_of_them := {**_serving(wanted, observed, written, ordered.drained), **kept}):
+        return Hold(real_servers=all_of_them, why=f"an operator's order ({order.words})", order=order)
     staying = kept.keys() | _staying(wanted, absent)
     lost = _under_the_floor(wanted, observed, written, staying | absent)
     more = lost[: max(0, floor.least - len(staying))]
@@ -182,11 +190,30 @@ def _same_instances(entry: LedgerEntry, wanted: Wanted) -> bool:
     return source == (config.consul_service, wanted.datacenter, filters_of(config))
 
 
-def _doubtful(wanted: Wanted, observed: RealServers, written: RealServers) -> RealServers:
-    """Return what serves and is not registered any more, while that is in doubt."""
+def _doubtful(
+    wanted: Wanted, observed: RealServers, written: RealServers, drained: AbstractSet[RealServerKey]
+) -> RealServers:
+    """Return what serves and is not registered any more, while that is in doubt; but what an operator `drained`."""
     if not wanted.doubt:
         return {}
-    return {key: each for key, each in _there(observed, written).items() if key not in wanted.by_key}
+    return {
+        key: each for key, each in _there(observed, written).items() if key not in wanted.by_key and key not in drained
+    }
+
+
+def _serving(
+    wanted: Wanted, observed: RealServers, written: RealServers, drained: AbstractSet[RealServerKey]
+) -> RealServers:
+    """Return what serves and is not wanted to, but for what is rejected and what an operator lets go himself."""
+    registered, there = _registered(wanted), _there(observed, written)
+    ours = {key: each for key, each in _ours(written).items() if key in registered}
+    staying = {key for key, each in wanted.entry.real_servers.items() if serves(each) or key in wanted.weighed.by}
+    drained = drained | {key for key, member in wanted.by_key.items() if member.is_drained}
+    return {
+        key: each
+        for key, each in {**ours, **there}.items()
+        if (key in registered or key not in wanted.by_key) and key not in staying and key not in drained
+    }
 
 
 def _staying(wanted: Wanted, absent: AbstractSet[RealServerKey]) -> AbstractSet[RealServerKey]:

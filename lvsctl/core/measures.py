@@ -21,6 +21,7 @@ from lvsctl.core.decision import Decision
 from lvsctl.core.desired import deciding_queries
 from lvsctl.core.fingerprint import combined
 from lvsctl.core.instance import Query
+from lvsctl.core.order import KINDS
 from lvsctl.core.standing import Standing, Standings, label_of, standings
 from lvsctl.core.status import NO_TRAFFIC, ConsulStatus, KernelStatus, State
 from lvsctl.core.tally import Durations, Tally
@@ -90,6 +91,8 @@ class Seen:
     reading: Reading | None  # None before the first cycle
     tally: Tally
     waiting: float  # seconds for which the change that waits longest has waited; 0: none waits
+    orders: Mapping[str, int] = attrs.field(factory=dict)  # operators' orders that stand, by kind
+    orders_error: str = ""  # why orders of before do not count; empty when all do
     standings: Standings = attrs.field(factory=dict)  # see `counted`
 
 
@@ -273,7 +276,8 @@ METRICS: Final[tuple[Metric | Histogram, ...]] = (
     ),
     _one(
         "lvsctl_pending_changes",
-        "Changes that the last cycle wanted and did not make: refused by the kernel, or waiting after a refusal.",
+        "Changes that the last cycle wanted and did not make: refused by the kernel, waiting after a refusal, or kept "
+        "back by a pause.",
         lambda seen: seen.kernel.pending,
     ),
     _one(
@@ -297,6 +301,18 @@ METRICS: Final[tuple[Metric | Histogram, ...]] = (
         "lvsctl_foreign_virtual_servers",
         "Virtual servers in the kernel that are not ours, and never touched.",
         lambda seen: len(seen.reading.decision.foreign) if seen.reading else 0,
+    ),
+    # Operators' orders
+    Metric(
+        name="lvsctl_orders",
+        doc="Orders of operators that stand, by kind; with a pause something, or everything, is not written.",
+        labels=("order",),
+        values=lambda seen: [((kind,), seen.orders.get(kind, 0)) for kind in KINDS.values()],
+    ),
+    _one(
+        "lvsctl_orders_trouble",
+        "1: orders of before do not count, or are not on disk; `status` says why. 0: all do and are.",
+        lambda seen: bool(seen.orders_error),
     ),
     # What was done
     Metric(
@@ -349,7 +365,7 @@ METRICS: Final[tuple[Metric | Histogram, ...]] = (
     ),
     _each(
         "lvsctl_virtual_server_held_real_servers",
-        "Real servers that stay although Consul does not want them, for the guard holds them.",
+        "Real servers that stay although Consul does not want them, for the guard or an operator holds them.",
         lambda each: each.held,
     ),
     _each(

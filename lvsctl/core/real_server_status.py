@@ -37,7 +37,7 @@ def real_servers(
     by_key = each.wanted.by_key if each.wanted else {}
     rows = []
     for key in sorted(there):
-        place, why = _place(each, key, by_key.get(key))
+        place, why = place_of(each, key, by_key.get(key))
         row = row_of(by_key.get(key), observed, each.key, key, place, _with_refusal(why, refused.get(key)))
         row = attrs.evolve(row, slow_start=_slow_start(each, key))
         rows.append(attrs.evolve(row, until=_deadline(each, key)) if place is Place.DRAINING else row)
@@ -73,7 +73,8 @@ def _slow_start(each: VirtualServerDecision, key: RealServerKey) -> SlowStart | 
     return SlowStart(percent=percent_of(ramp), weight=ramp.weight, until=end_of(ramp, each.wanted.config.slow_start))
 
 
-def _place(each: VirtualServerDecision, key: RealServerKey, member: Member | None) -> tuple[Place, str]:
+def place_of(each: VirtualServerDecision, key: RealServerKey, member: Member | None) -> tuple[Place, str]:
+    """Return where the real server at `key` in the kernel stands, and why; `member` is the one behind it."""
     if key in each.held:
         why = _why_out(member) if member else cause_of_disappearance(each.why_unasked(key)).text
         return Place.HELD, f"kept, for {each.hold.why}: {why}"

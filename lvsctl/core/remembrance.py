@@ -259,4 +259,5 @@ def _settled(entry: LedgerEntry, each: VirtualServerDecision, intended: TableEnt
         provenance=provenance,
         served=served,
         ramps=each.ramps,
+        fallback=entry.fallback if entry.fallback in there else None,
     )

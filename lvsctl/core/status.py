@@ -24,6 +24,7 @@ class State(enum.Enum):
     EMPTY = "empty"  # nothing serves
     FALLBACK = "fallback"  # nothing serves but the fallback
     HELD = "held"  # Consul wants more out than may leave; they stay
+    PAUSED = "paused"  # nothing is written for it, by an operator's order
     LEAVING = "leaving"  # no longer configured, draining
     WAITING = "waiting"  # Consul has not answered for it yet; left as it is
     REFUSED = "refused"  # the kernel refused something
@@ -89,6 +90,46 @@ class OverrideStatus:
 
 
 @attrs.frozen(kw_only=True)
+class OrderedRealServer:
+    """One real server that an order takes out or holds."""
+
+    virtual_server: str
+    real_server: str  # address and port; empty where an instance has none
+    node: str = ""  # of its instance; empty where Consul has none
+    instance: str = ""
+    place: Place  # draining, out, held; or as it serves because another instance is there, too
+    active: int
+    inactive: int
+    until: float | None = None  # when it is deleted at the latest, while it drains; else None
+    paused: str = ""  # whose order it is that nothing is written for it; empty where there is none
+    why: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class OrderStatus:
+    """One order of an operator that stands."""
+
+    order: str  # drain, hold, pause
+    target: str  # `10.0.0.1:80`, `node app1`, `instance app1/reco-1`; a virtual server; `everything`
+    by: str
+    reason: str
+    written: float
+    until: float | None  # None: until somebody ends it
+    real_servers: tuple[OrderedRealServer, ...] = ()  # that it takes out, or holds now
+    changes: int = 0  # of a pause: what would be written but for it
+
+
+@attrs.frozen(kw_only=True)
+class OrderGiven:
+    """What became of an operator's word: of an order that was given, or ended."""
+
+    order: OrderStatus
+    replaced: OrderStatus | None = None  # the one about the same that it took the place of
+    paused: str = ""  # whose order it is that nothing is written, so that it does nothing yet; empty where none is
+    left: tuple[str, ...] = ()  # where it was ended: by which other drains something of it is still out
+
+
+@attrs.frozen(kw_only=True)
 class VirtualServerStatus:
     """One virtual server."""
 
@@ -120,6 +161,7 @@ class Released:
     real_servers: tuple[str, ...]  # that were held, and leave
     serving: int  # real servers that are left
     refused: str = ""  # why the kernel did not let them go
+    order: str = ""  # the operator's order to hold that this ended, in words; empty where there was none
 
 
 @attrs.frozen(kw_only=True)
@@ -201,3 +243,5 @@ class Status:
     rolled_back: bool = False  # it was in use and was taken back: nobody confirmed it
     confirm_until: float | None = None  # when what is in use is taken back unless it is confirmed; None: it is
     overrides: OverridesStatus | None = None  # None: the configuration has none, or no daemon answers
+    orders: tuple[OrderStatus, ...] = ()  # operators', in the order in which they were given
+    orders_error: str = ""  # why orders of before do not count, or are not kept; empty when all do and are

@@ -8,14 +8,17 @@ from collections.abc import Sequence
 
 import attrs
 
+from lvsctl.core.admission import parse_address
 from lvsctl.core.cause import (
     Cause,
+    Kind,
     cause_of_addition,
     cause_of_change,
     cause_of_deletion,
     cause_of_fallback,
     cause_of_leaving,
     cause_of_virtual_server,
+    name_of,
 )
 from lvsctl.core.decision import Step, VirtualServerDecision
 from lvsctl.core.desired import Member
@@ -58,11 +61,12 @@ def _cause(request: TableRequest, decision: VirtualServerDecision, entry: Ledger
                 weight=whole_of(real_server, decision).weight,
                 override=_why_weighed(decision, real_server.key),
             )
-            return beginning(cause, real_server, decision, now)
+            return beginning(_or_undrained(cause, decision, real_server.key), real_server, decision, now)
         case SetRealServer(real_server=real_server) if real_server.key in decision.leaving:
             return decision.leaving_causes[real_server.key]
         case SetRealServer(real_server=real_server):
-            return _cause_of_change(real_server, decision, entry, now=now)
+            cause = _cause_of_change(real_server, decision, entry, now=now)
+            return _or_undrained(cause, decision, real_server.key)
         case DeleteRealServer(key=key):
             state = decision.leaving[key]
             assert isinstance(state, Drained)  # noqa: S101  # what drains still is never deleted
@@ -78,6 +82,17 @@ def _cause(request: TableRequest, decision: VirtualServerDecision, entry: Ledger
                 entry.written if entry else None,
                 declaration=decision.declaration,
             )
+
+
+def _or_undrained(cause: Cause, decision: VirtualServerDecision, key: RealServerKey) -> Cause:
+    """Return `cause`, or that an operator's drain has just ended where that is why a real server comes back."""
+    member = _member(decision, key)
+    if cause.kind not in (Kind.NEW, Kind.RETURNED) or decision.wanted is None or member is None:
+        return cause
+    if not isinstance(member.source, Instance):
+        return cause
+    order = decision.wanted.drains.ended_of(member.source, parse_address(member.source.address), key)
+    return Cause(kind=Kind.OVERRIDE, text=f"no longer {order.words_after}: {name_of(member)}") if order else cause
 
 
 def _cause_of_change(

@@ -178,7 +178,7 @@ def at_a_terminal(directory: Path, told: Told) -> Iterator[Terminal]:
     ours, theirs = pty.openpty()
     with daemon(directory, told=told) as file:
         command = [sys.executable, "-m", "lvsctl", "reload", "--confirm", "60s", "-c", str(file)]
-        command = ["env", "--default-signal=INT", "setsid", "--ctty", *command]
+        command = ["env", "--default-signal=INT,HUP", "setsid", "--ctty", *command]
         with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
             os.close(theirs)
             try:
@@ -248,7 +248,7 @@ def test_ctrl_c_before_the_daemon_answers_says_that_it_goes_on(tmp_path: Path, o
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
-        command = ["env", "--default-signal=INT", sys.executable, "-m", "lvsctl", "reload", option, "-c", str(file)]
+        command = ["env", "--default-signal=INT,HUP", sys.executable, "-m", "lvsctl", "reload", option, "-c", str(file)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
             accepted, _ = listener.accept()
             with accepted:

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from lvsctl.cli.run import _once, _plan
 from lvsctl.config import Config, ConsulConfig, VipConfig
 from lvsctl.core.instance import Instance
+from lvsctl.core.order import Order, Orders, Pause
 from lvsctl.errors import ConsulError
 from lvsctl.reconcile import Reconciler
 from lvsctl.store import Store
@@ -77,6 +78,21 @@ async def test_once_says_what_it_could_not_put_right(world: World) -> None:
     assert await world.once() == 1
     assert world.printed[-1] == "not in sync: 1 difference left, 0 changes made"
     assert "held, for nothing else would serve" in world.printed[1]
+
+
+async def test_once_leaves_what_is_paused_as_it_is_and_says_so(world: World) -> None:
+    assert await world.once(instance(1), instance(2)) == 0
+    before = world.kernel.observe().table
+
+    def paused(config: Config, reconciler: Reconciler) -> int:
+        reconciler.orders = Orders((Order(what=Pause("reco"), by="alice", reason="by hand", written=NOW),))
+        return _once(config, reconciler)
+
+    assert await world.run(paused, always(failing(1), instance(2)), config_of()) == 1
+    assert world.kernel.observe().table == before
+    assert world.printed[-2:] == [
+        "not in sync: 1 difference left, 0 changes made", "paused by alice: by hand: lvsctl resume ends it",
+    ]  # fmt: skip
 
 
 async def test_once_with_a_refusal_is_code_5(world: World) -> None:

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from lvsctl.consul.transport import MAX_BODY
 from tests.consul.server import Blocking, consul
+from tests.showing import Figure
 from tests.values import instance
 
 GOOD = [f"good-{number}" for number in range(20)]
@@ -111,8 +112,13 @@ LIES: dict[str, dict[str, Sending]] = {
 }
 
 
+@pytest.mark.promise(
+    15,
+    case="a gigabyte, 10^5 deep, a trickle, 10,000 instances, all at once",
+    target=f"others in {CONVERGED:g} s, at most {MEMORY} MiB",
+)
 @pytest.mark.parametrize("name", LIES)
-async def test_memory_is_bounded_and_the_others_are_served(name: str) -> None:
+async def test_memory_is_bounded_and_the_others_are_served(name: str, figure: Figure) -> None:
     blocking, lies, asked = Blocking((instance(1),)), LIES[name], set()
 
     async def answering(request: web.Request) -> web.StreamResponse:
@@ -153,6 +159,8 @@ async def test_memory_is_bounded_and_the_others_are_served(name: str) -> None:
                 process.kill()
             await process.wait()
     print(f"{name}: {peak} MiB, {slowest:.2f} s")
+    figure(float(peak), "MiB at most")
+    figure(slowest, "s until the others' change was in")
     assert peak <= MEMORY
     assert slowest <= CONVERGED
 

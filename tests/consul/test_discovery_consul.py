@@ -15,6 +15,7 @@ import pytest_asyncio
 
 from lvsctl import control
 from lvsctl.configfile import load
+from lvsctl.core.reload import Order
 from lvsctl.core.status import State, Status
 from lvsctl.daemon import Daemon
 from lvsctl.errors import DaemonError
@@ -147,7 +148,8 @@ async def test_a_service_declares_itself_clashes_and_stays(running: Running) -> 
         await running.until(lambda status: bool(status.refused_declarations) and rows(status) == held)
         running.write(DISCOVERY + 'exclude = ["reco"]\n')
         assert len(running.kernel.writes) == written
-        os.kill(os.getpid(), signal.SIGHUP)
+        order = Order(allow_remove=True)  # the one virtual server that serves goes
+        await asyncio.to_thread(control.reload, running.directory / "control.sock", order)
         status = await running.until(lambda status: rows(status) == [("aaa", "tcp 10.9.1.20:80", State.OK, 1)])
         assert status.refused_declarations == ()
     assert running.weights() == {"10.0.0.3:8080": 1}

@@ -10,6 +10,7 @@ from lvsctl.config import Config, SafetyConfig, VirtualServerConfig
 from lvsctl.core.admission import Admitted, Excluded, Reason, Rejected, Verdict, admit, parse_address
 from lvsctl.core.instance import Check, Health, Instance
 from netlink.types import Family, Forwarding, Protocol, VirtualServerKey
+from tests.showing import Figure
 from tests.values import KEY, OWN, config_of, configured, failing, instance, limits, real_key
 
 KEY6 = VirtualServerKey.by_address(Protocol.TCP, ip_address("fd00:9::1"), 80)
@@ -95,13 +96,15 @@ def test_a_forbidden_address_is_refused_by_its_name(text: str) -> None:
     assert (refused.reason, refused.text) == (Reason.FORBIDDEN_ADDRESS, f"{text} is {FORBIDDEN[text]}")
 
 
+@pytest.mark.promise(9, case="every forbidden address, spelling, family and forwarding", target="0 admitted")
 @pytest.mark.parametrize("text", [*FORBIDDEN, "10.9.0.100", "fd00:9::1", "10.0.0.254"])
 @pytest.mark.parametrize("forwarding", [Forwarding.MASQUERADE, Forwarding.DIRECT_ROUTE, Forwarding.TUNNEL])
-def test_no_spelling_of_a_forbidden_address_serves(text: str, forwarding: Forwarding) -> None:
+def test_no_spelling_of_a_forbidden_address_serves(text: str, forwarding: Forwarding, figure: Figure) -> None:
     for spelling in spellings(text):
         for each in BOTH.virtual_servers.values():
             virtual_server = configured(each.name, each.key, forwarding=forwarding)
             assert isinstance(verdict(instance(address=spelling, port=80), virtual_server, BOTH), Rejected), spelling
+            figure(1, "spellings rejected")
 
 
 NAMES = (

@@ -21,6 +21,7 @@ from lvsctl.core.decision import Decision
 from lvsctl.core.desired import limits_of, query_of
 from lvsctl.core.fallback import with_fallback
 from lvsctl.core.instance import Answer, Answers, Health, Instance
+from lvsctl.core.order import NO_ORDERS
 from lvsctl.core.ownership import Border, Ledger, LedgerEntry, Owner, is_still_ours
 from lvsctl.core.remembrance import ledger_ahead, ledger_settled
 from netlink.requests import (
@@ -34,7 +35,8 @@ from netlink.requests import (
 from netlink.types import Address, Observed, RealServerKey, RealServerUsage, Table, VirtualServerKey
 from tests import strategies
 from tests.histories import histories
-from tests.strategies import KEYS, answers_for, configs, entries, ledgers, tables
+from tests.showing import Figure
+from tests.strategies import KEYS, answers_for, configs, entries, ledgers, some_orders, tables
 from tests.values import (
     KEY,
     NOW,
@@ -67,13 +69,21 @@ def worlds(draw: st.DrawFn) -> Cycles:
         answers=draw(answers_for(config)),
         kernel=kernel_with(table),
         ledger=draw(ledgers(table)),
+        orders=draw(st.just(NO_ORDERS) | some_orders),
     )
 
 
 def deciding(world: Cycles) -> tuple[Decision, Observed]:
     observed = world.kernel.observe()
     return decide(
-        world.config, world.answers, observed, world.ledger, own_addresses=OWN, templates_expire=False, now=NOW
+        world.config,
+        world.answers,
+        observed,
+        world.ledger,
+        own_addresses=OWN,
+        templates_expire=False,
+        now=NOW,
+        orders=world.orders,
     ), observed
 
 
@@ -280,16 +290,24 @@ def test_a_second_start_with_nothing_changed_writes_nothing(world: Cycles) -> No
     world.until_quiet()
     world.kernel.writes.clear()
     again = Cycles(
-        config=world.config, answers=world.answers, kernel=world.kernel, ledger=dict(world.ledger), now=world.now + 1e6
+        config=world.config,
+        answers=world.answers,
+        kernel=world.kernel,
+        ledger=dict(world.ledger),
+        now=world.now + 1e6,
+        orders=world.orders,
     )
     again.once()
     assert world.kernel.writes == []
     assert lasting(again.ledger, again.now) == lasting(world.ledger, again.now)
 
 
+@pytest.mark.promise(5, case="killed after any step, up to three times, from any state", target="the same table")
 @histories()
 @given(world=worlds(), data=st.data())
-def test_killed_after_any_step_it_arrives_where_it_would_have(world: Cycles, data: st.DataObject) -> None:
+def test_killed_after_any_step_it_arrives_where_it_would_have(
+    world: Cycles, data: st.DataObject, figure: Figure
+) -> None:
     table = world.kernel.observe().table
     unharmed = attrs.evolve(world, kernel=kernel_with(table))
     unharmed.until_quiet()
@@ -298,6 +316,7 @@ def test_killed_after_any_step_it_arrives_where_it_would_have(world: Cycles, dat
         world.now += data.draw(st.sampled_from((0.0, 1000.0, -1000.0)), label="seconds dead")
     world.until_quiet()
     assert world.kernel.observe().table == unharmed.kernel.observe().table
+    figure(1, "histories")
 
 
 @st.composite

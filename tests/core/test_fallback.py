@@ -84,6 +84,7 @@ def test_it_leaves_as_any_real_server_does_and_says_why() -> None:
     assert world.ledger[KEY].fallback == SORRY
     (deleted,) = world.once().steps
     assert deleted.cause.text == "drained in 1 s; the fallback is not needed: others serve"
+    assert world.ledger[KEY].fallback is None
 
 
 def test_on_consuls_word_alone_the_last_ones_stay() -> None:

@@ -18,17 +18,21 @@ from lvsctl.core.served import NO_FLOOR, WINDOW, Floor, Served
 from netlink.types import Forwarding, RealServer, RealServerKey, RealServers, TableEntry
 from tests import strategies
 from tests.values import (
+    KEY,
     NOW,
+    Cycles,
     answers_of,
     config_of,
     configured,
     entry,
     failing,
     instance,
+    kernel_with,
     limits,
     most_lately,
     real,
     real_key,
+    table_of,
 )
 
 
@@ -293,3 +297,17 @@ def test_held_ones_serve_are_observed_as_they_are_and_only_when_nothing_wanted_s
     assert all(observed[key] == each and each.weight > 0 for key, each in kept.items())
     if any(each.weight > 0 for each in want.entry.real_servers.values()):
         assert kept == {}
+
+
+def test_who_is_put_into_maintenance_first_may_leave_in_any_number() -> None:
+    """To scale from eight to two at once: maintenance is somebody's word, and what has left is no loss any more."""
+    config = config_of(configured(drain_timeout=5.0))
+    eight = [instance(number) for number in range(1, 9)]
+    world = Cycles(config=config, answers=answers_of(config, *eight), kernel=kernel_with({}), ledger={})
+    world.until_quiet(9)
+    resting = [failing(number, Health.MAINTENANCE) for number in range(3, 9)]
+    for instances in ([*eight[:2], *resting], eight[:2]):
+        world.answers = answers_of(config, *instances)
+        for _ in range(9):
+            assert world.once().virtual_servers[KEY].held == {}
+    assert world.kernel.observe().table == table_of(entry(real(1), real(2)))

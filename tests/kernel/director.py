@@ -97,11 +97,11 @@ class Director:
         self.file.write_text("\n".join([*tables, head, text]), encoding="utf-8")
 
     def configure(
-        self, text: str, *, vip: str = "", head: str = "", daemon: str = AUDITED, allow_remove: bool = False
+        self, text: str, *, vip: str = "", head: str = "", daemon: str = AUDITED, allow_remove: bool = True
     ) -> None:
         """Write the file and have the daemon use it: by a reload when it runs, else by a start.
 
-        With `allow_remove` also where most of what serves goes.
+        With `allow_remove` also where most of what serves goes; without it by SIGHUP.
         """
         self.write(text, vip=vip, head=head, daemon=daemon)
         if self.running and allow_remove:

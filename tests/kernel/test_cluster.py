@@ -24,11 +24,14 @@ from tests.lab.hosts import CommandError
 from tests.lab.scene import HTTP, VIP4, RealServer
 from tests.lab.traffic import HeldConnections, Traffic
 from tests.lab.waiting import eventually
+from tests.showing import Figure
 
 pytestmark = pytest.mark.kernel
 
 RESUMED: Final = 5.0  # seconds from a registration to the table
 NOTICED: Final = 25 * 17 / 16 + 10  # seconds in which an answer that does not come is missed, see consul/transport.py
+ERRORS: Final = f"0 failed, 0 broken, resumed in {RESUMED:g} s"
+RESUMES, NOTICES = "s to resume", "s until it was noticed"
 RECO: Final = f'[virtual_server.reco]\naddress = "{VIP4}:{HTTP}"\nscheduler = "rr"\ndrain_timeout = "2m"\n'
 OWN, FIRST, SECOND, NEW = (f"10.2.0.{number}:{HTTP}" for number in (11, 12, 13, 14))
 THREE: Final = {OWN: 1, FIRST: 1, SECOND: 1}
@@ -96,7 +99,7 @@ def site(own_site: Site) -> Iterator[Site]:
 
 
 @contextlib.contextmanager
-def steady_traffic(site: Site, what: str) -> Iterator[None]:
+def steady_traffic(site: Site, what: str, figure: Figure) -> Iterator[None]:
     """Have the client ask all the while; no request may fail and no held connection break."""
     client = site.cluster.scene.client
     with (
@@ -108,23 +111,27 @@ def steady_traffic(site: Site, what: str) -> Iterator[None]:
         report = traffic.stop()
         exchanged, broken = held.exchanged, dict(held.broken)
     print(f"{what}: {report}; {exchanged} bytes over {len(held.names)} held connections")
+    figure.traffic(report, held)
     assert not report.failures, report
     assert not broken, broken
 
 
-def test_the_leader_is_killed(site: Site) -> None:
-    with steady_traffic(site, "leader killed"):
+@pytest.mark.promise(1, case="Consul's leader is killed", target=ERRORS)
+def test_the_leader_is_killed(site: Site, figure: Figure) -> None:
+    with steady_traffic(site, "leader killed", figure):
         site.cluster.leader().kill()
         began = time.monotonic()
         site.cluster.wait_for_leader()
         election = time.monotonic() - began
         took = site.register_new()
+    figure(took, RESUMES)
     print(f"leader killed: another after {election:.1f} s, a registration {took:.1f} s after that")
     assert writes(site.director) == [f"real_server_added {NEW}"]
 
 
-def test_all_servers_are_killed(site: Site) -> None:
-    with steady_traffic(site, "all servers killed"):
+@pytest.mark.promise(1, case="all of Consul's servers are killed, and back after 8 s", target=ERRORS)
+def test_all_servers_are_killed(site: Site, figure: Figure) -> None:
+    with steady_traffic(site, "all servers killed", figure):
         for each in site.cluster.servers:
             each.kill()
         failed = site.director.wait_for_event("consul_failed", within=10, consul_service="reco")
@@ -143,6 +150,7 @@ def test_all_servers_are_killed(site: Site) -> None:
         site.cluster.mend()
         took = site.register_new()
         site.director.wait_for_event("consul_back", consul_service="reco")
+    figure(took, RESUMES)
     failures = len(site.director.events("consul_failed"))
     print(f"all servers killed: {failures} lines in the log, a registration {took:.1f} s after there was a leader")
     assert writes(site.director) == [f"real_server_added {NEW}"], site.director.log
@@ -164,14 +172,15 @@ def agent_of(site: Site, name: str) -> tuple[ConsulAgent, list[str]]:
     }[name]
 
 
+@pytest.mark.promise(1, case="a client agent is killed and comes back", target=ERRORS)
 @pytest.mark.parametrize("name", ["the director's", "the applications'"])
-def test_a_client_agent_is_killed_and_comes_back(site: Site, name: str) -> None:
+def test_a_client_agent_is_killed_and_comes_back(site: Site, name: str, figure: Figure) -> None:
     """The others miss it after seconds; what is registered with it may be called critical until it is back.
 
     Of three that serve two are the floor, so one of the two that are critical goes on serving.
     """
     agent, registered = agent_of(site, name)
-    with steady_traffic(site, f"{name} agent killed"):
+    with steady_traffic(site, f"{name} agent killed", figure):
         agent.kill()
         if agent is site.cluster.agent:
             site.director.wait_for_event("consul_failed", consul_service="reco", error="connection refused")
@@ -182,12 +191,14 @@ def test_a_client_agent_is_killed_and_comes_back(site: Site, name: str) -> None:
         site.wait_until_served_by(THREE)
         made = only_quiesced_and_raised(site, registered)
         took = site.register_new()
+    figure(took, RESUMES)
     print(f"{name} agent killed: {made or 'no write'}, a registration after {took:.1f} s")
 
 
-def test_a_rolling_restart_in_the_order_of_an_upgrade(site: Site) -> None:
+@pytest.mark.promise(1, case="every Consul agent restarted, in the order of an upgrade", target=ERRORS)
+def test_a_rolling_restart_in_the_order_of_an_upgrade(site: Site, figure: Figure) -> None:
     """Followers, leader, clients. A client agent that ends in order takes its instances with it until it is back."""
-    with steady_traffic(site, "rolling restart"):
+    with steady_traffic(site, "rolling restart", figure):
         leader = site.cluster.leader()
         for each in (*(follower for follower in site.cluster.servers if follower is not leader), leader):
             site.cluster.restart(each)
@@ -200,15 +211,18 @@ def test_a_rolling_restart_in_the_order_of_an_upgrade(site: Site) -> None:
             site.cluster.restart(agent)
             site.wait_until_served_by(FOUR)
         made = only_quiesced_and_raised(site, list(FOUR))
+    figure(took, RESUMES)
     print(f"rolling restart: a registration after the servers' {took:.1f} s; clients: {made}")
 
 
+@pytest.mark.promise(1, case="a firewall drops what goes to the agent", target=ERRORS)
+@pytest.mark.promise(13, case="a firewall drops what goes to the agent", target=f"noticed in {NOTICED:.1f} s")
 @pytest.mark.soak
-def test_a_firewall_drops_what_goes_to_the_agent(site: Site) -> None:
+def test_a_firewall_drops_what_goes_to_the_agent(site: Site, figure: Figure) -> None:
     director = site.cluster.scene.director
     director.run(["modprobe", "-a", "iptable_filter", "xt_tcpudp"], check=False)
     rules = [["INPUT", "-p", "tcp", port, "8500", "-j", "DROP"] for port in ("--dport", "--sport")]
-    with steady_traffic(site, "agent behind a firewall rule"):
+    with steady_traffic(site, "agent behind a firewall rule", figure):
         for rule in rules:
             director.run(["iptables-legacy", "-A", *rule])
         began = time.monotonic()
@@ -220,14 +234,17 @@ def test_a_firewall_drops_what_goes_to_the_agent(site: Site) -> None:
             for rule in rules:
                 director.run(["iptables-legacy", "-D", *rule])
         took = site.register_new()
+    figure(noticed, NOTICES)
+    figure(took, RESUMES)
     print(f"firewall: noticed after {noticed:.1f} s, a registration {took:.1f} s after the rule went")
     assert writes(site.director) == [f"real_server_added {NEW}"]
 
 
+@pytest.mark.promise(1, case="Consul's leader is frozen", target="0 failed, 0 broken")
 @pytest.mark.soak
-def test_the_leader_is_frozen(site: Site) -> None:
+def test_the_leader_is_frozen(site: Site, figure: Figure) -> None:
     """It holds its connections and says nothing: the others elect another, and an agent that asked it waits."""
-    with steady_traffic(site, "leader frozen"):
+    with steady_traffic(site, "leader frozen", figure):
         frozen = site.cluster.leader()
         frozen.freeze()
         try:
@@ -243,6 +260,7 @@ def test_the_leader_is_frozen(site: Site) -> None:
             leader.put("/v1/catalog/deregister", {"Node": "r4"})
         finally:
             frozen.thaw()
+    figure(took, "s until a registration was in the table")
     print(f"leader frozen: a registration {took:.1f} s after another led")
     assert writes(site.director)[:1] == [f"real_server_added {NEW}"]
     assert set(writes(site.director)[1:]) <= {f"real_server_quiesced {NEW}"}

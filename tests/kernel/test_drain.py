@@ -14,6 +14,7 @@ from tests.lab.hosts import Host
 from tests.lab.scene import VIP4, Forwarding
 from tests.lab.traffic import HeldConnections, Traffic
 from tests.lab.waiting import eventually
+from tests.showing import Figure
 
 pytestmark = pytest.mark.kernel
 
@@ -83,15 +84,19 @@ def session_on(director: Director, port: int, server: str) -> Iterator[Session]:
             each.reset()
 
 
+@pytest.mark.promise(
+    11, case="deregistered with a connection, in both forwardings", target="it lives, then the entry goes"
+)
 @pytest.mark.parametrize("forwarding", ["masquerade", "direct-route"])
 def test_a_connection_outlives_the_deregistration_and_the_real_server_goes_with_it(
-    director: Director, forwarding: Forwarding
+    director: Director, forwarding: Forwarding, figure: Figure
 ) -> None:
     virtual_server, r1, r2 = serve(director, drain_timeout="60s", forwarding=forwarding)
     with session_on(director, director.port, "r1") as session:
         director.scene.consul.deregister("reco-r1")
         director.wait_for_weights(virtual_server, {r1: 0, r2: 1}, within=2)
         report = Traffic(director.scene.client, VIP4, director.port).count(20)
+        figure.traffic(report)
         assert report.answers == {"r2": 20}, report
         until = time.monotonic() + 3  # three audits
         while time.monotonic() < until:
@@ -99,13 +104,18 @@ def test_a_connection_outlives_the_deregistration_and_the_real_server_goes_with_
         assert director.weights(virtual_server) == {r1: 0, r2: 1}
         assert director.connections(virtual_server)[r1] == Connections(active=1, inactive=0)
         session.reset()
+        ended = time.monotonic()
         director.wait_for_weights(virtual_server, {r2: 1}, within=CLOSED + 5)
+        figure(time.monotonic() - ended, "s from its end until the entry went")
     deleted = director.wait_for_event("real_server_deleted", real_server=r1, cause="drain")
     assert deleted["why"].startswith("drained in ")
     assert "no longer registered in Consul" in deleted["why"]
 
 
-def test_after_the_drain_timeout_the_real_server_is_deleted_whatever_is_left(director: Director) -> None:
+@pytest.mark.promise(11, case="a connection that outlasts its drain_timeout of 3 s", target="deleted after 3 to 5 s")
+def test_after_the_drain_timeout_the_real_server_is_deleted_whatever_is_left(
+    director: Director, figure: Figure
+) -> None:
     virtual_server, r1, r2 = serve(director, drain_timeout="3s")
     with session_on(director, director.port, "r1") as session:
         director.scene.consul.update_ttl("reco-r1", "fail", "no database")
@@ -114,6 +124,7 @@ def test_after_the_drain_timeout_the_real_server_is_deleted_whatever_is_left(dir
         assert session.echo()
         director.wait_for_weights(virtual_server, {r2: 1}, within=6)
         deleted = director.wait_for_event("real_server_deleted", real_server=r1)
+        figure(director.seconds_between(quiesced, deleted), "s from quiesced to deleted")
         assert 3.0 <= director.seconds_between(quiesced, deleted) <= 5.0
         assert "drain timeout of 3 s is over with 1 active and 0 closing connections left" in deleted["why"]
         assert "no database" in deleted["why"]
@@ -159,7 +170,12 @@ def test_one_that_returns_while_it_drains_keeps_its_connections_and_gets_new_one
     assert len(director.events("real_server_added")) == 2
 
 
-def test_no_connection_of_two_hundred_breaks_before_the_deadline_and_no_new_one_goes_there(director: Director) -> None:
+@pytest.mark.promise(
+    11, case="200 long connections, half on an instance that is deregistered", target="0 broken, no new one after 2 s"
+)
+def test_no_connection_of_two_hundred_breaks_before_the_deadline_and_no_new_one_goes_there(
+    director: Director, figure: Figure
+) -> None:
     virtual_server, r1, r2 = serve(director, drain_timeout="60s")
     client = director.scene.client
     with HeldConnections(client, VIP4, director.port, count=MANY, every=1.0) as held:
@@ -174,6 +190,8 @@ def test_no_connection_of_two_hundred_breaks_before_the_deadline_and_no_new_one_
             exchanged = held.exchanged
             eventually(lambda: held.exchanged > exchanged + 3 * MANY, within=20)  # each about three times
             report = after.stop()
+        figure.traffic(report, held)
+        figure(report.answers.get("r1", 0), "new ones there")
         assert not report.failures, report
         assert report.answers.keys() == {"r2"}
         assert not held.broken
@@ -181,7 +199,10 @@ def test_no_connection_of_two_hundred_breaks_before_the_deadline_and_no_new_one_
         assert director.connections(virtual_server)[r1].active >= MANY // 2
 
 
-def test_a_failing_one_loses_its_clients_at_once_where_persistence_would_keep_them(director: Director) -> None:
+@pytest.mark.promise(11, case="persistence, and the real server of a client fails", target="0 failed at the other")
+def test_a_failing_one_loses_its_clients_at_once_where_persistence_would_keep_them(
+    director: Director, figure: Figure
+) -> None:
     """A quiesced real server keeps the clients that persistence bound to it; one that is dead must not."""
     director.host.sysctl({"net.ipv4.vs.expire_quiescent_template": 0})
     virtual_server, r1, r2 = serve(director, drain_timeout="30s", more='persistence = "5m"\n')
@@ -190,6 +211,7 @@ def test_a_failing_one_loses_its_clients_at_once_where_persistence_would_keep_th
     director.scene.consul.update_ttl(f"reco-{bound}", "fail")
     director.wait_for_weights(virtual_server, {other: 1})
     after = Traffic(director.scene.client, VIP4, director.port).count(20)
+    figure.traffic(after)
     assert (set(after.answers), after.failures) == ({"r1", "r2"} - {bound}, ())
     deleted = director.events("real_server_deleted")[-1]
     assert deleted["real_server"] == failing

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from typing import Final
 
 import pytest
@@ -10,6 +11,7 @@ from tests.kernel.director import START, Director
 from tests.kernel.writes import wait_until_in_sync
 from tests.lab.scene import HTTP, VIP4
 from tests.lab.traffic import Traffic
+from tests.showing import Figure
 
 pytestmark = pytest.mark.kernel
 
@@ -52,7 +54,8 @@ def alone(director: Director) -> Director:
     return director
 
 
-def test_a_table_cleared_by_hand_is_back_within_an_audit(serving: Director) -> None:
+@pytest.mark.promise(7, case="ipvsadm -C under load", target=f"back in an audit of {AUDIT:g} s, and {WORK:g} s of work")
+def test_a_table_cleared_by_hand_is_back_within_an_audit(serving: Director, figure: Figure) -> None:
     with Traffic(serving.scene.client, VIP4, HTTP, rate=40) as traffic:
         cleared = traffic.report().seconds
         serving.ipvsadm("-C")
@@ -62,13 +65,20 @@ def test_a_table_cleared_by_hand_is_back_within_an_audit(serving: Director) -> N
         while traffic.report().requests < asked + 40:
             serving.lines()
         report = traffic.stop()
+    figure(repaired - cleared, "s until it was back")
+    figure(len([each for each in report.failures if each.after > repaired]), "failed after that")
     print(f"repaired {repaired - cleared:.2f} s after ipvsadm -C; {report}")
     assert all(cleared - 0.2 <= each.after <= repaired for each in report.failures), report
     causes = {event["cause"] for event in serving.events("virtual_server_added", "real_server_added")[-5:]}
     assert causes == {"drift"}
 
 
-def test_edits_by_hand_show_up_in_diff_and_are_repaired_within_an_audit(serving: Director) -> None:
+@pytest.mark.promise(
+    7,
+    case="by hand: another scheduler, a weight, one removed, one more",
+    target=f"repaired in {AUDIT + 1 + 2 * WORK:g} s",
+)
+def test_edits_by_hand_show_up_in_diff_and_are_repaired_within_an_audit(serving: Director, figure: Figure) -> None:
     assert serving.process is not None
     key = f"{VIP4}:{HTTP}"
     serving.process.signal(signal.SIGSTOP)  # else it would repair before diff has looked
@@ -79,8 +89,10 @@ def test_edits_by_hand_show_up_in_diff_and_are_repaired_within_an_audit(serving:
     diff = serving.lvsctl("diff", "-o", "json")
     text = serving.lvsctl("diff")
     serving.process.signal(signal.SIGCONT)
+    resumed = time.monotonic()
     # The one that is too much is drained first, with another look after a second.
     serving.wait_for_lines(LINES, within=AUDIT + 1.0 + 2 * WORK)
+    figure(time.monotonic() - resumed, "s until all four were")
     assert (diff.returncode, diff.stderr) == (1, "")
     assert json.loads(diff.stdout) == {
         "schema": "lvsctl.diff/1",

@@ -23,6 +23,7 @@ from tests.lab.consul import PORT, ConsulAgent, Registration, version
 from tests.lab.scene import HTTP, VIP4, Scene, scene
 from tests.lab.traffic import Traffic
 from tests.lab.waiting import eventually
+from tests.showing import Figure
 
 pytestmark = pytest.mark.kernel
 
@@ -104,8 +105,12 @@ FAULTS: Final = {
 }
 
 
+@pytest.mark.promise(1, case="the agent is killed, frozen, out of reach", target=f"0 failed, resumed in {RESUMED:g} s")
+@pytest.mark.promise(13, case="the agent is killed, frozen, out of reach", target=f"noticed in {NOTICED:.1f} s")
 @pytest.mark.parametrize("name", FAULTS)
-def test_the_table_stays_while_consul_is_away_and_follows_it_when_it_is_back(director: Director, name: str) -> None:
+def test_the_table_stays_while_consul_is_away_and_follows_it_when_it_is_back(
+    director: Director, name: str, figure: Figure
+) -> None:
     fault, made = FAULTS[name], director.scene
     before, written = director.lines(), len(writes(director))
     with Traffic(made.client, VIP4, HTTP, rate=20) as traffic:
@@ -136,6 +141,9 @@ def test_the_table_stays_while_consul_is_away_and_follows_it_when_it_is_back(dir
         director.wait_for_event("consul_back", within=RESUMED, consul_service="reco")
         report = traffic.stop()
     print(f"{name}: noticed after {noticed:.1f} s, resumed after {resumed:.1f} s; {report}")
+    figure.traffic(report)
+    figure(noticed, "s until it was noticed")
+    figure(resumed, "s to resume")
     assert not report.failures, report
     status = director.status()
     assert status.consul is not None
@@ -143,7 +151,10 @@ def test_the_table_stays_while_consul_is_away_and_follows_it_when_it_is_back(dir
     assert status.consul.failing == 0
 
 
-def test_a_daemon_that_starts_without_consul_leaves_the_table_and_begins_when_it_comes(director: Director) -> None:
+@pytest.mark.promise(6, case="started while Consul is frozen, table populated", target="0 writes, 0 failed")
+def test_a_daemon_that_starts_without_consul_leaves_the_table_and_begins_when_it_comes(
+    director: Director, figure: Figure
+) -> None:
     made = director.scene
     before = director.lines()
     assert director.stop() == 0
@@ -171,15 +182,18 @@ def test_a_daemon_that_starts_without_consul_leaves_the_table_and_begins_when_it
         once = director.lvsctl("run", "--once")
         assert once.returncode == 6, "the daemon has the lock, with Consul or without"
         assert director.lines() == before
+        figure(len(writes(director)), "writes")
         made.consul.write(fourth(made), wait=False)
         made.consul.thaw()
         director.wait_for_weights(tcp(VIP4, HTTP), FOUR, within=RESUMED)
         report = traffic.stop()
+    figure.traffic(report)
     assert not report.failures, report
     assert writes(director) == ["real_server_added 10.2.0.14:80"], "what stood already is not written again"
 
 
-def test_an_agent_that_comes_back_knowing_nothing_empties_no_virtual_server(director: Director) -> None:
+@pytest.mark.promise(2, case="Consul comes back with an empty catalogue: 200 and []", target="0 writes, 0 failed")
+def test_an_agent_that_comes_back_knowing_nothing_empties_no_virtual_server(director: Director, figure: Figure) -> None:
     made = director.scene
     before, written = director.lines(), len(writes(director))
     with Traffic(made.client, VIP4, HTTP, rate=20) as traffic:
@@ -206,6 +220,8 @@ def test_an_agent_that_comes_back_knowing_nothing_empties_no_virtual_server(dire
         director.wait_for_event("trouble_over", trouble="hold")
         assert len(writes(director)) == written
         report = traffic.stop()
+    figure(len(writes(director)) - written, "writes")
+    figure.traffic(report)
     assert not report.failures, report
 
 
@@ -295,7 +311,8 @@ class GuardedConsul:
         return made
 
 
-def test_a_token_that_loses_a_permission_takes_nothing_out_of_the_table(tmp_path: Path) -> None:
+@pytest.mark.promise(2, case="the token loses a permission: 200 and []", target="0 writes, 0 failed")
+def test_a_token_that_loses_a_permission_takes_nothing_out_of_the_table(tmp_path: Path, figure: Figure) -> None:
     """Consul 1.8 answers 200 and an empty list then, under the index that it had."""
     with scene(real_servers=3, consul=False) as made:
         consul = GuardedConsul(made.consul)
@@ -324,6 +341,7 @@ def test_a_token_that_loses_a_permission_takes_nothing_out_of_the_table(tmp_path
             print(shown.stdout)
             assert director.weights(tcp(VIP4, HTTP)) == THREE
             assert len(writes(director)) == written
+            figure(len(writes(director)) - written, "writes")
             consul.allow("lvsctl", reading)
             consul.register(attrs.evolve(made.real_servers[0].registration(), tags=("again",)))  # ends the request
             director.wait_for_event("consul_believed", within=2 * NOTICED, consul_service="reco")
@@ -332,10 +350,16 @@ def test_a_token_that_loses_a_permission_takes_nothing_out_of_the_table(tmp_path
             director.wait_for_event("real_server_quiesced", real_server="10.2.0.13:80")
             report = traffic.stop()
         print(report)
+        figure.traffic(report)
         assert not report.failures, report
 
 
-def test_a_token_that_stops_working_keeps_the_table_and_the_next_one_in_the_file_is_used(tmp_path: Path) -> None:
+@pytest.mark.promise(
+    16, case="four tokens, good, blind, unknown and Consul's own, looked for in log and diff", target="0 hits"
+)
+def test_a_token_that_stops_working_keeps_the_table_and_the_next_one_in_the_file_is_used(
+    tmp_path: Path, figure: Figure
+) -> None:
     with scene(real_servers=3, consul=False) as made:
         consul = GuardedConsul(made.consul)
         reading = 'node_prefix "" { policy = "read" } service_prefix "" { policy = "read" }'
@@ -399,6 +423,8 @@ def test_a_token_that_stops_working_keeps_the_table_and_the_next_one_in_the_file
             report = traffic.stop()
         assert not report.failures, report
         assert director.stop() == 0
-        for token in (good, blind, wrong, consul.master):
+        tokens = (good, blind, wrong, consul.master)
+        figure(sum(director.log.count(token) + diff.stderr.count(token) for token in tokens), "hits")
+        for token in tokens:
             assert token not in director.log
             assert token not in diff.stderr

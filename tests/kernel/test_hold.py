@@ -7,6 +7,7 @@ from tests.kernel.director import Director, tcp
 from tests.lab.scene import HTTP, VIP4
 from tests.lab.traffic import HeldConnections, Traffic
 from tests.lab.waiting import eventually
+from tests.showing import Figure
 
 pytestmark = pytest.mark.kernel
 
@@ -38,7 +39,8 @@ def held(director: Director) -> list[str]:
     return found
 
 
-def test_three_of_four_go_under_traffic_and_two_serve(director: Director) -> None:
+@pytest.mark.promise(2, case="four of four deregistered, one by one", target="2 serve, 0 failed, 0 broken")
+def test_three_of_four_go_under_traffic_and_two_serve(director: Director, figure: Figure) -> None:
     virtual_server = four_serve(director)
     with (
         HeldConnections(director.scene.client, VIP4, director.port, count=4) as connections,
@@ -54,13 +56,19 @@ def test_three_of_four_go_under_traffic_and_two_serve(director: Director) -> Non
         eventually(lambda: traffic.report().seconds > asked + 3)  # three audits
         report = traffic.stop()
         broken = {at: why for at, why in connections.broken.items() if connections.names[at] in {"r3", "r4"}}
+    figure(sum(weight > 0 for weight in director.weights(virtual_server).values()), "serve")
+    figure.traffic(report)
+    figure(len(broken), "broken of those that stay")
     print(f"four deregistered, one after the other: {report}")
     assert director.weights(virtual_server) == {R3: 1, R4: 1}
     assert not report.failures, report
     assert not broken, broken
 
 
-def test_a_hold_outlives_ten_reloads_and_restarts_and_one_command_releases_it(director: Director) -> None:
+@pytest.mark.promise(3, case="a hold, ten reloads and restarts, one release", target="10 times held, 0 failed")
+def test_a_hold_outlives_ten_reloads_and_restarts_and_one_command_releases_it(
+    director: Director, figure: Figure
+) -> None:
     virtual_server = four_serve(director)
     with Traffic(director.scene.client, VIP4, director.port) as traffic:
         lose(director, "r1", "r2", "r4")
@@ -75,6 +83,7 @@ def test_a_hold_outlives_ten_reloads_and_restarts_and_one_command_releases_it(di
                 director.stop()
                 director.start()
             eventually(lambda: held(director) == [kept], within=10)
+            figure(1, "times held")
         assert director.weights(virtual_server)[kept] == 1
         assert director.lvsctl("status").returncode == 1
         released = director.lvsctl("release", "reco")
@@ -83,6 +92,7 @@ def test_a_hold_outlives_ten_reloads_and_restarts_and_one_command_releases_it(di
         assert held(director) == []
         director.wait_for_weights(virtual_server, {R3: 1}, within=20)
         report = traffic.stop()
+    figure.traffic(report)
     print(f"five reloads, five restarts and a release: {report}")
     assert not report.failures, report
     assert director.wait_for_event("released", name="reco")["by"].startswith("root, pid ")

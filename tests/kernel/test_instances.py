@@ -15,6 +15,7 @@ from tests.lab.consul import Check, Registration
 from tests.lab.scene import HTTP, VIP4
 from tests.lab.traffic import Traffic
 from tests.lab.waiting import eventually
+from tests.showing import Figure
 
 pytestmark = pytest.mark.kernel
 
@@ -217,7 +218,8 @@ def test_a_new_version_gets_the_share_that_its_weight_says_and_an_address_of_its
     assert Traffic(client, VIP4, 8080).count(10).answers == {"r4": 10}
 
 
-def test_the_last_passing_instance_is_held_and_serves_until_another_passes(director: Director) -> None:
+@pytest.mark.promise(2, case="the last passing instance fails its check", target="it serves on, 0 failed")
+def test_the_last_passing_instance_is_held_and_serves_until_another_passes(director: Director, figure: Figure) -> None:
     consul = director.scene.consul
     director.register(instance(director, "r1", check="ttl"), instance(director, "r2", check="ttl"))
     virtual_server = reco(director)
@@ -230,6 +232,7 @@ def test_the_last_passing_instance_is_held_and_serves_until_another_passes(direc
         eventually(lambda: traffic.report().seconds > 3)  # three audits
         report = traffic.stop()
     assert director.weights(virtual_server) == {R1: 1}
+    figure.traffic(report)
     assert not report.failures, report
     assert report.answers.keys() == {"r1"}
     row = director.status_of("reco")
@@ -271,7 +274,8 @@ def verdict_to_table(director: Director, status: Literal["pass", "fail"], virtua
     return time.monotonic() - began
 
 
-def test_instances_that_must_not_serve_are_rejected_alone(director: Director) -> None:
+@pytest.mark.promise(8, case="seven bad instances beside two good ones", target="7 rejected with a reason, 2 serve")
+def test_instances_that_must_not_serve_are_rejected_alone(director: Director, figure: Figure) -> None:
     rejected = {
         "outside": ("192.168.7.7", HTTP, "192.168.7.7 is outside safety.allowed_networks"),
         "loopback": ("127.0.0.1", HTTP, "127.0.0.1 is a loopback address"),
@@ -288,6 +292,7 @@ def test_instances_that_must_not_serve_are_rejected_alone(director: Director) ->
     director.wait_for_weights(virtual_server, {R1: 1, R2: 1})
     report = Traffic(director.scene.client, VIP4, director.port).count(10)
     assert report.answers == {"r1": 5, "r2": 5}, report
+    figure(len(director.weights(virtual_server)), "serve")
     diff = director.lvsctl("diff")
     status = director.lvsctl("status", "reco")
     assert (diff.returncode, status.returncode) == (0, 0), diff.stdout + diff.stderr + status.stderr
@@ -297,6 +302,7 @@ def test_instances_that_must_not_serve_are_rejected_alone(director: Director) ->
         for shown in (diff, status):
             line = next((line for line in shown.stdout.splitlines() if name in line and why in line), "")
             assert "rejected" in line, f"{name}: {why} not in:\n{shown.stdout}"
+    figure(len(director.events("instance_rejected")), "rejected with a reason")
     assert len(director.events("instance_rejected")) == len(rejected), director.log
 
 

@@ -11,14 +11,17 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 
 import pytest
 
+from lvsctl.core.status import State
 from tests.kernel.director import START, Director, tcp
 from tests.kernel.writes import wait_until_in_sync
 from tests.lab.scene import HTTP, VIP4, scene
 from tests.lab.waiting import eventually
+from tests.showing import Figure
 from tests.test_metrics import value
 
 pytestmark = pytest.mark.kernel
@@ -106,10 +109,13 @@ def settled(director: Director) -> float:
     return eventually(found, within=START)
 
 
-def test_transport_age_and_what_serves(director: Director) -> None:
+@pytest.mark.promise(13, case="the age of Consul's data is a metric", target="60 s at most")
+def test_transport_age_and_what_serves(director: Director, figure: Figure) -> None:
     page = shows(director, "lvsctl_virtual_server_serving_real_servers", 3, **LABELS)
     assert value(page, "lvsctl_consul_transport_info", transport="HTTP/1.1", why="within-limit") == 1
-    assert time.time() - value(page, "lvsctl_consul_last_contact_timestamp_seconds", **LABELS) < 60
+    age = time.time() - value(page, "lvsctl_consul_last_contact_timestamp_seconds", **LABELS)
+    figure(age, "s old")
+    assert age < 60
     assert value(page, "lvsctl_in_sync") == 1
     assert value(page, "lvsctl_writes_total", kind="real_server_added") >= 3
     assert ask(director, "/livez") == (200, b"alive\n")
@@ -119,13 +125,20 @@ def test_transport_age_and_what_serves(director: Director) -> None:
     shows(director, "lvsctl_foreign_virtual_servers", 1)
 
 
-def test_a_hold_is_there_within_a_second(director: Director) -> None:
+@pytest.mark.promise(3, case="a hold begins; the metrics are asked", target=f"seen in {VISIBLE:g} s")
+def test_a_hold_is_there_within_a_second(director: Director, figure: Figure) -> None:
     before = settled(director)
     for each in director.scene.real_servers:
         director.scene.consul.remove(f"reco-{each.name}")
     page = shows(director, "lvsctl_virtual_servers", 1, state="held")
     seen = time.time()
     engaged = datetime.fromisoformat(director.wait_for_event("hold", name="reco")["timestamp"]).timestamp()
+    assert director.status_of("reco").state is State.HELD
+    in_status = time.time() - engaged
+    figure(seen - engaged, "s until it was in the metrics")
+    figure(in_status, "s until it was in the status")
+    assert in_status < VISIBLE
+    assert director.lvsctl("status").returncode == 1
     print(f"the hold was in the metrics {seen - engaged:.2f} s after it began")
     assert seen - engaged < VISIBLE
     assert value(page, "lvsctl_virtual_server_held_real_servers", **LABELS) >= 1
@@ -135,13 +148,15 @@ def test_a_hold_is_there_within_a_second(director: Director) -> None:
     assert value(page, "lvsctl_table_fingerprint", of="wanted") != before
 
 
-def test_drift_is_counted_and_the_fingerprint_knows_the_table(director: Director) -> None:
+@pytest.mark.promise(7, case="one real server removed by hand, then ipvsadm -C", target="1 and 4 repairs counted")
+def test_drift_is_counted_and_the_fingerprint_knows_the_table(director: Director, figure: Figure) -> None:
     whole, before = settled(director), value(scrape(director), "lvsctl_drift_repairs_total")
     director.ipvsadm("-d", "-t", f"{VIP4}:{HTTP}", "-r", "10.2.0.12:80")
     shows(director, "lvsctl_drift_repairs_total", before + 1)
     shows(director, "lvsctl_table_fingerprint", whole, of="kernel")
     director.ipvsadm("-C")
-    shows(director, "lvsctl_drift_repairs_total", before + 1 + 1 + 3)
+    page = shows(director, "lvsctl_drift_repairs_total", before + 1 + 1 + 3)
+    figure(int(value(page, "lvsctl_drift_repairs_total") - before), "repairs counted")
     shows(director, "lvsctl_table_fingerprint", whole, of="kernel")
     consul, r3 = director.scene.consul, director.scene.real_servers[2]
     consul.remove(f"reco-{r3.name}")
@@ -156,7 +171,8 @@ def test_drift_is_counted_and_the_fingerprint_knows_the_table(director: Director
     assert value(scrape(director), "lvsctl_writes_total", kind="real_server_added") == 0
 
 
-def test_without_consul_it_lives_and_a_table_that_stands_makes_it_ready(director: Director) -> None:
+@pytest.mark.promise(14, case="Consul stopped, then a start without it, table populated", target="alive and ready")
+def test_without_consul_it_lives_and_a_table_that_stands_makes_it_ready(director: Director, figure: Figure) -> None:
     heard = value(scrape(director), "lvsctl_consul_last_contact_timestamp_seconds", **LABELS)
     director.scene.consul.stop()
     page = shows(director, "lvsctl_consul_reachable", 0)
@@ -170,9 +186,14 @@ def test_without_consul_it_lives_and_a_table_that_stands_makes_it_ready(director
     page = shows(director, "lvsctl_virtual_servers", 1, state="waiting")
     assert value(page, "lvsctl_consul_last_contact_timestamp_seconds", **LABELS) == 0
     assert value(page, "lvsctl_virtual_server_serving_real_servers", **LABELS) == 3
+    figure(ask(director, "/livez")[0], "from /livez")
+    figure(ask(director, "/readyz")[0], "from /readyz without Consul")
 
 
-def test_without_consul_and_a_table_it_lives_and_is_not_ready(director: Director) -> None:
+@pytest.mark.promise(
+    14, case="started without Consul and with an empty table", target="alive, not ready until it syncs"
+)
+def test_without_consul_and_a_table_it_lives_and_is_not_ready(director: Director, figure: Figure) -> None:
     director.stop()
     director.scene.consul.stop()
     director.forget()
@@ -193,7 +214,39 @@ def test_without_consul_and_a_table_it_lives_and_is_not_ready(director: Director
     nothing = b"not ready: Consul has not answered yet, and the table has no real server\n"
     eventually(lambda: ask(director, "/readyz") == (503, nothing), within=START)
     assert ask(director, "/livez") == (200, b"alive\n")
+    figure(ask(director, "/livez")[0], "from /livez")
+    figure(ask(director, "/readyz")[0], "from /readyz before Consul")
     director.scene.consul.start()
     eventually(lambda: ask(director, "/readyz") == (200, b"ready\n"), within=START)
+    figure(ask(director, "/readyz")[0], "after it")
     shows(director, "lvsctl_virtual_server_serving_real_servers", 3, **LABELS)
     assert CANARY not in director.log
+
+
+@pytest.mark.promise(
+    16, case="a canary token, looked for in arguments, log, pages, commands and files", target="0 hits"
+)
+def test_the_token_is_nowhere(director: Director, figure: Figure) -> None:
+    """In use, through trouble with Consul and a refused file; the file that it is in is the one exception."""
+    director.scene.consul.stop()
+    shows(director, "lvsctl_consul_reachable", 0)
+    director.file.write_text(director.file.read_text("utf-8") + "[", encoding="utf-8")
+    director.reload()
+    assert director.process is not None
+    places = {
+        "the daemon's arguments": Path("/proc", str(director.process.pid), "cmdline").read_bytes(),
+        "its log": director.log.encode(),
+        **{path: ask(director, path)[1] for path in ("/metrics", "/readyz", "/livez", "/", "/nothing")},
+    }
+    director.write(RECO, head="[metrics]", consul=f'token_file = "{director.scene.directory}/token"\n')
+    for command in ("status -o json", "diff", "events", "explain reco", "doctor"):
+        answer = director.lvsctl(*command.split())
+        assert answer.stdout + answer.stderr
+        places[command] = (answer.stdout + answer.stderr).encode()
+    files = [path for path in director.state.rglob("*") if path.is_file() and path.stat().st_size]
+    assert len(files) > 1
+    places |= {path.name: path.read_bytes() for path in files}
+    hits = {place: text.count(CANARY.encode()) for place, text in places.items()}
+    figure(len(hits), "places")
+    figure(sum(hits.values()), "hits")
+    assert not sum(hits.values()), hits

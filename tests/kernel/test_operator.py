@@ -21,6 +21,7 @@ from tests.kernel.writes import wait_until_in_sync, writes
 from tests.lab.scene import HTTP, VIP4
 from tests.lab.traffic import HeldConnections, Traffic
 from tests.lab.waiting import eventually
+from tests.showing import Figure
 
 pytestmark = pytest.mark.kernel
 
@@ -43,7 +44,10 @@ def registered(director: Director) -> Iterator[Director]:
 # Reload
 
 
-def test_a_reload_uses_a_good_file_and_refuses_a_bad_one(registered: Director) -> None:
+@pytest.mark.promise(
+    19, case="reload of two bad files, then a good one, under load", target="0 writes by the bad, 0 failed"
+)
+def test_a_reload_uses_a_good_file_and_refuses_a_bad_one(registered: Director, figure: Figure) -> None:
     director = registered
     director.configure(RECO + OTHER)
     director.wait_for_weights(tcp(VIP4, HTTP), FOUR)
@@ -75,6 +79,7 @@ def test_a_reload_uses_a_good_file_and_refuses_a_bad_one(registered: Director) -
         shown = director.lvsctl("status")
         assert (shown.returncode, shown.stdout.count("the last reload was refused")) == (1, 1), shown
         assert director.lines() == before
+        figure(len(writes(director)) - written, "writes by the bad ones")
         assert len(writes(director)) == written
 
         # Good: one added, one changed in place, one removed after a drain.
@@ -87,6 +92,7 @@ def test_a_reload_uses_a_good_file_and_refuses_a_bad_one(registered: Director) -
         eventually(lambda: tcp(VIP4, 81) not in director.table(), within=5)
         assert held.exchanged >= exchanged
         report = traffic.stop()
+    figure.traffic(report)
     assert not report.failures, report
     after = writes(director)[written:]
     assert after.count("virtual_server_added") == 1
@@ -118,7 +124,10 @@ def notifications(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
         yield next_with
 
 
-def test_systemd_is_told_what_happens(registered: Director, notifications: Callable[[str], dict[str, str]]) -> None:
+@pytest.mark.promise(14, case="systemd's watchdog of 0.5 s", target="fed within it")
+def test_systemd_is_told_what_happens(
+    registered: Director, notifications: Callable[[str], dict[str, str]], figure: Figure
+) -> None:
     director = registered
     if director.running:
         director.stop()
@@ -132,6 +141,7 @@ def test_systemd_is_told_what_happens(registered: Director, notifications: Calla
     for _ in range(4):
         notifications("WATCHDOG=1")
         fed.append(time.monotonic())
+    figure((fed[-1] - fed[0]) / 3, "s between two of four")
     assert fed[-1] - fed[0] < 3 * 0.5, "three times within what systemd allows"
     before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
     process.signal(signal.SIGHUP)
@@ -201,9 +211,14 @@ LINES_AND_DIRECTIONS: Final = "one\r\ntwo\u2028three \u202egnp.exe\u202c \u200b"
 HOSTILE: Final = f"{ESC} {LINES_AND_DIRECTIONS} <script> [/x] [bold]"
 
 
+def harmful(text: str) -> set[str]:
+    """Return the characters that a terminal obeys; a line feed ends a line and is none."""
+    return {c for c in text if c != "\n" and unicodedata.category(c) in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}}
+
+
 def assert_harmless(text: str) -> None:
-    """Fail for a character that a terminal obeys; a line feed ends a line and is none."""
-    found = {c for c in text if c != "\n" and unicodedata.category(c) in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}}
+    """Fail for a character that a terminal obeys."""
+    found = harmful(text)
     assert not found, f"{found} in {text!r}"
 
 
@@ -226,7 +241,8 @@ def register_hostile(director: Director) -> None:
         put("/v1/catalog/register", node | {"Service": service | {"Meta": {"x": HOSTILE}}, "Check": check})
 
 
-def test_strings_from_consul_reach_no_terminal_and_no_log_raw(registered: Director) -> None:
+@pytest.mark.promise(18, case="terminal and log: ESC, OSC, CR LF, RTL, <script>, [/x] in every name", target="0 raw")
+def test_strings_from_consul_reach_no_terminal_and_no_log_raw(registered: Director, figure: Figure) -> None:
     director = registered
     register_hostile(director)
     if director.running:
@@ -266,18 +282,23 @@ def test_strings_from_consul_reach_no_terminal_and_no_log_raw(registered: Direct
     assert process.wait(START) == 0
     assert_harmless(process.output)
     assert r"\x1b[31;1mred" in process.output
+    texts = [process.output, *(text for each in shown.values() for text in (each.stdout, each.stderr))]
+    figure(len(texts), "outputs looked through")
+    figure(sum(len(harmful(text)) for text in texts), "characters that a terminal obeys")
     assert all(re.match(r"\d\d:\d\d:\d\d \w+ +\w", line) for line in process.output.splitlines()), process.output
 
 
 # Status
 
 
-def test_status_from_the_daemon_over_its_socket(registered: Director) -> None:
+@pytest.mark.promise(17, case="the control socket: mode, and who may ask what", target="0660; 404 for what is none")
+def test_status_from_the_daemon_over_its_socket(registered: Director, figure: Figure) -> None:
     director = registered
     director.configure(RECO)
     director.wait_for_lines(LINES)
     wait_until_in_sync(director)
     assert stat.S_IMODE(director.socket.stat().st_mode) == 0o660
+    figure(int(f"{stat.S_IMODE(director.socket.stat().st_mode):o}"), "is the mode")
     command = ["curl", "-sS", "-i", "--unix-socket", str(director.socket), "http://localhost/v1/status"]
     head, _, body = director.host.run(command).stdout.replace("\r\n", "\n").partition("\n\n")
     assert head.startswith("HTTP/1.1 200 OK\n")
@@ -310,6 +331,7 @@ def test_status_from_the_daemon_over_its_socket(registered: Director) -> None:
     assert unknown.stderr.splitlines()[-1] == "Error: no virtual server 'nobody'; there are: reco"
     not_found = director.host.run([*command[:-1], "http://localhost/v1/other"]).stdout
     assert not_found.startswith("HTTP/1.1 404 ")
+    figure(int(not_found.split()[1]), "for what there is not")
 
 
 def without(status: dict[str, Any], keys: set[str]) -> dict[str, Any]:
@@ -345,18 +367,22 @@ def test_status_without_a_daemon_is_the_kernels_own_table(registered: Director) 
 # Idleness
 
 
-def test_an_idle_daemon_writes_nothing_and_costs_little(registered: Director) -> None:
+@pytest.mark.promise(12, case="idle, with an audit a second", target="0 writes")
+def test_an_idle_daemon_writes_nothing_and_costs_little(registered: Director, figure: Figure) -> None:
     director = registered
     director.configure(RECO)
     director.wait_for_lines(LINES)
     wait_until_in_sync(director)
     before, written, seconds = director.lines(), len(director.events()), 10.0
+    wrote = len(writes(director))
     assert director.process is not None
     process = Path("/proc", str(director.process.pid))
     used = cpu_seconds(process)
     time.sleep(seconds)  # ten audits
     used = cpu_seconds(process) - used
     memory = dict(re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB", (process / "status").read_text("ascii"), re.MULTILINE))
+    figure(len(writes(director)) - wrote, "writes")
+    figure(seconds, "s")
     print(f"idle: {used / seconds:.1%} of a processor with an audit a second, {memory} kB")
     assert len(director.events()) == written, director.events()[written:]
     assert director.lines() == before

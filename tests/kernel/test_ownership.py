@@ -7,11 +7,12 @@ from typing import Final
 import pytest
 
 from lvsctl.core.status import State
-from tests.kernel.director import START, Director, tcp
+from tests.kernel.director import START, Director, parse, tcp
 from tests.kernel.writes import wait_until_in_sync, writes
 from tests.lab.scene import HTTP, VIP4
 from tests.lab.traffic import HeldConnections, Traffic
 from tests.lab.waiting import eventually
+from tests.showing import Figure
 
 pytestmark = pytest.mark.kernel
 
@@ -58,7 +59,10 @@ def foreign_lines(director: Director) -> list[str]:
     return [line for line in director.lines() if f" {VIP4}:" not in line]
 
 
-def test_fifty_foreign_virtual_servers_stay_byte_for_byte(registered: Director) -> None:
+@pytest.mark.promise(
+    4, case="50 foreign ones through start, changes, stop and teardown", target="50 of 50 byte-identical"
+)
+def test_fifty_foreign_virtual_servers_stay_byte_for_byte(registered: Director, figure: Figure) -> None:
     director = registered
     director.ipvsadm("-R", text="\n".join(foreign_table()) + "\n")
     before = director.lines()
@@ -93,6 +97,8 @@ def test_fifty_foreign_virtual_servers_stay_byte_for_byte(registered: Director) 
     assert done.stdout.endswith("removed 1 virtual server\n")
     assert not (director.state / "configuration.kept").exists()  # nothing to go back to
     assert director.lines() == before
+    same = [key for key in parse(before) if parse(director.lines()).get(key) == parse(before)[key]]
+    figure(len(same), "of 50 byte-identical at the end")
     again = director.lvsctl("teardown", "--yes")
     unknown = f"the ledger in {director.state} does not know the 50 virtual servers there"
     assert (again.returncode, again.stdout) == (0, f"nothing of lvsctl's is in the kernel; {unknown}\n")

@@ -10,6 +10,7 @@ from tests.lab.consul import Check, Registration
 from tests.lab.scene import HTTP, VIP4
 from tests.lab.traffic import HeldConnections, Traffic
 from tests.lab.waiting import eventually
+from tests.showing import Figure
 
 pytestmark = pytest.mark.kernel
 
@@ -44,8 +45,11 @@ def wait_for_requests(traffic: Traffic, count: int) -> None:
     eventually(lambda: traffic.report().requests >= before + count, within=10)
 
 
+@pytest.mark.promise(
+    12, case="scheduler, flags, persistence, weights, thresholds changed under load", target="0 failed, 0 broken"
+)
 def test_everything_that_can_change_is_changed_in_place_without_an_error(
-    director: Director, capsys: pytest.CaptureFixture[str]
+    director: Director, capsys: pytest.CaptureFixture[str], figure: Figure
 ) -> None:
     for each in director.scene.real_servers:
         address = each.host.ipv4
@@ -67,6 +71,7 @@ def test_everything_that_can_change_is_changed_in_place_without_an_error(
             wait_for(director, virtual_server, options, dict.fromkeys(keys, min(20, max_weight)))
             wait_for_requests(traffic, 20)
         report = traffic.stop()
+        figure.traffic(report, held)
         assert not held.broken
     with capsys.disabled():
         print(f"\n{len(CHANGES)} changes of the file: {report}")
@@ -132,7 +137,8 @@ def four(director: Director) -> dict[str, int]:
     return {f"{each.host.ipv4}:{HTTP}": 1 for each in director.scene.real_servers}
 
 
-def test_what_nobody_confirms_is_taken_back_under_traffic(director: Director) -> None:
+@pytest.mark.promise(19, case="a reload that nobody confirms in 5 s", target="taken back, 0 failed, 0 broken")
+def test_what_nobody_confirms_is_taken_back_under_traffic(director: Director, figure: Figure) -> None:
     weights, virtual_server = four(director), tcp(VIP4, director.port)
     file = f'[virtual_server.reco]\naddress = "{VIP4}:{director.port}"\ndrain_timeout = "1m"\n'
     director.configure(file)
@@ -154,6 +160,7 @@ def test_what_nobody_confirms_is_taken_back_under_traffic(director: Director) ->
         assert (status.rolled_back, status.confirm_until) == (True, None)
         report = traffic.stop()
         assert not held.broken
+    figure.traffic(report, held)
     print(f"a reload that nobody confirmed: {report}")
     assert not report.failures, report
     assert len(director.events("real_server_quiesced")) == 2
@@ -161,7 +168,12 @@ def test_what_nobody_confirms_is_taken_back_under_traffic(director: Director) ->
     assert not director.events("real_server_deleted")
 
 
-def test_a_mass_removal_is_refused_and_a_kill_takes_back_what_was_not_confirmed(director: Director) -> None:
+@pytest.mark.promise(
+    19, case="a file with everything removed; a kill before the confirmation", target="the table of before, 0 failed"
+)
+def test_a_mass_removal_is_refused_and_a_kill_takes_back_what_was_not_confirmed(
+    director: Director, figure: Figure
+) -> None:
     weights, virtual_server = four(director), tcp(VIP4, director.port)
     file = f'[virtual_server.reco]\naddress = "{VIP4}:{director.port}"\n'
     director.configure(file)
@@ -185,6 +197,7 @@ def test_a_mass_removal_is_refused_and_a_kill_takes_back_what_was_not_confirmed(
         wait_for(director, virtual_server, "-s wlc", weights)
         assert director.status().rolled_back
         report = traffic.stop()
+    figure.traffic(report)
     print(f"a mass removal, and a kill before the confirmation: {report}")
     assert not report.failures, report
     assert director.lines() == before

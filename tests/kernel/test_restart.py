@@ -15,6 +15,7 @@ from tests.kernel.writes import wait_until_in_sync, writes
 from tests.lab.scene import HTTP, VIP4
 from tests.lab.traffic import HeldConnections, Traffic
 from tests.lab.waiting import eventually
+from tests.showing import Figure
 
 pytestmark = pytest.mark.kernel
 
@@ -72,8 +73,13 @@ def changed_when_killed(serving: Director, registered: int, *, weight: int) -> i
     return sum(":81 " in line and line.endswith(f"-w {weight}") for line in at_kill)
 
 
+@pytest.mark.promise(
+    5, case="SIGKILL in the middle of changing 200 weights, then a start", target="0 failed, converged"
+)
 @pytest.mark.parametrize("registered", [32, 104, SIZE])
-def test_killed_in_the_middle_of_many_changes_the_next_start_converges(serving: Director, registered: int) -> None:
+def test_killed_in_the_middle_of_many_changes_the_next_start_converges(
+    serving: Director, registered: int, figure: Figure
+) -> None:
     """Kill it at the first change that ipvsadm shows, with so many registered; the rest comes while it is dead."""
     put_many(serving, range(1, SIZE // 2 + 1), weight=1)
     half = {f"10.3.1.{number}:80": 1 for number in range(1, SIZE // 2 + 1)}
@@ -85,12 +91,15 @@ def test_killed_in_the_middle_of_many_changes_the_next_start_converges(serving: 
                 break
         report = traffic.stop()
     print(f"killed when {changed} of {SIZE} were changed; {report}")
+    figure.traffic(report)
+    figure(changed, "of the weights changed when it was killed")
     assert changed < SIZE
     assert not report.failures, report
     assert not serving.events("virtual_server_deleted", "real_server_deleted", "cycle_failed")
 
 
-def test_killed_and_started_again_with_nothing_changed_nothing_is_written(serving: Director) -> None:
+@pytest.mark.promise(5, case="SIGKILL and start, twice, nothing changed", target="0 writes, 0 failed, 0 broken")
+def test_killed_and_started_again_with_nothing_changed_nothing_is_written(serving: Director, figure: Figure) -> None:
     put_many(serving, range(1, SIZE + 1), weight=1)
     wanted = {f"10.3.1.{number}:80": 1 for number in range(1, SIZE + 1)}
     serving.wait_for_weights("-t 10.1.0.100:81", wanted, within=20)
@@ -103,11 +112,13 @@ def test_killed_and_started_again_with_nothing_changed_nothing_is_written(servin
             serving.start()
             wait_until_in_sync(serving)
             assert serving.lines() == before
+            figure(len(writes(serving)), "writes")
             assert writes(serving) == []
             assert counted_connections(serving) >= counted, "a counter went back: something was made anew"
         report = traffic.stop()
         exchanged = held.exchanged
         eventually(lambda: held.exchanged > exchanged + 8)
+        figure.traffic(report, held)
         assert not held.broken
     assert not report.failures, report
 
@@ -122,7 +133,8 @@ def counted_connections(director: Director) -> int:
     return int(line.split()[2])
 
 
-def test_stopped_and_started_again_under_traffic_no_request_fails(serving: Director) -> None:
+@pytest.mark.promise(5, case="stopped, 40 requests later started", target="0 writes, 0 failed, 0 broken")
+def test_stopped_and_started_again_under_traffic_no_request_fails(serving: Director, figure: Figure) -> None:
     client = serving.scene.client
     with HeldConnections(client, VIP4, HTTP, count=4) as held, Traffic(client, VIP4, HTTP, rate=40) as traffic:
         before = serving.lines()
@@ -135,6 +147,8 @@ def test_stopped_and_started_again_under_traffic_no_request_fails(serving: Direc
         serving.start()
         wait_until_in_sync(serving)
         report = traffic.stop()
+        figure(len(writes(serving)), "writes")
+        figure.traffic(report, held)
         assert not held.broken
     print(report)
     assert not report.failures, report

@@ -15,6 +15,7 @@ from tests.kernel.director import START, Director, tcp
 from tests.kernel.writes import wait_until_in_sync, writes
 from tests.lab.scene import HTTP, VIP4, Scene, scene
 from tests.lab.waiting import eventually
+from tests.showing import Figure
 
 pytestmark = pytest.mark.kernel
 
@@ -75,7 +76,8 @@ def snapshot_of(director: Director) -> Path:
     return director.state / "snapshot.json"
 
 
-def test_a_populated_table_is_not_written_and_followed_when_consul_is_back(director: Director) -> None:
+@pytest.mark.promise(6, case="started with Consul down, table populated", target="0 writes")
+def test_a_populated_table_is_not_written_and_followed_when_consul_is_back(director: Director, figure: Figure) -> None:
     before = director.lines()
     director.start()
     director.wait_for_event("consul_incomplete")
@@ -94,18 +96,21 @@ def test_a_populated_table_is_not_written_and_followed_when_consul_is_back(direc
     made.consul.start()
     wait_until_in_sync(director)
     assert director.lines() == before
+    figure(len(writes(director)), "writes")
     assert writes(director) == []
     made.consul.write(made.real_servers[3].registration())
     director.wait_for_weights(tcp(VIP4, HTTP), WEIGHTS | {"10.2.0.14:80": 1}, within=RESUMED)
 
 
-def test_after_a_reboot_the_table_is_what_it_was_and_says_since_when(director: Director) -> None:
+@pytest.mark.promise(6, case="table empty, Consul down, a snapshot on disk", target=f"equal in {RESTORED:g} s")
+def test_after_a_reboot_the_table_is_what_it_was_and_says_since_when(director: Director, figure: Figure) -> None:
     before = director.lines()
     director.ipvsadm("-C")
     director.start()
     director.wait_for_lines(before, within=START)
     used = director.wait_for_event("snapshot_used")
     took = director.seconds_between(director.events("started")[0], used)
+    figure(took, "s from the start until it was equal")
     print(f"restored {used['virtual_servers']} virtual servers {took:.2f} s after the start, from {used['age']} ago")
     assert took < RESTORED
     assert (used["virtual_servers"], used["level"]) == (2, "warning")
@@ -154,8 +159,13 @@ def test_a_consul_that_comes_back_empty_removes_nothing_of_what_was_restored(dir
     assert director.lines() == before
 
 
+@pytest.mark.promise(
+    6, case="a snapshot that is damaged, newer or of another Consul", target="ignored, nothing restored"
+)
 @pytest.mark.parametrize("damage", ["cut", "newer", "elsewhere"])
-def test_a_snapshot_that_cannot_be_used_restores_nothing_and_says_why(director: Director, damage: str) -> None:
+def test_a_snapshot_that_cannot_be_used_restores_nothing_and_says_why(
+    director: Director, damage: str, figure: Figure
+) -> None:
     path = snapshot_of(director)
     content = path.read_bytes()
     url = director.scene.consul.url
@@ -178,5 +188,6 @@ def test_a_snapshot_that_cannot_be_used_restores_nothing_and_says_why(director: 
     director.wait_for_event("consul_failed")
     director.reload()
     assert len(director.events("snapshot_ignored")) == 1
+    figure(len(director.lines()), "lines in the table")
     assert director.lines() == []
     assert director.stop() == 0

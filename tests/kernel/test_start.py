@@ -13,6 +13,7 @@ import pytest
 
 from tests.kernel.director import Director
 from tests.lab.scene import HTTP, VIP4
+from tests.showing import Figure
 
 pytestmark = pytest.mark.kernel
 
@@ -85,12 +86,17 @@ def read_only(directory: Path) -> Iterator[None]:
         subprocess.run(["umount", directory], check=True)
 
 
-def test_ten_mistakes_are_said_in_one_go(alone: Director) -> None:
+@pytest.mark.promise(
+    19, case="ten mistakes in one file, at start", target="10 said with file, line and key; exit code 3"
+)
+def test_ten_mistakes_are_said_in_one_go(alone: Director, figure: Figure) -> None:
     alone.file.write_text(TEN_MISTAKES, encoding="utf-8")
     ended = run(alone)
     assert (ended.returncode, ended.stdout) == (3, "")
     lines = ended.stderr.splitlines()
     print(ended.stderr)
+    figure(len(lines), "said")
+    figure(ended.returncode, "is the exit code")
     assert len(lines) == 10
     places = [line.removeprefix(f"lvsctl: {alone.file}:").split(": ")[:2] for line in lines]
     assert [(int(number), key) for number, key in places] == [
@@ -168,8 +174,11 @@ def test_a_control_socket_that_cannot_be_made(alone: Director) -> None:
         assert_refused(alone, 7, f"{directory}/control.sock: read-only file system", "daemon.control_socket")
 
 
+@pytest.mark.promise(
+    20, case="a second daemon, beside one that runs and one that is stopped (SIGSTOP)", target="0 changes"
+)
 @pytest.mark.parametrize("stopped", [False, True], ids=["running", "frozen"])
-def test_a_second_daemon_writes_nothing_and_names_the_first(alone: Director, *, stopped: bool) -> None:
+def test_a_second_daemon_writes_nothing_and_names_the_first(alone: Director, *, stopped: bool, figure: Figure) -> None:
     process = alone.start()
     alone.wait_for_weights(f"-t {VIP4}:{HTTP}", {"10.2.0.11:80": 1})
     ledger = (alone.state / "ledger.json").read_bytes()
@@ -182,6 +191,7 @@ def test_a_second_daemon_writes_nothing_and_names_the_first(alone: Director, *, 
         f"lvsctl: another lvsctl (pid {process.pid}) is the writer of this table; nothing was written. "
         "Ask it with `lvsctl status`, or stop it first\n"
     )
+    figure(len(set(alone.lines()) ^ set(before)), "lines of the table changed")
     assert alone.lines() == before
     assert (alone.state / "ledger.json").read_bytes() == ledger
     process.signal(signal.SIGCONT)

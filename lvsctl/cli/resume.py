@@ -1,0 +1,29 @@
+"""`lvsctl resume`: the end of a pause."""
+
+from pathlib import Path
+
+import click
+
+from lvsctl.cli.options import config_file
+
+EPILOG = """\b
+What waited is done at once: the kernel becomes what Consul and the file want now.
+\b
+Exit codes: 0 done, 2 it is not paused, 3 configuration, 8 no daemon answers, or it
+cannot do it now.
+\b
+Examples:
+  lvsctl resume              end `lvsctl pause`
+  lvsctl resume reco         end `lvsctl pause reco`
+"""
+
+
+@click.command(epilog=EPILOG, short_help="End a pause.")
+@click.argument("name", required=False)
+@config_file
+def command(name: str | None, path: Path) -> None:
+    """Let the daemon write again what `lvsctl pause` kept it from."""
+    from lvsctl.cli import ordering
+    from lvsctl.core.order import Wish
+
+    click.echo("\n".join(ordering.resumed(ordering.end(path, Wish(order="pause", target=name or "")))))
