@@ -349,7 +349,7 @@ class DefaultsTable:
     scheduler: str | None = _key(
         "How the kernel picks the real server of a new connection. `rr`, `lc` and `dh` ignore weights other than 0. "
         "`dh` has no fallback (see `scheduler_flags`): the clients of a real server are refused while it drains, so "
-        "give such a virtual server a short `drain_timeout`.",
+        "one that fails is deleted at once; for those that leave on purpose give it a short `drain_timeout`.",
         '"wrr"',
         choice({name: name for name in SCHEDULERS}),
         default=None,
@@ -368,9 +368,9 @@ class DefaultsTable:
         default=None,
     )
     on_critical: OnCritical | None = _key(
-        "How a real server leaves whose check is critical: `quiesce` drains it like any other, `delete` takes it out "
-        "at once, and its connections with it. One that is deregistered, in maintenance or filtered out is drained "
-        "either way. See [operations](operations.md#how-a-real-server-leaves).",
+        "How a real server leaves whose check is critical: `quiesce` drains it like any other, unless its clients "
+        "would only wait, `delete` takes it out at once, and its connections with it. One that is deregistered, in "
+        "maintenance or filtered out is drained either way. See [operations](operations.md#how-a-real-server-leaves).",
         '"delete"',
         choice(ON_CRITICAL, ON_CRITICAL_ELSEWHERE),
         default=None,
@@ -521,7 +521,7 @@ class VirtualServerTable(DefaultsTable):
     )
     scheduler_flags: tuple[str, ...] = _key(
         "Options of the scheduler. The sh- and mh- words need that scheduler. Fallback passes over a quiesced or "
-        "overloaded real server; without it the clients that hash to one are refused, in every drain. Port hashes the "
+        "overloaded real server; without it the clients that hash to one are refused while it drains. Port hashes the "
         "client's port too. A list that is written replaces the default as a whole, so name fallback in it; `[]` is "
         "neither.",
         '["sh-port", "sh-fallback"]',

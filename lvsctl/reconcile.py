@@ -47,6 +47,7 @@ class Surroundings:
     local: frozenset[Address] = frozenset()  # every address of this machine
     there: frozenset[Address] = frozenset()  # those on our interface
     templates_expire: bool = False
+    connections_expire: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -160,6 +161,7 @@ class Reconciler:
             ledger,
             own_addresses=local,
             templates_expire=around.templates_expire,
+            connections_expire=around.connections_expire,
             now=self._clock(),
             before=self._decision,
             overrides=overrides,
@@ -211,6 +213,7 @@ class Reconciler:
             local=self._addresses.local(),
             there=self._addresses.there(config.vip.interface) if config.vip else frozenset(),
             templates_expire=bool(self._setting("expire_quiescent_template")),
+            connections_expire=bool(self._setting("expire_nodest_conn")),
         )
 
     @staticmethod
@@ -245,6 +248,7 @@ class Reconciler:
             ledger,
             own_addresses=frozenset(),  # they are in the limits
             templates_expire=whole.templates_expire,
+            connections_expire=whole.connections_expire,
             now=self._clock(),
             before=part.decision_of(whole, only),
             limits=whole.limits,

@@ -141,6 +141,7 @@ def decided(
     config: Config | None = None,
     ledger: Ledger | None = None,
     templates_expire: bool = False,
+    connections_expire: bool = False,
     now: float = NOW,
 ) -> Decision:
     """Return what is decided when Consul answers every query with `instances`."""
@@ -152,6 +153,7 @@ def decided(
         ledger or {},
         own_addresses=OWN,
         templates_expire=templates_expire,
+        connections_expire=connections_expire,
         now=now,
     )
 
@@ -167,6 +169,7 @@ class Cycles:
     now: float = NOW
     own_addresses: frozenset[Address] = OWN
     templates_expire: bool = False
+    connections_expire: bool = False
     orders: Orders = NO_ORDERS
     border: Border = NO_WORD  # for the next cycle
     on_decision: Callable[[Decision, Ledger, Observed], None] | None = None
@@ -182,6 +185,7 @@ class Cycles:
                 self.ledger,
                 own_addresses=self.own_addresses,
                 templates_expire=self.templates_expire,
+                connections_expire=self.connections_expire,
                 now=self.now,
                 before=before,
                 orders=self.orders,

@@ -11,9 +11,9 @@ from typing import Final
 
 import attrs
 
-from lvsctl.config import Config, OnCritical
+from lvsctl.config import Config
 from lvsctl.core import peak
-from lvsctl.core.admission import Excluded, Limits, Reason
+from lvsctl.core.admission import Limits
 from lvsctl.core.cause import cause_of_virtual_server
 from lvsctl.core.damped import damped
 from lvsctl.core.decision import Decision, Step, VirtualServerDecision
@@ -43,6 +43,7 @@ from lvsctl.core.ramping import ramping, whole
 from lvsctl.core.restoration import stands_alone
 from lvsctl.core.served import NO_FLOOR, Floor
 from lvsctl.core.steps import steps_of, why_leaving
+from lvsctl.core.undrained import undrained, why_undrained
 from lvsctl.core.velocity import Loss, limits_of_table
 from lvsctl.core.whereabouts import whereabouts
 from netlink.types import (
@@ -76,21 +77,24 @@ def decide(
     orders: Orders = NO_ORDERS,
     elsewhere: Ledger = NOTHING,
     border: Border = NO_WORD,
+    connections_expire: bool = False,
 ) -> Decision:
     """Return what to do about every virtual server.
 
     `own_addresses` are the director's, `now` is Unix seconds. `templates_expire` is the kernel's setting
-    `expire_quiescent_template`: whether clients with persistence leave a quiesced real server. `before` is an earlier
-    decision: it spares work where nothing has changed since, and changes nothing. Of the virtual servers that are
-    `released` an operator has just let go of what is held. `refused` are real servers that the kernel did not take,
-    `opinions` what the director itself found of some; None where it does not look. The `last` decision tells which
-    instance is gone where a real server is in no answer any more; None where none is known. `elsewhere` is the ledger
-    with the virtual servers of which nothing is decided here, `border` what operators have just said of whose they are,
-    `orders` what they ordered before.
+    `expire_quiescent_template`: whether clients with persistence leave a quiesced real server; `connections_expire` is
+    `expire_nodest_conn`: whether clients leave a deleted one with their next packet. `before` is an earlier decision:
+    it spares work where nothing has changed since, and changes nothing. Of the virtual servers that are `released` an
+    operator has just let go of what is held. `refused` are real servers that the kernel did not take, `opinions` what
+    the director itself found of some; None where it does not look. The `last` decision tells which instance is gone
+    where a real server is in no answer any more; None where none is known. `elsewhere` is the ledger with the virtual
+    servers of which nothing is decided here, `border` what operators have just said of whose they are, `orders` what
+    they ordered before.
     """
     force = in_force(orders, now)
     limits = limits or limits_of(config, own_addresses)
-    if before is not None and (before.limits, before.templates_expire) != (limits, templates_expire):
+    settings = templates_expire, connections_expire
+    if before and (before.limits, before.templates_expire, before.connections_expire) != (limits, *settings):
         before = None
     known = before.virtual_servers if before else {}
     limits = before.limits if before else limits
@@ -130,6 +134,7 @@ def decide(
             opinion,
             ordered=ordered,
             templates_expire=templates_expire,
+            connections_expire=connections_expire,
             now=now,
             released=key in released,
             last=last.virtual_servers.get(key) if last else None,
@@ -165,6 +170,7 @@ def decide(
         drains=force.drains,
         limits=limits,
         templates_expire=templates_expire,
+        connections_expire=connections_expire,
     )
 
 
@@ -235,6 +241,7 @@ def _decide_configured(
     *,
     ordered: Ordered,
     templates_expire: bool,
+    connections_expire: bool,
     now: float,
     released: bool,
     last: VirtualServerDecision | None,
@@ -275,6 +282,9 @@ def _decide_configured(
     )
     found = ramping(wanted, hold, counts, there, entry, absent=absent, now=now)
     fallback = fallback_of(wanted.config, found.real_servers)
+    undrained_for = why_undrained(
+        wanted.config, templates_expire=templates_expire, connections_expire=connections_expire
+    )
     return _decide_leaving(
         VirtualServerDecision(
             name=wanted.config.name,
@@ -296,7 +306,8 @@ def _decide_configured(
             undamped=undamped if undamped is not wanted else None,
             fallback=fallback.key if fallback else None,
             drain_timeout=wanted.config.drain_timeout,
-            undrained=_undrained(wanted, templates_expire=templates_expire),
+            undrained=undrained(wanted, undrained_for),
+            undrained_for=undrained_for,
         ),
         _entry(wanted, {**found.real_servers, fallback.key: fallback} if fallback else found.real_servers),
         observed,
@@ -317,22 +328,6 @@ def _entry(wanted: Wanted, real_servers: RealServers) -> TableEntry:
     if real_servers is wanted.entry.real_servers:
         return wanted.entry
     return attrs.evolve(wanted.entry, real_servers=real_servers)
-
-
-def _undrained(wanted: Wanted, *, templates_expire: bool) -> frozenset[RealServerKey]:
-    """Return the real servers that are failing and not to be waited for: the operator says so, or they get clients.
-
-    A persistent virtual server keeps its clients where they are, however long that is quiesced, unless the kernel lets
-    them go. One that leaves on purpose still answers them until it is deleted; one whose check is critical may not.
-    """
-    keeps_clients = wanted.config.persistence is not None and not templates_expire
-    if wanted.config.on_critical is OnCritical.QUIESCE and not keeps_clients:
-        return NOBODY
-    return frozenset(
-        key
-        for key, member in wanted.by_key.items()
-        if isinstance(member.verdict, Excluded) and member.verdict.reason is Reason.CRITICAL
-    )
 
 
 def _moved_to(config: Config, key: VirtualServerKey, name: str) -> VirtualServerKey | None:

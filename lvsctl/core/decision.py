@@ -58,6 +58,7 @@ class VirtualServerDecision:
     steps: tuple[Step, ...] = ()
     drain_timeout: float = 0.0
     undrained: frozenset[RealServerKey] = NOBODY  # not drained when they leave
+    undrained_for: str = ""  # why; empty where whoever fails is drained
     # Who was behind what is in the kernel and in no answer any more; what is decided does not depend on it.
     behind: Mapping[RealServerKey, Member] = attrs.field(default=NOTHING, eq=False, repr=False)
     became: Mapping[RealServerKey, str] = attrs.field(default=NOTHING, eq=False, repr=False)  # of those, in words
@@ -127,6 +128,7 @@ class Decision:
     paused: Order | None = None  # by whose order nothing at all is written
     limits: Limits = attrs.field(eq=False, repr=False)  # by which instances were judged
     templates_expire: bool = attrs.field(eq=False, repr=False)
+    connections_expire: bool = attrs.field(default=False, eq=False, repr=False)
     drains: Drains = attrs.field(default=NO_DRAINS, eq=False, repr=False)  # by which they were, too
 
     @property

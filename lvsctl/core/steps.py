@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import attrs
 
-from lvsctl.config import OnCritical
 from lvsctl.core.admission import parse_address
 from lvsctl.core.cause import (
     Cause,
@@ -81,7 +80,7 @@ def _cause(request: TableRequest, decision: VirtualServerDecision, entry: Ledger
             assert isinstance(state, Drained)  # noqa: S101  # what drains still is never deleted
             leaving = decision.leaving_causes[key]
             if key in decision.undrained:
-                return Cause(kind=leaving.kind, text=f"not drained, {_why_undrained(decision)}; {leaving.text}")
+                return Cause(kind=leaving.kind, text=f"not drained, {decision.undrained_for}; {leaving.text}")
             return cause_of_deletion(state, leaving, timeout=decision.drain_timeout, now=now)
         case _:
             intended, observed = decision.intended, decision.observed
@@ -103,12 +102,6 @@ def _or_undrained(cause: Cause, decision: VirtualServerDecision, key: RealServer
         return cause
     order = decision.wanted.drains.ended_of(member.source, parse_address(member.source.address), key)
     return Cause(kind=Kind.OVERRIDE, text=f"no longer {order.words_after}: {name_of(member)}") if order else cause
-
-
-def _why_undrained(decision: VirtualServerDecision) -> str:
-    if decision.wanted is not None and decision.wanted.config.on_critical is OnCritical.DELETE:
-        return 'on_critical is "delete"'
-    return "persistence would keep its clients"
 
 
 def _cause_of_change(

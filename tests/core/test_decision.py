@@ -123,7 +123,7 @@ def other_own_addresses(draw: Callable[..., Any], world: Cycles) -> None:
 
 
 def another_setting(draw: Callable[..., Any], world: Cycles) -> None:
-    world.templates_expire = draw(st.booleans())
+    world.templates_expire, world.connections_expire = draw(st.booleans()), draw(st.booleans())
 
 
 def a_word_on_whose_they_are(draw: Callable[..., Any], world: Cycles) -> None:
