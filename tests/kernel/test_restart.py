@@ -76,7 +76,7 @@ def changed_when_killed(serving: Director, registered: int, *, weight: int) -> i
 @pytest.mark.promise(
     5, case="SIGKILL in the middle of changing 200 weights, then a start", target="0 failed, converged"
 )
-@pytest.mark.parametrize("registered", [32, 104, SIZE])
+@pytest.mark.parametrize("registered", [32, 104, 168])  # of all 200 a batch may have changed each before it is seen
 def test_killed_in_the_middle_of_many_changes_the_next_start_converges(
     serving: Director, registered: int, figure: Figure
 ) -> None:
@@ -85,15 +85,12 @@ def test_killed_in_the_middle_of_many_changes_the_next_start_converges(
     half = {f"10.3.1.{number}:80": 1 for number in range(1, SIZE // 2 + 1)}
     serving.wait_for_weights("-t 10.1.0.100:81", half, within=20)
     with Traffic(serving.scene.client, VIP4, HTTP, rate=20) as traffic:
-        for weight in (7, 8, 9):  # again where all were changed before anybody saw the first, on a busy machine
-            changed = changed_when_killed(serving, registered, weight=weight)
-            if changed < SIZE:
-                break
+        changed = changed_when_killed(serving, registered, weight=7)
         report = traffic.stop()
     print(f"killed when {changed} of {SIZE} were changed; {report}")
     figure.traffic(report)
     figure(changed, "of the weights changed when it was killed")
-    assert changed < SIZE
+    assert 0 < changed <= registered
     assert not report.failures, report
     assert not serving.events("virtual_server_deleted", "real_server_deleted", "cycle_failed")
 
