@@ -1,4 +1,7 @@
-"""Properties over random histories, of which `make histories` tries thousands each and `make test` a few."""
+"""Properties over random histories, of which `make histories` tries thousands each and `make test` a few.
+
+Those few are the same each time: a change is judged by what it does to them, and `make histories` looks for new ones.
+"""
 
 import os
 from collections.abc import Callable
