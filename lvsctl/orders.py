@@ -18,6 +18,7 @@ import structlog
 from lvsctl.core.event import Event
 from lvsctl.core.order import (
     KINDS,
+    LONGEST_PAUSE,
     MAX_BY,
     MAX_ORDERS,
     MAX_WORDS,
@@ -42,7 +43,6 @@ from lvsctl.text import listed, visible
 from netlink.errors import NetlinkError
 
 LONGEST: Final = 366 * 86400.0  # seconds
-LONGEST_PAUSE: Final = 86400.0  # seconds; nobody is to find out next week that nothing was written
 PAUSE: Final = 3600.0  # seconds, where nobody says how long
 
 Tell = Callable[[Event], None]

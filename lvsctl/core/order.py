@@ -19,6 +19,7 @@ MAX_ORDERS: Final = 500
 MAX_TARGET: Final = 600  # characters; Consul's names have no more, nor has an instance's id behind its node's
 MAX_WORDS: Final = 200  # characters of a reason
 MAX_BY: Final = 100  # characters of who gave it
+LONGEST_PAUSE: Final = 86400.0  # seconds; nobody is to find out next week that nothing was written
 LATELY: Final = 5.0  # seconds for which one that is over is known, so that what follows from its end is told as that
 
 
@@ -133,10 +134,11 @@ class Order:
     written: float  # Unix seconds, by the director's clock
     until: float | None = None  # Unix seconds; None: until somebody ends it
     ended: bool = False  # somebody did, at `until`, and no clock that is set back undoes it
+    fleet: bool = False  # given to all directors, in Consul's KV
 
     @property
     def words(self) -> str:
-        """Return `drained by alice until 2026-11-23 14:00 UTC: kernel upgrade`."""
+        """Return `drained by alice until 2026-11-23 14:00 UTC: kernel upgrade`, or `drained for the fleet by …`."""
         return self._words(f" until {moment(self.until)}" if self.until is not None else "")
 
     @property
@@ -145,7 +147,8 @@ class Order:
         return self._words("")
 
     def _words(self, until: str) -> str:
-        return f"{DONE[type(self.what)]} by {self.by}{until}{f': {self.reason}' if self.reason else ''}"
+        done = f"{DONE[type(self.what)]}{' for the fleet' if self.fleet else ''}"
+        return f"{done} by {self.by}{until}{f': {self.reason}' if self.reason else ''}"
 
     def stands(self, now: float) -> bool:
         """Tell whether its time is not over at `now`, Unix seconds."""

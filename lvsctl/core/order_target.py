@@ -90,7 +90,7 @@ def resolve(word: str, known: Known, *, kind: str = "", ahead: bool = False) -> 
             raise Unresolved(f"its name has more than {MAX_TARGET} characters; write its address")
         return candidates[0]
     if candidates:
-        ways = ", ".join(visible(_as_typed(each)) for each in sorted(candidates, key=str))
+        ways = ", ".join(visible(as_typed(each)) for each in sorted(candidates, key=str))
         raise Unresolved(f"'{visible(word)}' is {len(candidates)} things; write which: {ways}")
     if not ahead:
         raise Unresolved(_unknown(word, known))
@@ -118,11 +118,11 @@ def resolve_ordered(word: str, known: Known, drains: Iterable[Order], *, kind: s
     if len(meant) == 1:
         return meant[0]
     if meant:
-        ways = ", ".join(visible(_as_typed(each)) for each in sorted(meant, key=str))
+        ways = ", ".join(visible(as_typed(each)) for each in sorted(meant, key=str))
         raise Unresolved(f"'{visible(word)}' is {len(meant)} drains; write which: {ways}")
     by = _drained_by(word, address, known, Drains(tuple(drains)))
     if by:
-        commands = ", ".join(f"lvsctl undrain {visible(_as_typed(each))}" for each in by)
+        commands = ", ".join(f"lvsctl undrain {visible(as_typed(each))}" for each in by)
         raise Unresolved(f"'{visible(word)}' is out by another drain: {commands}")
     there = ", ".join(visible(str(each)) for each in targets[:20]) or "nothing is"
     raise Unresolved(f"'{visible(word)}' is not drained; drained: {there}")
@@ -160,7 +160,7 @@ def _named(word: str, known: Known, kind: str) -> list[Target]:
     return list(found)
 
 
-def _as_typed(target: Target) -> str:
+def as_typed(target: Target) -> str:
     """Return how an operator writes `target`, so that it means nothing else."""
     match target:
         case OnNode(node=node):
