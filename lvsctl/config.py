@@ -232,11 +232,12 @@ class VipConfig:
 
 @attrs.frozen(kw_only=True)
 class OverridesConfig:
-    """Operators' overrides in Consul's KV: `[overrides]`. Without this table nothing there is read."""
+    """Operators' overrides and orders in Consul's KV: `[overrides]`. Without this table nothing there is read."""
 
     kv_prefix: str = _key(
-        "Where in Consul's KV `lvsctl weight` keeps its overrides, below `PREFIX/weights/`; every director with the "
-        'same prefix obeys them. The token needs `key_prefix "PREFIX/weights/"` with `read`, an operator\'s `write`.',
+        "Where in Consul's KV `lvsctl weight` keeps its overrides, below `PREFIX/weights/`, and `lvsctl drain --fleet` "
+        "and the like their orders, below `PREFIX/orders/`; every director with the same prefix obeys them. The token "
+        "needs `key_prefix` with `read` of both, an operator's with `write`.",
         '"lvsctl"',
         text(
             r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}){0,7}",

@@ -4,9 +4,11 @@
 not meant for a virtual server; `POST /v1/release/NAME` lets go of what is held of a virtual server and returns
 core.status.Released, or an object with an `error`; `POST /v1/reload` takes a core.reload.Order and returns a
 core.reload.Reloaded, or an object with an `error`; `POST /v1/orders` takes a core.order.Wish and has it stand, `POST
-/v1/orders/end` ends it; both return core.status.OrderGiven, or such an object. The socket is 0660 and belongs to the
-group lvsctl where that exists: whoever may ask may release, reload and give orders, and the log says who did. `ask`,
-`release`, `reload` and `order` are the client's side, on the standard library, for a command that starts fast.
+/v1/orders/end` ends it; both return core.status.OrderGiven, or such an object; `POST /v1/orders/fleet` and
+`/v1/orders/fleet/end` say what the same would be for the fleet, and return core.status.FleetPlan. The socket is 0660
+and belongs to the group lvsctl where that exists: whoever may ask may release, reload and give orders, and the log says
+who did. `ask`, `release`, `reload` and `order` are the client's side, on the standard library, for a command that
+starts fast.
 """
 
 import contextlib
@@ -27,7 +29,7 @@ import cattrs.preconf.json
 
 from lvsctl.core.order import MAX_BY, Wish
 from lvsctl.core.reload import Order, Reloaded
-from lvsctl.core.status import SCHEMA, Moved, OrderGiven, Released, Status
+from lvsctl.core.status import SCHEMA, FleetPlan, Moved, OrderGiven, Released, Status
 from lvsctl.core.subject import LONGEST, Subject
 from lvsctl.errors import DaemonError, OrderRefused, StateError
 from lvsctl.text import visible
@@ -59,6 +61,9 @@ class Asked(Protocol):
 
     async def order(self, wish: Wish, by: str, *, end: bool) -> OrderGiven:
         """Have an order stand, or `end` one, for `by`; raises OrderRefused."""
+
+    async def order_fleet(self, wish: Wish, by: str, *, end: bool) -> FleetPlan:
+        """Return what an order for the fleet means and does here, or which one is ended; raises OrderRefused."""
 
     async def move(self, name: str, *, adopt: bool, by: str) -> Moved:
         """Take virtual server `name` over as it stands, or leave it to somebody else; raises DaemonError."""
@@ -126,11 +131,12 @@ def _application(asked: Asked) -> "web.Application":
         who, sent = await asyncio.to_thread(_who, request), await request.read()
         return await answered(_reloaded(asked, sent, who))
 
-    async def post_order(request: web.Request, *, end: bool) -> web.Response:
+    async def post_order(request: web.Request, *, end: bool, fleet: bool = False) -> web.Response:
+        given: OrderGiven | FleetPlan
         try:
             wish = _structured(await request.read(), Wish)
             who = await asyncio.to_thread(_whose, request, wish.user)
-            given = await asked.order(wish, who, end=end)
+            given = await (asked.order_fleet if fleet else asked.order)(wish, who, end=end)
         except OrderRefused as refused:
             said = {"error": str(refused), "unknown": refused.unknown, "empties": refused.empties}
             return web.json_response(said, status=409)
@@ -145,6 +151,8 @@ def _application(asked: Asked) -> "web.Application":
     application.router.add_post("/v1/reload", post_reload)
     application.router.add_post("/v1/orders", functools.partial(post_order, end=False))
     application.router.add_post("/v1/orders/end", functools.partial(post_order, end=True))
+    application.router.add_post("/v1/orders/fleet", functools.partial(post_order, end=False, fleet=True))
+    application.router.add_post("/v1/orders/fleet/end", functools.partial(post_order, end=True, fleet=True))
     return application
 
 
@@ -196,8 +204,19 @@ def _post(path: Path, target: str, sent: bytes, kind: type[T], patience: float) 
 
 def order(path: Path, wish: Wish, *, end: bool = False) -> OrderGiven:
     """Have an order stand, or `end` one; raises DaemonError, OrderRefused with the words of a daemon that refuses."""
-    body = converter.dumps(wish).encode()
-    status, answer = _request(path, "POST", f"/v1/orders{'/end' if end else ''}", RELEASE_TIMEOUT, body)
+    return _ordered(path, f"/v1/orders{'/end' if end else ''}", wish, OrderGiven)
+
+
+def order_fleet(path: Path, wish: Wish, *, end: bool = False) -> FleetPlan:
+    """Return what an order for the fleet means and does here, or which one is ended; raises as `order` does.
+
+    Nothing is written; and a daemon of before takes it for nothing of its own, for this is another path.
+    """
+    return _ordered(path, f"/v1/orders/fleet{'/end' if end else ''}", wish, FleetPlan)
+
+
+def _ordered(path: Path, target: str, wish: Wish, kind: type[T]) -> T:
+    status, answer = _request(path, "POST", target, RELEASE_TIMEOUT, converter.dumps(wish).encode())
     if status == 409:
         refused = _structured(answer, _Refused)
         raise OrderRefused(refused.error, unknown=refused.unknown, empties=refused.empties)
@@ -205,7 +224,7 @@ def order(path: Path, wish: Wish, *, end: bool = False) -> OrderGiven:
         raise DaemonError(OTHER_VERSION)
     if status != 200:
         raise DaemonError(f"the daemon on {path} answered {status}; its log says why")
-    return _structured(answer, OrderGiven)
+    return _structured(answer, kind)
 
 
 @attrs.frozen(kw_only=True)

@@ -26,16 +26,19 @@ from lvsctl.border import Moves
 from lvsctl.config import Config
 from lvsctl.core.candidates import questions_of
 from lvsctl.core.event import Event
+from lvsctl.core.fleet import ended_by, together
 from lvsctl.core.instance import Query
 from lvsctl.core.measures import Seen
 from lvsctl.core.order import Orders, Wish, in_force
 from lvsctl.core.part import concerned
 from lvsctl.core.reload import Order, Reloaded
 from lvsctl.core.restoration import stands_alone
-from lvsctl.core.status import Moved, OrderGiven, Released, Status
+from lvsctl.core.status import FleetPlan, Moved, OrderGiven, Released, Status
 from lvsctl.core.subject import Subject
 from lvsctl.core.virtual_server_status import refused_declarations, virtual_servers
 from lvsctl.errors import DaemonError, StateError
+from lvsctl.fleet import Fleet
+from lvsctl.fleet_desk import FleetDesk
 from lvsctl.health import Health
 from lvsctl.journal import Journal, now
 from lvsctl.keeping import Keeping
@@ -75,6 +78,7 @@ class Daemon:
             config,
             hear=self._hear,
             hear_overrides=self._look_at_everything,
+            hear_orders=self._hear_orders,
             hear_candidates=self._hear_candidates,
             dry_run=dry_run,
         )
@@ -91,7 +95,15 @@ class Daemon:
         self._keeping = Keeping(Snapshot(config.daemon.state_directory), self._sources)
         self._journal = Journal(config.daemon.state_directory)
         self._announcer = Announcer(self._note)
-        self._orders = OrderDesk(config.daemon.state_directory, self._preview, self._look_at_everything, self._note)
+        self._fleet = Fleet(self._note)
+        self._orders = OrderDesk(
+            config.daemon.state_directory,
+            self._preview,
+            self._look_at_everything,
+            self._note,
+            fleet=lambda: self._fleet.orders,
+        )
+        self._fleet_desk = FleetDesk(self._preview, lambda: self._orders.orders, lambda: self._fleet.orders)
         self._record = Record(keep=config.metrics is not None and not dry_run)
         self._started = time.time()
         self._health = Health()
@@ -139,13 +151,15 @@ class Daemon:
             with contextlib.suppress(StateError):  # the first cycle says so
                 expected = functools.partial(self._reconciler.expected, self._config, writes=not self._dry_run)
                 self._sources.heard.expect(await asyncio.to_thread(expected))
-            await self._sources.recall_overrides()
+            await self._sources.recall_keys()
+            self._fleet.recall(self._sources.fleet_orders)
             await self._orders.recall(writes=not self._dry_run)
             async with asyncio.TaskGroup() as group:
                 tasks = self._sources.tasks(group)
                 tasks.append(group.create_task(self._health.feed_watchdog(), name="watchdog"))
                 tasks.append(group.create_task(self._prober.run(), name="probes"))
                 tasks.append(group.create_task(self._reloading.run(), name="reloads"))
+                tasks.append(group.create_task(self._fleet.run(), name="orders for the fleet"))
                 if not self._dry_run:
                     tasks.append(group.create_task(self._keeping.run(), name="snapshots"))
                     tasks.append(group.create_task(self._orders.run(), name="orders"))
@@ -159,6 +173,11 @@ class Daemon:
                 await self._keeping.keep(renew=True)
             self._note(Event(time=now(), event="stopped", what="the table is left serving"))
         log.info("stopped", table="left serving")
+
+    @property
+    def _in_force(self) -> Orders:
+        """Return the orders that count: this director's own, and those for the fleet."""
+        return together(self._orders.orders, self._fleet.orders)
 
     def _note(self, event: Event) -> None:
         """Have `event` in the journal; one that only looks has none."""
@@ -177,7 +196,7 @@ class Daemon:
                 self._sources.heard.answers,
                 overrides=self._sources.overrides,
                 candidates=self._sources.candidates,
-                orders=self._orders.orders,
+                orders=self._in_force,
             )
         refused = {target: refusal.error for target, refusal in self._reconciler.refusals.items()}
         pending = len(look.decision.steps) + len(look.moves or ())
@@ -207,6 +226,7 @@ class Daemon:
             refused_declarations=refused_declarations(look.refusals),
             orders=self._orders.status(look),
             orders_error=self._orders.error,
+            fleet=self._sources.fleet_status(),
         )
 
     async def _preview(self, orders: Orders) -> Look:
@@ -225,14 +245,27 @@ class Daemon:
         """Have an order stand, or `end` one, for `by`, and return what it does; raises OrderRefused."""
         return await (self._orders.end(wish, by) if end else self._orders.give(wish, by))
 
+    async def order_fleet(self, wish: Wish, by: str, *, end: bool) -> FleetPlan:
+        """Return what an order for the fleet means and does here, or which one is ended; raises OrderRefused."""
+        prefix = self._config.overrides.kv_prefix if self._config.overrides else None
+        desk = self._fleet_desk
+        return await (desk.plan_end(wish, prefix) if end else desk.plan(wish, by, prefix))
+
     async def release(self, name: str, by: str) -> Released:
         """Let go of what is held of virtual server `name`, for `by`, and end the order to hold it, where there is one.
 
         Raises DaemonError where that cannot be done.
         """
-        force = in_force(self._orders.orders, time.time()).on(name)
+        force = in_force(self._in_force, time.time()).on(name)
         if force.pause is not None:
-            raise DaemonError(f"nothing can be released: {force.pause.words}; lvsctl resume ends it")
+            raise DaemonError(f"nothing can be released: {force.pause.words}; {ended_by(force.pause)} ends it")
+        if force.hold is not None and force.hold.fleet:
+            own = in_force(self._orders.orders, time.time()).on(name).hold
+            ended = own is not None and await self._orders.end_hold(name, by)
+            rest = f"{force.hold.words}; {ended_by(force.hold)} ends it"
+            if own is None or not ended:
+                raise DaemonError(f"nothing can be released: {rest}")
+            return Released(name=name, real_servers=(), serving=0, order=f"{own.words}, but {rest}")
         try:
             asked = self._releases.ask(self._known, name)
             self._wake.set()
@@ -255,9 +288,9 @@ class Daemon:
 
     async def move(self, name: str, *, adopt: bool, by: str) -> Moved:
         """Take virtual server `name` over as it stands, or leave it to somebody else, for `by`; raises DaemonError."""
-        pause = in_force(self._orders.orders, time.time()).on(name).pause
+        pause = in_force(self._in_force, time.time()).on(name).pause
         if pause is not None:
-            raise DaemonError(f"whose it is cannot change now: {pause.words}; lvsctl resume ends it")
+            raise DaemonError(f"whose it is cannot change now: {pause.words}; {ended_by(pause)} ends it")
         asked = self._moves.ask(self._known, name, adopt=adopt)
         self._agenda.everything()
         self._wake.set()
@@ -285,12 +318,18 @@ class Daemon:
             tally=tally,
             waiting=self._record.waiting,
             orders=self._orders.counts(),
+            fleet_orders=self._fleet.counts(),
             orders_error=self._orders.error,
+            fleet=self._sources.fleet_status(),
         )
 
     def _hear(self) -> None:
         self._wake.set()
         self._keeping.hear()
+
+    def _hear_orders(self) -> None:
+        self._fleet.hear(self._sources.fleet_orders)
+        self._look_at_everything()
 
     def _hear_candidates(self) -> None:
         self._watch()
@@ -373,7 +412,7 @@ class Daemon:
         write = answered and not self._dry_run  # without a single answer the table stays as it is
         if self._dry_run and due.keys is None:
             await self._orders.recall(writes=False)  # the daemon beside us may have others by now
-        released, border, orders = self._releases.keys, self._moves.border, self._orders.orders
+        released, border, orders = self._releases.keys, self._moves.border, self._in_force
         act.opinions = self._prober.opinions
         began = time.monotonic()
         with self._health.in_cycle():  # to wait for whoever uses the kernel may be to be stuck, too
@@ -428,7 +467,7 @@ class Daemon:
         )
         if config is not self._config or (sources.overrides, sources.candidates) != (overrides, candidates):
             self._agenda.everything()  # there are others meanwhile
-        if self._orders.orders is not orders:
+        if self._in_force != orders:
             self._agenda.everything()
         return len(cycle.done)
 
@@ -442,6 +481,7 @@ class Daemon:
         """Have everything by the configuration in use, which is another one now."""
         if self._sources.use(self._config):
             self._keeping.everything()
+        self._fleet.hear(self._sources.fleet_orders)
         self._watch(again=True)
         self._look_at_everything()
 
@@ -458,7 +498,7 @@ class Daemon:
         return self._health.why_not_ready(self._sources.status())
 
     def _in_words(self) -> str:
-        pause = in_force(self._orders.orders, time.time()).everything
+        pause = in_force(self._in_force, time.time()).everything
         return pause.words if pause else self._health.in_words(self._sources.status())
 
 

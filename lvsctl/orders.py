@@ -8,48 +8,36 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
 
 import attrs
 import structlog
 
 from lvsctl.core.event import Event
-from lvsctl.core.order import (
-    KINDS,
-    LONGEST_PAUSE,
-    MAX_BY,
-    MAX_ORDERS,
-    MAX_WORDS,
-    NO_ORDERS,
-    Drain,
-    Hold,
-    Order,
-    Orders,
-    Pause,
-    What,
-    Wish,
-    next_end,
-)
+from lvsctl.core.fleet import together
+from lvsctl.core.order import KINDS, MAX_BY, MAX_ORDERS, NO_ORDERS, Drain, Hold, Order, Orders, Pause, Wish, next_end
 from lvsctl.core.order_status import order_status, orders_status
-from lvsctl.core.order_target import Unresolved, known_of, resolve, resolve_ordered
-from lvsctl.core.status import OrderGiven, OrderStatus, Place
+from lvsctl.core.status import OrderGiven, OrderStatus
 from lvsctl.core.words import moment
 from lvsctl.errors import OrderRefused, StateError
 from lvsctl.order_file import OrderFile
 from lvsctl.reconcile import Look
-from lvsctl.text import listed, visible
-from netlink.errors import NetlinkError
-
-LONGEST: Final = 366 * 86400.0  # seconds
-PAUSE: Final = 3600.0  # seconds, where nobody says how long
+from lvsctl.wishes import (
+    Preview,
+    ended_of,
+    given_of,
+    left_of,
+    look_under,
+    meant,
+    pause_of,
+    reason_of,
+    refuse_emptying,
+    until_of,
+)
 
 Tell = Callable[[Event], None]
 """Who else is told what happened: the journal."""
-
-Preview = Callable[[Orders], Awaitable[Look]]
-"""What a cycle under these orders would do."""
 
 log = structlog.get_logger()
 
@@ -57,11 +45,19 @@ log = structlog.get_logger()
 class OrderDesk:
     """The orders of this director, on disk and in memory."""
 
-    def __init__(self, directory: Path, preview: Preview, changed: Callable[[], None], tell: Tell) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        preview: Preview,
+        changed: Callable[[], None],
+        tell: Tell,
+        fleet: Callable[[], Orders] = lambda: NO_ORDERS,
+    ) -> None:
         self._file = OrderFile(directory)
         self._preview = preview
         self._changed = changed
         self._tell = tell
+        self._fleet = fleet  # the orders that come from Consul's KV and count beside these
         self._turn = asyncio.Lock()
         self._given = asyncio.Event()  # there are others than before
         self._unread = False  # the file is there and cannot be read: it is not to be replaced
@@ -97,7 +93,7 @@ class OrderDesk:
 
     def status(self, look: Look) -> tuple[OrderStatus, ...]:
         """Return how the orders stand, by a look that knew them."""
-        return orders_status(self.orders, look.decision, look.observed, time.time())
+        return orders_status(together(self.orders, self._fleet()), look.decision, look.observed, time.time())
 
     def counts(self) -> Mapping[str, int]:
         """Return how many orders stand, by kind."""
@@ -109,13 +105,13 @@ class OrderDesk:
             await self._read_again()
             now = time.time()
             look = await self._look(self.orders)
-            what = self._meant(wish, look)
+            what = meant(wish, look)
             order = Order(
                 what=what,
                 by=by[:MAX_BY],
-                reason=_reason(wish),
+                reason=reason_of(wish),
                 written=now,
-                until=_until(wish, now),
+                until=until_of(wish, now),
             )
             standing = self.orders.standing(now)
             before = standing.of(what)
@@ -123,15 +119,15 @@ class OrderDesk:
             if len(after.standing(now).entries) > MAX_ORDERS:
                 raise OrderRefused(f"there are {MAX_ORDERS} orders, and no more are kept; end some")
             look = await self._look(after)
-            given = _given(order, after, look)
+            given = given_of(order, after, look)
             if isinstance(what, Drain) and not wish.force:
-                _refuse_emptying(given)
+                refuse_emptying(given)
             await self._save(after)
             said = {"order": KINDS[type(what)], "target": given.order.target, "by": by, "reason": order.reason}
             until = "ended" if order.until is None else moment(order.until)
             log.warning("order", **said, until=until)
             self._note("order", order, by=by, why=order.reason)
-            paused = look.decision.paused or (_pause_of(look, given) if isinstance(what, Drain) else None)
+            paused = look.decision.paused or (pause_of(look, given) if isinstance(what, Drain) else None)
             return attrs.evolve(
                 given,
                 replaced=order_status(before) if before else None,
@@ -145,13 +141,11 @@ class OrderDesk:
             now = time.time()
             standing = self.orders.standing(now)
             look = await self._look(self.orders)
-            what = self._ended(wish, standing, look)
-            order = standing.of(what)
-            if order is None:
-                raise OrderRefused(_no_such(what, standing), unknown=True)
-            before = _given(order, standing, look)
+            order = ended_of(wish, standing, self._fleet().standing(now), look)
+            what = order.what
+            before = given_of(order, standing, look)
             after = standing.without(what)
-            left = _left(before, orders_status(after, (await self._look(after)).decision, look.observed, now))
+            left = left_of(before, what, together(after, self._fleet()), await self._look(after), now)
             await self._end(order, now, by)
             return attrs.evolve(before, left=left, paused=look.decision.paused.words if look.decision.paused else "")
 
@@ -211,38 +205,9 @@ class OrderDesk:
         until = f" until {moment(order.until)}" if order.until is not None and event == "order" else ""
         self._tell(Event(time=time.time(), event=event, name=name, what=f"{order.what}{until}", by=by, why=why))
 
-    def _meant(self, wish: Wish, look: Look) -> What:
-        names = look.config.virtual_servers.keys()
-        if wish.order == "drain":
-            try:
-                return Drain(resolve(wish.target, known_of(look.decision, names), kind=wish.kind, ahead=wish.ahead))
-            except Unresolved as unresolved:
-                raise OrderRefused(str(unresolved), unknown=True) from None
-        there = names | {each.name for each in look.decision.virtual_servers.values()}
-        if wish.target not in there and (wish.target or wish.order == "hold"):
-            raise OrderRefused(
-                f"no virtual server '{visible(wish.target)}'; there are: {listed(there, wish.target)}", unknown=True
-            )
-        return Hold(wish.target) if wish.order == "hold" else Pause(wish.target)
-
-    @staticmethod
-    def _ended(wish: Wish, standing: Orders, look: Look) -> What:
-        if wish.order == "hold":
-            return Hold(wish.target)
-        if wish.order == "pause":
-            return Pause(wish.target)
-        known = known_of(look.decision, look.config.virtual_servers)
-        try:
-            return Drain(resolve_ordered(wish.target, known, standing.entries, kind=wish.kind))
-        except Unresolved as unresolved:
-            raise OrderRefused(str(unresolved), unknown=True) from None
-
     async def _look(self, orders: Orders) -> Look:
-        """Return what a cycle under `orders` would do; raises OrderRefused where nothing can be seen now."""
-        try:
-            return await self._preview(orders)
-        except (NetlinkError, StateError) as error:
-            raise OrderRefused(f"{error}; nothing was changed") from error
+        """Return what a cycle under `orders` and those for the fleet would do; raises OrderRefused."""
+        return await look_under(together(orders, self._fleet()), self._preview)
 
     async def _read_again(self) -> None:
         """Read the file where it could not be read before; raises OrderRefused while that is so."""
@@ -259,58 +224,3 @@ class OrderDesk:
         self._error, self.orders = "", orders
         self._given.set()
         self._changed()
-
-
-def _reason(wish: Wish) -> str:
-    if len(wish.reason) > MAX_WORDS:
-        raise OrderRefused(f"a reason has {MAX_WORDS} characters at most", unknown=True)
-    return wish.reason
-
-
-def _until(wish: Wish, now: float) -> float | None:
-    """Return when the order ends; a pause always does. Raises OrderRefused for a length of time that is none."""
-    longest = LONGEST_PAUSE if wish.order == "pause" else LONGEST
-    seconds = PAUSE if wish.seconds is None and wish.order == "pause" else wish.seconds
-    if seconds is None:
-        return None
-    if not 1 <= seconds <= longest:
-        raise OrderRefused(f"a {wish.order} lasts for 1 s to {longest / 3600:g} h", unknown=True)
-    return now + seconds
-
-
-def _given(order: Order, orders: Orders, look: Look) -> OrderGiven:
-    found = orders_status(orders, look.decision, look.observed, order.written)
-    its = order_status(order)
-    return OrderGiven(order=next(each for each in found if (each.order, each.target) == (its.order, its.target)))
-
-
-def _refuse_emptying(given: OrderGiven) -> None:
-    held = [each for each in given.order.real_servers if each.place is Place.HELD]
-    if held:
-        where = ", ".join(f"{visible(each.virtual_server)} ({each.real_server})" for each in held[:10])
-        more = f" and {len(held) - 10} more" if len(held) > 10 else ""
-        raise OrderRefused(f"nothing else would serve: {where}{more}", empties=True)
-
-
-def _pause_of(look: Look, given: OrderGiven) -> Order | None:
-    names = {each.virtual_server for each in given.order.real_servers}
-    pauses = [each.ordered.pause for each in look.decision.virtual_servers.values() if each.name in names]
-    return next((pause for pause in pauses if pause), None)
-
-
-def _left(before: OrderGiven, after: Sequence[OrderStatus]) -> tuple[str, ...]:
-    """Return the targets of the drains by which something that was out by this order is still out."""
-    its = {(each.virtual_server, each.real_server, each.instance) for each in before.order.real_servers}
-    return tuple(
-        each.target
-        for each in after
-        if each.order == "drain"
-        and any((row.virtual_server, row.real_server, row.instance) in its for row in each.real_servers)
-    )
-
-
-def _no_such(what: What, standing: Orders) -> str:
-    same = [each for each in standing.entries if type(each.what) is type(what)]
-    there = ", ".join(visible(order_status(each).target) for each in same) or "nothing"
-    done = {"hold": "held by an order", "pause": "paused"}.get(KINDS[type(what)], "drained")
-    return f"{visible(str(what).rpartition(' of ')[2])} is not {done}; {done}: {there}"

@@ -13,13 +13,15 @@ from typing import Final
 import attrs
 
 from lvsctl.config import Config
-from lvsctl.consul import overrides
+from lvsctl.consul import fleet_orders, overrides
 from lvsctl.consul.catalogue import candidates_once
 from lvsctl.consul.client import Client
 from lvsctl.consul.once import ask_once
 from lvsctl.core.desired import queries_in_order
 from lvsctl.core.difference import Line, difference, unknown_line
+from lvsctl.core.fleet import own_of, together
 from lvsctl.core.instance import Answer, Answers, Query
+from lvsctl.core.order import NO_ORDERS, Orders
 from lvsctl.core.override import NO_OVERRIDES, Overrides
 from lvsctl.core.reload import PlannedLine
 from lvsctl.core.removal import Removal, removal
@@ -38,6 +40,7 @@ class _Asked:
     answers: Answers
     candidates: frozenset[str] = frozenset()
     overrides: Overrides = NO_OVERRIDES
+    fleet: Orders = NO_ORDERS  # operators' orders to all directors
     unanswered: Mapping[Query, str] = attrs.field(factory=dict)  # and why
     missing: tuple[str, ...] = ()  # what else Consul did not say
 
@@ -104,7 +107,14 @@ async def preview(
         now = reconciler.preview(
             in_use, sources.heard.answers, overrides=sources.overrides, candidates=sources.candidates
         )
-        return now, reconciler.preview(config, asked.answers, overrides=asked.overrides, candidates=asked.candidates)
+        then = reconciler.preview(
+            config,
+            asked.answers,
+            overrides=asked.overrides,
+            candidates=asked.candidates,
+            orders=together(own_of(reconciler.orders), asked.fleet),
+        )
+        return now, then
 
     async with kernel:
         now, then = await asyncio.to_thread(looks)
@@ -115,7 +125,7 @@ async def _ask(config: Config, in_use: Config, sources: Sources, reconciler: Rec
     """Return what Consul says for `config`: what is heard already, and what has to be asked."""
     same = asks_alike(config, in_use)
     missing = []
-    candidates, counting = frozenset[str](), NO_OVERRIDES
+    candidates, counting, fleet = frozenset[str](), NO_OVERRIDES, NO_ORDERS
     async with _client(config, sources if same else None) as client:
         ends = asyncio.get_running_loop().time() + PATIENCE
         if config.discovery is not None:
@@ -129,13 +139,14 @@ async def _ask(config: Config, in_use: Config, sources: Sources, reconciler: Rec
                     missing.append(f"who declares virtual servers is not known: {str(error) or SILENT}")
         if config.overrides is not None:
             if same and config.overrides == in_use.overrides:
-                counting = sources.overrides
+                counting, fleet = sources.overrides, sources.fleet_orders.orders
             else:
                 try:
                     async with asyncio.timeout_at(ends):
                         counting = (await overrides.read(client, config.overrides.kv_prefix))[1]
+                        fleet = (await fleet_orders.read(client, config.overrides.kv_prefix)).orders
                 except (ConsulError, TimeoutError) as error:
-                    missing.append(f"the overrides are not known: {str(error) or SILENT}")
+                    missing.append(f"the overrides and the orders for the fleet are not known: {str(error) or SILENT}")
         answers = sources.heard.answers if same else {}
         queries = reconciler.questions(config, candidates).queries - answers.keys()
         fresh, unanswered = await _ask_each(client, queries, ends)
@@ -143,6 +154,7 @@ async def _ask(config: Config, in_use: Config, sources: Sources, reconciler: Rec
         answers={**answers, **fresh},
         candidates=candidates,
         overrides=counting,
+        fleet=fleet,
         unanswered=unanswered,
         missing=tuple(missing),
     )

@@ -1,4 +1,4 @@
-"""What the daemon hears from outside: Consul's answers, who may declare virtual servers, and operators' overrides.
+"""What the daemon hears from outside: Consul's answers, who may declare virtual servers, what operators say to all.
 
 All of one Consul, by one client; a configuration with another `[consul]` brings another client.
 """
@@ -12,25 +12,29 @@ from lvsctl.config import Config
 from lvsctl.consul.catalogue import Catalogue
 from lvsctl.consul.choice import Choice
 from lvsctl.consul.client import Client
+from lvsctl.consul.fleet_orders import FLEET_ORDERS
+from lvsctl.consul.key_watch import KeyWatch
 from lvsctl.consul.overrides import OverrideWatch
 from lvsctl.consul.watch import Watches
 from lvsctl.core.candidates import Questions
+from lvsctl.core.fleet import FleetOrders, fleet_status
 from lvsctl.core.instance import Query
 from lvsctl.core.measures import Consul
 from lvsctl.core.override import Overrides
 from lvsctl.core.override_status import overrides_status
 from lvsctl.core.restoration import snapshot_age
-from lvsctl.core.status import ConsulStatus, OverridesStatus
+from lvsctl.core.status import ConsulStatus, FleetStatus, OverridesStatus
+from lvsctl.key_file import fleet_order_file
 from lvsctl.override_file import OverrideFile
 
-NAMES: Final = ("watches", "overrides", "catalogue")
+NAMES: Final = ("watches", "overrides", "fleet orders", "catalogue")
 
 
 class Sources:
-    """The three of them.
+    """The four of them.
 
-    `hear` is called when an answer is news, `hear_overrides` and `hear_candidates` when those are others. With
-    `dry_run` nothing is written to disk.
+    `hear` is called when an answer is news, `hear_overrides`, `hear_orders` and `hear_candidates` when those are
+    others. With `dry_run` nothing is written to disk.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class Sources:
         *,
         hear: Callable[[], None],
         hear_overrides: Callable[[], None],
+        hear_orders: Callable[[], None],
         hear_candidates: Callable[[], None],
         dry_run: bool,
     ) -> None:
@@ -48,6 +53,8 @@ class Sources:
         self._watches = Watches(self._client, hear)
         self._override_file = OverrideFile(config.daemon.state_directory)
         self._overrides = OverrideWatch(self._client, _prefix(config), hear_overrides, self._keep_overrides)
+        self._order_file = fleet_order_file(config.daemon.state_directory)
+        self._orders = KeyWatch(FLEET_ORDERS, self._client, _prefix(config), hear_orders, self._keep_orders)
         self._catalogue = Catalogue(self._client, config.discovery, hear_candidates)
         self.questions = Questions()
         self.heard = self._watches.heard
@@ -56,6 +63,11 @@ class Sources:
     def overrides(self) -> Overrides:
         """Return what operators have said of weights."""
         return self._overrides.overrides
+
+    @property
+    def fleet_orders(self) -> FleetOrders:
+        """Return what operators have ordered to all directors."""
+        return self._orders.value
 
     @property
     def candidates(self) -> frozenset[str]:
@@ -85,12 +97,12 @@ class Sources:
     @property
     def complete(self) -> bool:
         """Tell whether everything that the start waits for was answered."""
-        return self._catalogue.heard and self.heard.complete and self._overrides.settled
+        return self._catalogue.heard and self.heard.complete and self._overrides.settled and self._orders.settled
 
     @property
     def tried(self) -> bool:
         """Tell whether everything that the start waits for was answered or has failed."""
-        return self._catalogue.tried and self.heard.tried and self._overrides.tried
+        return self._catalogue.tried and self.heard.tried and self._overrides.tried and self._orders.tried
 
     def watch(self, questions: Questions, *, again: bool = False) -> None:
         """Ask `questions` from now on; `again` even where they are the same, for how they are asked may be another."""
@@ -100,7 +112,7 @@ class Sources:
                 questions.queries,
                 first=questions.first,
                 contested=questions.contested,
-                beside=int(self._catalogue.watched) + int(self._config.overrides is not None),
+                beside=int(self._catalogue.watched) + 2 * int(self._config.overrides is not None),
             )
 
     def use(self, config: Config) -> bool:
@@ -111,18 +123,20 @@ class Sources:
             replaced, self._client = self._client, _client(config)
             self._watches.use(self._client, replaced)
         self._overrides.use(self._client, _prefix(config))
+        self._orders.use(self._client, _prefix(config))
         self._catalogue.use(self._client, config.discovery)
         return another
 
-    async def recall_overrides(self) -> None:
-        """Have the overrides that were known last stand in until Consul tells them."""
+    async def recall_keys(self) -> None:
+        """Have the overrides and orders that were known last stand in until Consul tells them."""
         if self._config.overrides is not None:
             whose = (self.address, self._config.overrides.kv_prefix)
             self._overrides.recall(await asyncio.to_thread(self._override_file.load, *whose))
+            self._orders.recall(await asyncio.to_thread(self._order_file.load, *whose))
 
     def tasks(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Begin to ask; what asks lasts until it is cancelled."""
-        runs = (self._watches.run(), self._overrides.run(), self._catalogue.run())
+        runs = (self._watches.run(), self._overrides.run(), self._orders.run(), self._catalogue.run())
         return [group.create_task(run, name=name) for run, name in zip(runs, NAMES, strict=True)]
 
     async def close(self) -> None:
@@ -186,6 +200,22 @@ class Sources:
             data_age=None if contact.last is None else max(0.0, time.time() - contact.last),
             error=contact.error,
         )
+
+    def fleet_status(self) -> FleetStatus | None:
+        """Return how the orders for the fleet stand; None where there are none by the configuration's word."""
+        contact = self._orders.contact
+        if contact is None or self._config.overrides is None:
+            return None
+        return fleet_status(
+            self.fleet_orders,
+            prefix=self._config.overrides.kv_prefix,
+            data_age=None if contact.last is None else max(0.0, time.time() - contact.last),
+            error=contact.error,
+        )
+
+    def _keep_orders(self, orders: FleetOrders) -> None:
+        if self._config.overrides is not None and not self._dry_run:
+            self._order_file.keep(orders, self.address, self._config.overrides.kv_prefix)
 
     def _keep_overrides(self, overrides: Overrides) -> None:
         if self._config.overrides is not None and not self._dry_run:

@@ -13,6 +13,7 @@ from lvsctl.core.order import Wish
 from lvsctl.core.reload import Order, Reloaded
 from lvsctl.core.status import (
     ConsulStatus,
+    FleetPlan,
     KernelStatus,
     Moved,
     OrderGiven,
@@ -109,6 +110,7 @@ class Told:
     moves: dict[str, Moved] = attrs.field(factory=dict)
     asked: list[tuple[str, str]] = attrs.field(factory=list)  # what was to be released or moved, and by whom
     given: OrderGiven | None = None  # None: every order is refused
+    plan: FleetPlan | None = None  # the same of those for the fleet
     wishes: list[tuple[Wish, str, bool]] = attrs.field(factory=list)  # each with whose it is, and whether it ends one
     about: list[str] = attrs.field(factory=list)  # what each status was asked about
     outcomes: list[Reloaded] = attrs.field(factory=list)  # of the orders about the configuration, one after the other
@@ -134,6 +136,13 @@ class Told:
         if self.given is None:
             raise OrderRefused("no such target", unknown=True)
         return self.given
+
+    async def order_fleet(self, wish: Wish, by: str, *, end: bool) -> FleetPlan:
+        """Return what it was made with."""
+        self.wishes.append((wish, by, end))
+        if self.plan is None:
+            raise OrderRefused("no such target", unknown=True)
+        return self.plan
 
     async def move(self, name: str, *, adopt: bool, by: str) -> Moved:
         """Return what it was made with."""

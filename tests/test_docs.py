@@ -23,10 +23,14 @@ import pytest
 import netlink
 from lvsctl import announce, errors
 from lvsctl.consul.choice import Reason as TransportReason
+from lvsctl.consul.fleet_orders import FLEET_ORDERS
+from lvsctl.consul.overrides import OVERRIDES
 from lvsctl.core.cause import Kind
 from lvsctl.core.measures import METRICS, REASONS
 from lvsctl.core.status import (
     ConsulStatus,
+    FleetPlan,
+    FleetStatus,
     KernelStatus,
     OrderedRealServer,
     OrderGiven,
@@ -56,6 +60,8 @@ README = (ROOT / "README.md").read_text("utf-8")
     [
         Status,
         ConsulStatus,
+        FleetPlan,
+        FleetStatus,
         KernelStatus,
         OverridesStatus,
         OverrideStatus,
@@ -88,6 +94,7 @@ def test_every_event_is_documented() -> None:
     """Events stand there whole, or as `_changed` behind the first of their row."""
     written = "".join(path.read_text("utf-8") for path in (ROOT / "lvsctl").rglob("*.py"))
     events = set(re.findall(r'log\.(?:info|warning|error)\(\s*"([a-z_]+)"', written)) | set(announce.EVENTS.values())
+    events |= {name for folder in (OVERRIDES, FLEET_ORDERS) for name in attrs.astuple(folder.events)}
     documented: set[str] = set()
     for row in OPERATIONS.splitlines():
         names = re.findall(r"`(_?[a-z_]+)`", row.split("|")[1]) if row.startswith("| `") else []

@@ -39,9 +39,17 @@ Examples:
 def command(path: Path, output: str) -> None:
     """Show what in the kernel is not as Consul and the configuration want it, and why."""
     from lvsctl import logs
-    from lvsctl.cli.live import ask, ask_overrides, last_overrides, reconciler
+    from lvsctl.cli.live import (
+        ask,
+        ask_fleet_orders,
+        ask_overrides,
+        last_fleet_orders,
+        last_overrides,
+        reconciler,
+    )
     from lvsctl.configfile import load
     from lvsctl.core.difference import difference, unknown_line
+    from lvsctl.core.fleet import together
     from lvsctl.errors import ConsulError
 
     logs.configure(level="warning")
@@ -53,7 +61,13 @@ def command(path: Path, output: str) -> None:
     except ConsulError as error:
         overrides = last_overrides(config)
         missing = [f"the overrides cannot be read, the last known ones count here: {error}"]
+    try:
+        fleet = ask_fleet_orders(config)
+    except ConsulError as error:
+        fleet = last_fleet_orders(config)
+        missing.append(f"the orders for the fleet cannot be read, the last known ones count here: {error}")
     with reconciler(config) as kernel:
+        kernel.orders = together(kernel.orders, fleet)
         look = kernel.look(config, asked.answers, overrides=overrides, candidates=asked.candidates)
     waiting = [look.config.virtual_servers[name] for name in sorted(look.decision.waiting)]
     unknown = [unknown_line(each, asked.why_unknown(each)) for each in waiting]

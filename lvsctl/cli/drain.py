@@ -1,13 +1,12 @@
 """`lvsctl drain`: take out of every virtual server what an operator names, until he says otherwise."""
 
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from lvsctl.cli.options import config_file
+from lvsctl.cli.options import config_file, fleet
 
 if TYPE_CHECKING:
     from lvsctl.cli.ordering import Kind
@@ -18,15 +17,19 @@ TARGET is an address (10.0.0.1, fd00::1), an address and port (10.0.0.1:80,
 What matches gets no new connections in any virtual server, and is deleted when
 it has none, or at its drain_timeout. That survives reloads, restarts and
 registering again, until `lvsctl undrain TARGET` or --for ends it. It is this
-director's alone. Where nothing would be left to serve, it asks, and refuses
-without a terminal.
+director's alone, or with --fleet every director's: that needs [overrides] in the
+file and a token that may write there (CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN,
+else the daemon's). --wait looks at this director alone. Where nothing would be left
+to serve here, it asks, and refuses without a terminal.
 \b
-Exit codes: 0 done (--wait: it is out), 1 declined, or --wait ended without it, 2 no
-such target, 3 configuration, 8 no daemon answers, or it cannot do it now.
+Exit codes: 0 done (--wait: it is out), 1 declined, or --wait ended without it, or this
+director has not heard of it, 2 no such target, 3 configuration, 4 Consul did not take
+it (--fleet), 8 no daemon answers, or it cannot do it now.
 \b
 Examples:
   lvsctl drain                             every drain, and what it does
   lvsctl drain app1 --reason 'kernel upgrade' --for 2h --wait
+  lvsctl drain app1 --fleet --for 2h       on every director
   lvsctl drain 10.2.0.12:80                one real server
   lvsctl drain reco-3                      one instance
 """
@@ -35,6 +38,7 @@ Examples:
 @click.command(epilog=EPILOG, short_help="Take a node, address or instance out, gently.")
 @click.argument("target", required=False)
 @config_file
+@fleet
 @click.option("--reason", default="", help="Why, for those who see it in `lvsctl status`.")
 @click.option("--for", "lasts", metavar="DURATION", help="End by itself after this: 30m, 2h. Default: until undrained.")
 @click.option("--as", "kind", type=click.Choice(["address", "node", "instance"]), help="What TARGET is.")
@@ -50,6 +54,7 @@ def command(  # noqa: PLR0917  # click passes them by name
     kind: "Kind | None",
     timeout: str | None,
     *,
+    fleet: bool,
     ahead: bool,
     yes: bool,
     wait: bool,
@@ -63,11 +68,13 @@ def command(  # noqa: PLR0917  # click passes them by name
     if timeout is not None and not wait:
         raise click.UsageError("--timeout goes with --wait")
     if target is None:
-        click.echo("\n".join(ordering.listing(path, ["drain"])))
+        click.echo("\n".join(ordering.listing(path, ["drain"], fleet=fleet)))
         return
     seconds, patience = ordering.seconds_of(lasts), ordering.seconds_of(timeout, "--timeout")
     wish = Wish(order="drain", target=target, kind=kind or "", reason=reason, seconds=seconds, ahead=ahead, force=yes)
-    given = ordering.give(path, wish, empties="--yes drains it, and the last ones stay until lvsctl release")
-    click.echo("\n".join(ordering.drained(given, time.time())))
+    empties = "--yes drains it, and the last ones stay until lvsctl release"
+    given = ordering.told(path, wish, ordering.drained, fleet=fleet, empties=empties)
     if wait:
+        if fleet:
+            click.echo("waiting for this director; others have connections of their own")
         sys.exit(ordering.wait(path, given.order, patience))

@@ -136,7 +136,15 @@ def _unheard(rows: "Sequence[VirtualServerStatus]", config: "Config") -> "tuple[
 def _look(config: "Config", subject: "Subject") -> "tuple[tuple[VirtualServerStatus, ...], tuple[str, ...]]":
     """Return how everything stands and what is foreign, by what Consul and the kernel say now; raises ConsulError."""
     from lvsctl import logs
-    from lvsctl.cli.live import ask, ask_overrides, last_overrides, reconciler
+    from lvsctl.cli.live import (
+        ask,
+        ask_fleet_orders,
+        ask_overrides,
+        last_fleet_orders,
+        last_overrides,
+        reconciler,
+    )
+    from lvsctl.core.fleet import together
     from lvsctl.core.status import State
     from lvsctl.core.virtual_server_status import virtual_servers
     from lvsctl.errors import ConsulError
@@ -147,7 +155,12 @@ def _look(config: "Config", subject: "Subject") -> "tuple[tuple[VirtualServerSta
         overrides = ask_overrides(config)
     except ConsulError:
         overrides = last_overrides(config)
+    try:
+        fleet = ask_fleet_orders(config)
+    except ConsulError:
+        fleet = last_fleet_orders(config)
     with reconciler(config) as kernel:
+        kernel.orders = together(kernel.orders, fleet)
         look = kernel.look(config, asked.answers, overrides=overrides, candidates=asked.candidates)
     rows = virtual_servers(
         look.config, look.decision, look.observed, refused={}, local=look.surroundings.local, ages={}, about=subject

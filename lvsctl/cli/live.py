@@ -10,15 +10,17 @@ import attrs
 import structlog
 
 from lvsctl.config import Config, VirtualServerConfig
-from lvsctl.consul import overrides
+from lvsctl.consul import fleet_orders, overrides
 from lvsctl.consul.catalogue import candidates_once
 from lvsctl.consul.client import Client
 from lvsctl.consul.once import ask_once
 from lvsctl.core.candidates import queries_to_ask
 from lvsctl.core.desired import first_queries_of, queries_in_order, queries_of
 from lvsctl.core.instance import Answers, Query
+from lvsctl.core.order import NO_ORDERS, Orders
 from lvsctl.core.override import NO_OVERRIDES, Overrides
 from lvsctl.errors import ConsulError, ConsulRefused, ConsulUnreadable, StateError
+from lvsctl.key_file import fleet_order_file
 from lvsctl.order_file import OrderFile
 from lvsctl.override_file import OverrideFile
 from lvsctl.reconcile import Look, Reconciler
@@ -132,6 +134,27 @@ def last_overrides(config: Config) -> Overrides:
     if config.overrides is None:
         return NO_OVERRIDES
     return OverrideFile(config.daemon.state_directory).load(config.consul.address, config.overrides.kv_prefix)
+
+
+def last_fleet_orders(config: Config) -> Orders:
+    """Return the orders for the fleet that the daemon of this director knew last."""
+    if config.overrides is None:
+        return NO_ORDERS
+    file = fleet_order_file(config.daemon.state_directory)
+    return file.load(config.consul.address, config.overrides.kv_prefix).orders
+
+
+def ask_fleet_orders(config: Config) -> Orders:
+    """Return the orders for the fleet as Consul has them; raises ConsulError when it has none that can be read."""
+    if config.overrides is None:
+        return NO_ORDERS
+    prefix = config.overrides.kv_prefix
+
+    async def ask_them() -> Orders:
+        async with Client(config.consul) as client:
+            return (await fleet_orders.read(client, prefix)).orders
+
+    return asyncio.run(ask_them())
 
 
 def ask_overrides(config: Config) -> Overrides:

@@ -7,6 +7,10 @@ import click
 
 DEFAULT_FILE: Final = "/etc/lvsctl/lvsctl.toml"
 
+fleet = click.option(
+    "--fleet", is_flag=True, help="On every director, by way of Consul's KV (see [overrides]); not on this one alone."
+)
+
 config_file = click.option(
     "-c",
     "--config",

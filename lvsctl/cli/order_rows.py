@@ -17,7 +17,7 @@ def order_rows(orders: Sequence[OrderStatus], now: float, indent: str = "") -> l
     head = [f"{indent}ORDER", "TARGET", "UNTIL", "BY", "EFFECT", "REASON"]
     cells = [
         [
-            f"{indent}{each.order}",
+            f"{indent}{'fleet ' if each.fleet else ''}{each.order}",
             each.target,
             ENDED_BY[each.order] if each.until is None else f"{clock(each.until, now)} ({span(each.until - now)})",
             each.by,

@@ -1,11 +1,12 @@
 """What `drain`, `undrain`, `hold`, `pause` and `resume` ask of the daemon, show, and wait for."""
 
+import functools
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, Literal, NoReturn
+from typing import Final, Literal, NoReturn, TypeVar
 
 import attrs
 import click
@@ -15,7 +16,7 @@ from lvsctl.cli.cells import fit
 from lvsctl.cli.columns import clock, columns, count, span
 from lvsctl.cli.order_rows import ENDED_BY, order_rows
 from lvsctl.config_types import Wrong, duration
-from lvsctl.core.order import Wish
+from lvsctl.core.order import FOR_THE_FLEET, Wish
 from lvsctl.core.status import OrderedRealServer, OrderGiven, OrderStatus, Place, Status
 from lvsctl.errors import DaemonError, OrderRefused
 from lvsctl.text import visible
@@ -26,18 +27,25 @@ LINE: Final = 5.0  # seconds between lines of progress where there is no termina
 AWAY: Final = 60.0  # seconds for which a daemon may be away while somebody waits: it is restarted, or upgraded
 NOTHING: Final = "-"
 
+T = TypeVar("T")
+Show = Callable[[OrderGiven, float], list[str]]
 Kind = Literal["", "address", "node", "instance"]
 
 
 def give(path: Path, wish: Wish, *, empties: str = "") -> OrderGiven:
-    """Have the daemon of the file `path` take an order, and return what it does.
+    """Have the daemon of the file `path` take an order, and return what it does."""
+    return asked(path, wish, control.order, empties=empties)
+
+
+def asked(path: Path, wish: Wish, ask: Callable[[Path, Wish], T], *, empties: str = "") -> T:
+    """Return what the daemon of the file `path` answers to an order.
 
     At a terminal it asks once more where nothing would serve, in the words `empties`; elsewhere that is refused.
     """
-    socket = _socket(path)
+    socket = socket_of(path)
     wish = attrs.evolve(wish, user=_user())
     try:
-        return control.order(socket, wish)
+        return ask(socket, wish)
     except OrderRefused as refused:
         if refused.unknown:
             raise click.UsageError(str(refused)) from refused
@@ -49,13 +57,18 @@ def give(path: Path, wish: Wish, *, empties: str = "") -> OrderGiven:
         _declined(f"nothing was changed; {empties}")
     if not click.confirm("Do it all the same?"):
         _declined("nothing was changed")
-    return control.order(socket, attrs.evolve(wish, force=True))
+    return ask(socket, attrs.evolve(wish, force=True))
 
 
 def end(path: Path, wish: Wish) -> OrderGiven:
     """Have the daemon of the file `path` end an order, and return what there was."""
+    return asked_end(path, wish, functools.partial(control.order, end=True))
+
+
+def asked_end(path: Path, wish: Wish, ask: Callable[[Path, Wish], T]) -> T:
+    """Return what the daemon of the file `path` answers to the end of an order."""
     try:
-        return control.order(_socket(path), attrs.evolve(wish, user=_user()), end=True)
+        return ask(socket_of(path), attrs.evolve(wish, user=_user()))
     except OrderRefused as refused:
         if refused.unknown:
             raise click.UsageError(str(refused)) from refused
@@ -75,9 +88,11 @@ def seconds_of(text: str | None, option: str = "--for") -> float | None:
 # --- showing --------------------------------------------------------------------------------------------------------
 
 
-def listing(path: Path, orders: Sequence[str]) -> list[str]:
-    """Return a row for each order of these kinds, as the daemon has them."""
-    status = control.ask(_socket(path))
+def listing(path: Path, orders: Sequence[str], *, fleet: bool = False) -> list[str]:
+    """Return a row for each order of these kinds, as the daemon has them; of the `fleet` alone where that is said."""
+    status = control.ask(socket_of(path))
+    if fleet:
+        status = attrs.evolve(status, orders=tuple(each for each in status.orders if each.fleet), orders_error="")
     return table(status, orders)
 
 
@@ -97,10 +112,11 @@ def drained(given: OrderGiven, now: float) -> list[str]:
     does = f"{count(len(leaving), 'real server')} {verb}" if leaving else "nothing leaves"
     if not order.real_servers:
         does = "nothing matches yet"
-    lines = [visible(f"{order.target} is drained {_until(order, now)}: {does}{_replacing(given, now)}")]
+    does = f"here {does}" if order.fleet else does
+    lines = [visible(f"{order.target} is drained{_for(order)} {_until(order, now)}: {does}{_replacing(given, now)}")]
     lines += _real_servers(order.real_servers)
     if given.paused:
-        lines.append(visible(f"nothing is written yet: {given.paused}; lvsctl resume ends that"))
+        lines.append(visible(f"nothing is written yet: {given.paused}; {_resume(given.paused)} ends that"))
     for name in sorted({each.virtual_server for each in kept}):
         lines.append(visible(f"{name}: the last ones stay; lvsctl release {name} lets them go"))
     return lines
@@ -111,11 +127,12 @@ def undrained(given: OrderGiven) -> list[str]:
     order = given.order
     number = len(order.real_servers)
     does = f"{count(number, 'instance')} may serve again" if number else "nothing matched"
-    lines = [visible(f"{order.target} is no longer drained ({_was(order)}): {does}")]
+    here = " here" if order.fleet else ""
+    lines = [visible(f"{order.target} is no longer drained{_for(order)} ({_was(order)}): {does}{here}")]
     if given.left:
-        lines.append(visible(f"some of it is still out: {', '.join(given.left)} (lvsctl drain shows them)"))
+        lines.append(visible(f"some of it is still out: {', '.join(given.left)}; lvsctl drain shows them"))
     if given.paused:
-        lines.append(visible(f"nothing is written yet: {given.paused}; lvsctl resume ends that"))
+        lines.append(visible(f"nothing is written yet: {given.paused}; {_resume(given.paused)} ends that"))
     return lines
 
 
@@ -124,8 +141,8 @@ def held(given: OrderGiven, now: float) -> list[str]:
     order = given.order
     lines = [
         visible(
-            f"{order.target} is held {_until(order, now)}: nothing leaves it on Consul's word"
-            f"{_replacing(given, now)}; lvsctl release {order.target} ends it"
+            f"{order.target} is held{_for(order)} {_until(order, now)}: nothing leaves it on Consul's word"
+            f"{_replacing(given, now)}; lvsctl release {order.target}{_flag(order)} ends it"
         )
     ]
     return [*lines, *_real_servers(order.real_servers)]
@@ -134,12 +151,13 @@ def held(given: OrderGiven, now: float) -> list[str]:
 def paused(given: OrderGiven, now: float) -> list[str]:
     """Return what to say of a pause that was given."""
     order = given.order
-    waiting = f", {count(order.changes, 'change')} wait" if order.changes else ""
+    here = " here" if order.fleet else ""
+    waiting = f", {count(order.changes, 'change')} wait{here}" if order.changes else ""
     name = "" if order.target == "everything" else f" {order.target}"
     return [
         visible(
-            f"{order.target} is paused {_until(order, now)}: nothing is written{waiting}{_replacing(given, now)}; "
-            f"lvsctl resume{name} ends it"
+            f"{order.target} is paused{_for(order)} {_until(order, now)}: nothing is written{waiting}"
+            f"{_replacing(given, now)}; lvsctl resume{name}{_flag(order)} ends it"
         )
     ]
 
@@ -148,10 +166,76 @@ def resumed(given: OrderGiven) -> list[str]:
     """Return what to say of a pause that was ended."""
     order = given.order
     changes = f": {count(order.changes, 'change')} to make" if order.changes else ""
-    lines = [visible(f"{order.target} is paused no longer ({_was(order)}){changes}")]
+    here = " here" if order.fleet and changes else ""
+    lines = [visible(f"{order.target} is paused no longer{_for(order)} ({_was(order)}){changes}{here}")]
+    if given.left:
+        lines.append(visible(f"nothing is written yet, it is still paused: {', '.join(given.left)}"))
     if given.paused and order.target != "everything":
-        lines.append(visible(f"nothing is written yet: everything is {given.paused}; lvsctl resume ends that"))
+        lines.append(
+            visible(f"nothing is written yet: everything is {given.paused}; {_resume(given.paused)} ends that")
+        )
     return lines
+
+
+def unheld(given: OrderGiven) -> list[str]:
+    """Return what to say of a hold for the fleet that was ended."""
+    order = given.order
+    lines = [visible(f"{order.target} is no longer held{_for(order)} ({_was(order)})")]
+    if given.left:
+        lines.append(visible(f"it is still held: {', '.join(given.left)}"))
+    return lines
+
+
+def told(path: Path, wish: Wish, show: Show, *, fleet: bool, empties: str = "") -> OrderGiven:
+    """Have an order stand, here or on the whole `fleet`, say so with `show`, and return it.
+
+    Exits with 1 where it is written and this director has not heard of it.
+    """
+    if not fleet:
+        given = give(path, wish, empties=empties)
+        click.echo("\n".join(show(given, time.time())))
+        return given
+    from lvsctl.cli import fleet as everywhere
+
+    given, heard = everywhere.give(path, wish, empties=empties)
+    click.echo("\n".join(show(given, time.time())))
+    _conclude(everywhere.conclusion(heard=heard), heard=heard)
+    return given
+
+
+def told_end(path: Path, wish: Wish, show: Callable[[OrderGiven], list[str]], *, fleet: bool) -> None:
+    """End an order, of this director or for the whole `fleet`, and say so with `show`; exits as `told` does."""
+    if not fleet:
+        click.echo("\n".join(show(end(path, wish))))
+        return
+    from lvsctl.cli import fleet as everywhere
+
+    given, heard = everywhere.end(path, wish)
+    click.echo("\n".join(show(given)))
+    _conclude(everywhere.conclusion(heard=heard), heard=heard)
+
+
+def _conclude(text: str, *, heard: bool) -> None:
+    click.echo(text, err=not heard)
+    if not heard:
+        sys.exit(1)
+
+
+def _for(order: OrderStatus) -> str:
+    return FOR_THE_FLEET if order.fleet else ""
+
+
+def _flag(order: OrderStatus) -> str:
+    return " --fleet" if order.fleet else ""
+
+
+def _resume(paused: str) -> str:
+    """Return the command that ends the pause of these words, which are the daemon's."""
+    return "lvsctl resume --fleet" if paused.startswith(f"paused{FOR_THE_FLEET}") else "lvsctl resume"
+
+
+def _undrain(order: OrderStatus) -> str:
+    return f"lvsctl undrain{_flag(order)}"
 
 
 def _until(order: OrderStatus, now: float) -> str:
@@ -197,10 +281,12 @@ def wait(path: Path, order: OrderStatus, timeout: float | None) -> int:
     Ctrl-C ends the waiting and not the drain.
     """
     try:
-        return _wait(_socket(path), order, timeout)
+        return _wait(socket_of(path), order, timeout)
     except KeyboardInterrupt:
         _clear()
-        click.echo(visible(f"not waiting any longer; {order.target} stays drained: lvsctl undrain ends that"), err=True)
+        click.echo(
+            visible(f"not waiting any longer; {order.target} stays drained: {_undrain(order)} ends that"), err=True
+        )
         raise
 
 
@@ -216,9 +302,7 @@ def _wait(socket: Path, order: OrderStatus, timeout: float | None) -> int:
                 raise
             status = None
         if status is not None:
-            its = next(
-                (each for each in status.orders if (each.order, each.target) == (order.order, order.target)), None
-            )
+            its = next((each for each in status.orders if _is_same(each, order)), None)
             if its is None:
                 return _ended(f"{order.target} is drained no longer: the order was ended, or its time is over", 1)
             code = _code(its, most, now - began)
@@ -243,7 +327,7 @@ def _code(order: OrderStatus, before: OrderStatus, seconds: float) -> int | None
         rest = f"; {count(cut, 'active connection')} seen just before the end" if cut else ""
         return _ended(f"out: {order.target} after {span(seconds)}{rest}", 0)
     if whose := next((each.paused for each in left if each.paused), ""):
-        return _ended(f"{order.target} does not leave now, nothing is written: {whose}; lvsctl resume ends that", 1)
+        return _ended(f"{order.target} does not leave now, nothing is written: {whose}; {_resume(whose)} ends that", 1)
     if any(each.place is Place.DRAINING for each in left):
         return None
     _clear()
@@ -261,6 +345,10 @@ def _progress(order: OrderStatus) -> str:
     end = f", deleted in {span(max(ends) - time.time())} at the latest" if ends else ""
     total = count(len(order.real_servers), "real server")
     return f"{len(left)} of {total} left, {active} active and {inactive} inactive connections{end}"
+
+
+def _is_same(one: OrderStatus, other: OrderStatus) -> bool:
+    return (one.order, one.target, one.fleet) == (other.order, other.target, other.fleet)
 
 
 def _ended(text: str, code: int) -> int:
@@ -281,7 +369,7 @@ def _clear() -> None:
 # --- asking ---------------------------------------------------------------------------------------------------------
 
 
-def _socket(path: Path) -> Path:
+def socket_of(path: Path) -> Path:
     """Return where the daemon of the file `path` is asked; a file with mistakes hides nobody's daemon."""
     from lvsctl.cli.places import written
     from lvsctl.config import DaemonConfig

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lvsctl.cli.options import config_file
+from lvsctl.cli.options import config_file, fleet
 from lvsctl.text import listed, visible
 
 if TYPE_CHECKING:
@@ -17,10 +17,13 @@ What lvsctl holds is a real server that Consul wants out while too few others
 would serve (lvsctl status NAME says why). Released, it leaves as any other: it
 is quiesced, and deleted when its connections are gone. What is held later is
 held again. Ask before you release: is it Consul that is wrong? What an operator
-held (lvsctl hold NAME) is released, too, and that order ends.
+held (lvsctl hold NAME) is released, too, and that order ends. With --fleet it is the
+order of `lvsctl hold NAME --fleet` that ends, and nothing else: what each director
+still holds by its floor is released there.
 \b
-Exit codes: 0 done, or nothing was held; 1 declined, or the kernel refused;
-2 no such virtual server; 3 configuration; 8 no daemon answers, or it cannot now.
+Exit codes: 0 done, or nothing was held; 1 declined, or the kernel refused, or this
+director has not heard of it (--fleet); 2 no such virtual server; 3 configuration;
+4 Consul did not take it (--fleet); 8 no daemon answers, or it cannot now.
 \b
 Examples:
   lvsctl release reco
@@ -31,8 +34,9 @@ Examples:
 @click.command(epilog=EPILOG, short_help="Let real servers go that are held.")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @config_file
+@fleet
 @click.option("--yes", is_flag=True, help="Do not ask, even where nothing would be left.")
-def command(names: tuple[str, ...], path: Path, *, yes: bool) -> None:
+def command(names: tuple[str, ...], path: Path, *, fleet: bool, yes: bool) -> None:
     """Let the real servers go that lvsctl holds although Consul wants them out.
 
     At a terminal it asks first where nothing would be left that serves.
@@ -41,6 +45,9 @@ def command(names: tuple[str, ...], path: Path, *, yes: bool) -> None:
     from lvsctl.control import ask, release
     from lvsctl.errors import DaemonError
 
+    if fleet:
+        _release_everywhere(names, path)
+        return
     socket = load(path).daemon.control_socket
     status = ask(socket)
     held = {each.target for each in status.orders if each.order == "hold"}  # of what is not configured any more, too
@@ -62,6 +69,14 @@ def command(names: tuple[str, ...], path: Path, *, yes: bool) -> None:
         for line in lines_of(released):
             click.echo(line)
     sys.exit(1 if refused else 0)
+
+
+def _release_everywhere(names: tuple[str, ...], path: Path) -> None:
+    from lvsctl.cli import ordering
+    from lvsctl.core.order import Wish
+
+    for name in dict.fromkeys(names):
+        ordering.told_end(path, Wish(order="hold", target=name), ordering.unheld, fleet=True)
 
 
 def lines_of(released: "Released") -> list[str]:

@@ -100,10 +100,12 @@ async def _run(path: Path, config: "Config", kernel: "Reconciler", *, dry_run: b
 def _plan(config: "Config", kernel: "Reconciler") -> None:
     """Print what would be done."""
     from lvsctl.cli.diff import render
-    from lvsctl.cli.live import ask, ask_overrides, demand
+    from lvsctl.cli.live import ask, ask_fleet_orders, ask_overrides, demand
     from lvsctl.core.difference import difference
+    from lvsctl.core.fleet import together
     from lvsctl.kernel_settings import KernelSettings
 
+    kernel.orders = together(kernel.orders, ask_fleet_orders(config))
     for setting in KernelSettings().keep(config.kernel, write=False):
         click.echo(f"~ {setting.setting}  {setting.was} -> {setting.now}  {setting.why}")
     asked = ask(config).whole()
@@ -116,12 +118,14 @@ def _once(config: "Config", kernel: "Reconciler", tell: "Tell" = lambda _: None)
     """Converge and print each change; return 5 when the kernel refused something, 1 when something is left."""
     from lvsctl.announce import events_of
     from lvsctl.cli.diff import render
-    from lvsctl.cli.live import ask, ask_overrides, demand
+    from lvsctl.cli.live import ask, ask_fleet_orders, ask_overrides, demand
     from lvsctl.core.difference import difference, line_of
+    from lvsctl.core.fleet import ended_by, together
     from lvsctl.core.order import in_force
     from lvsctl.errors import KernelError, StateError
     from lvsctl.kernel_settings import KernelSettings
 
+    kernel.orders = together(kernel.orders, ask_fleet_orders(config))
     paused = in_force(kernel.orders, time.time()).everything
     for setting in () if paused else KernelSettings(tell=tell).keep(config.kernel):
         click.echo(f"~ {setting.setting}  {setting.was} -> {setting.now}  {setting.why}")
@@ -151,7 +155,8 @@ def _once(config: "Config", kernel: "Reconciler", tell: "Tell" = lambda _: None)
                 click.echo(text)
             result = f"not in sync: {count(len(left), 'difference')} left" if left else "in sync"
             click.echo(f"{result}, {count(changes, 'change')} made")
-            for pause in sorted({each.ordered.pause.words for each in virtual_servers.values() if each.ordered.pause}):
-                click.echo(visible(f"{pause}: lvsctl resume ends it"))
+            pauses = {each.ordered.pause for each in virtual_servers.values() if each.ordered.pause}
+            for pause in sorted(f"{each.words}: {ended_by(each)} ends it" for each in pauses):
+                click.echo(visible(pause))
             return 1 if left else 0
         time.sleep(0 if cycle.done else 1.0)  # what drains is looked at once a second

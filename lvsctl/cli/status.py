@@ -158,6 +158,7 @@ def exit_code(status: "Status") -> int:
         or status.confirm_until is not None
         or status.consul.failing
         or (status.overrides is not None and (status.overrides.error or status.overrides.ignored))
+        or (status.fleet is not None and (status.fleet.error or status.fleet.ignored))
         or status.refused_declarations
         or status.orders_error
         or any(each.order == "pause" for each in status.orders)

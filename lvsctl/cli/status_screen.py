@@ -47,6 +47,7 @@ def _header(status: Status, *, wide: bool) -> list[str]:
         elif wide and status.consul.transport_why:
             rows.append(["", f"{status.consul.transport}: {status.consul.transport_why}"])
         rows += _override_lines(status, wide=wide)
+        rows += _fleet_lines(status, wide=wide)
         rows += _order_lines(status)
         rows.append(["kernel", _kernel_words(status)])
         foreign = f"{count(len(status.foreign), 'virtual server')}, never touched" if status.foreign else "none"
@@ -225,6 +226,23 @@ def _override_lines(status: Status, *, wide: bool) -> list[list[str]]:
     return [["" if number else "overrides", line] for number, line in enumerate(lines)]
 
 
+def _fleet_lines(status: Status, *, wide: bool) -> list[list[str]]:
+    """Return what the head says of the orders for the fleet: that they cannot be read, and what is none."""
+    fleet = status.fleet
+    if fleet is None:
+        return []
+    lines = []
+    if fleet.error:
+        age = "as last known" if fleet.data_age is None else f"as of {span(fleet.data_age)} ago"
+        lines.append(f"orders {age}, for they cannot be read: {fleet.error}")
+    elif fleet.ignored:
+        lines.append(f"{count(len(fleet.ignored), 'key')} below {fleet.kv_prefix}/orders/ not used")
+    elif wide:
+        lines.append(f"orders of {fleet.kv_prefix}/orders/")
+    lines += [f"{key}: {why}" for key, why in list(fleet.ignored.items())[: None if wide else 1]]
+    return [["" if number else "fleet", line] for number, line in enumerate(lines)]
+
+
 def _order_lines(status: Status) -> list[list[str]]:
     """Return what the head says of orders: that nothing is written, and that some do not count."""
     lines = [["orders", status.orders_error]] if status.orders_error else []
@@ -232,7 +250,8 @@ def _order_lines(status: Status) -> list[list[str]]:
         if each.order == "pause" and each.target == "everything":
             until = f" until {clock(each.until, status.time)}" if each.until is not None else ""
             reason = f": {each.reason}" if each.reason else ""
-            lines.append(["PAUSED", f"by {each.by}{until}, nothing is written; lvsctl resume ends it{reason}"])
+            resume = "lvsctl resume --fleet" if each.fleet else "lvsctl resume"
+            lines.append(["PAUSED", f"by {each.by}{until}, nothing is written; {resume} ends it{reason}"])
     return lines
 
 

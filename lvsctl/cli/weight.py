@@ -72,7 +72,7 @@ def command(  # noqa: PLR0917  # click passes them by name
     logs.configure(level="error")
     from lvsctl.cli import overriding
 
-    config, prefix = _configured(path)
+    config, prefix = configured(path)
     if name is None or name not in config.virtual_servers:
         config = overriding.with_declared(config, needed=not clear)
     if share is not None and name is not None and name not in config.virtual_servers:
@@ -87,7 +87,7 @@ def command(  # noqa: PLR0917  # click passes them by name
         click.echo(line)
 
 
-def _configured(path: Path) -> "tuple[Config, str]":
+def configured(path: Path) -> "tuple[Config, str]":
     """Return the configuration, with the operator's own token where the environment has one; and the prefix."""
     from lvsctl.config_environment import current, with_operators_token
     from lvsctl.configfile import load

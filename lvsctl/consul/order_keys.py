@@ -86,8 +86,12 @@ def _path_of(target: Target) -> str:
 
 def value_of(order: Order) -> str:
     """Return the value of the key of `order`."""
-    said = {"by": order.by, "reason": order.reason, "until": order.until, "written": order.written or None}
-    return json.dumps(said)
+    return value(by=order.by, reason=order.reason, until=order.until, written=order.written)
+
+
+def value(*, by: str, reason: str, until: float | None, written: float) -> str:
+    """Return the value of a key with these; `written` is 0 where nobody knows."""
+    return json.dumps({"by": by, "reason": reason, "until": until, "written": written or None})
 
 
 def encode_orders(orders: FleetOrders, prefix: str) -> bytes:

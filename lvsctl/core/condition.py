@@ -9,6 +9,7 @@ from lvsctl.core.admission import Rejected
 from lvsctl.core.decision import VirtualServerDecision
 from lvsctl.core.desired import Wanted
 from lvsctl.core.failover import named, why_failed_over
+from lvsctl.core.fleet import ended_by
 from lvsctl.core.status import State
 from lvsctl.core.words import moment
 from netlink.types import Address
@@ -34,9 +35,9 @@ def note_on(each: VirtualServerDecision, state: State, local: AbstractSet[Addres
     notes = []
     if each.ordered.pause:
         changes = f"{len(each.steps)} change{'s' if len(each.steps) > 1 else ''} to make, but " if each.steps else ""
-        notes.append(f"{changes}{each.ordered.pause.words}; lvsctl resume ends it")
+        notes.append(f"{changes}{each.ordered.pause.words}; {ended_by(each.ordered.pause)} ends it")
     if each.ordered.hold and not each.hold.order:
-        notes.append(f"{each.ordered.hold.words}; lvsctl release {each.name} ends it")
+        notes.append(f"{each.ordered.hold.words}; {ended_by(each.ordered.hold)} ends it")
     if each.wanted and each.wanted.failed_over:
         notes.append(_failed_over(each.wanted))
     if state is State.HELD:
@@ -73,7 +74,7 @@ def _why_held(each: VirtualServerDecision) -> str:
     if each.opinion is not None and each.opinion.alive:
         kept += f" ({len(each.held.keys() & each.opinion.alive)} answer lvsctl)"
     if each.hold.order:
-        return f"{kept}, {each.hold.order.words}; lvsctl release {each.name} ends it"
+        return f"{kept}, {each.hold.order.words}; {ended_by(each.hold.order)} ends it"
     if each.hold.floor.least:
         end = each.hold.floor.until
         what = "the next may leave at" if each.hold.floor.why else f"the floor is {each.hold.floor.least} until"

@@ -22,6 +22,7 @@ import attrs
 from lvsctl.core.order import Drain, Hold, Order, Orders, Pause
 from lvsctl.core.order_target import as_typed
 from lvsctl.core.override import Ignored
+from lvsctl.core.status import FleetStatus
 
 
 @attrs.frozen(kw_only=True)
@@ -49,6 +50,12 @@ class FleetOrders:
 NO_FLEET_ORDERS: Final = FleetOrders()
 
 
+def fleet_status(orders: FleetOrders, *, prefix: str, data_age: float | None, error: str) -> FleetStatus:
+    """Return how it stands with the keys of `orders`, which were last heard `data_age` seconds ago."""
+    ignored = {each.key: each.why for each in orders.ignored}
+    return FleetStatus(kv_prefix=prefix, data_age=data_age, error=error, ignored=ignored)
+
+
 def together(own: Orders, fleet: Orders) -> Orders:
     """Return the orders that count on a director with `own` ones: all of both.
 
@@ -56,6 +63,11 @@ def together(own: Orders, fleet: Orders) -> Orders:
     which takes more to end.
     """
     return Orders((*own.entries, *fleet.entries)) if fleet.entries else own
+
+
+def own_of(orders: Orders) -> Orders:
+    """Return those of `orders` that are this director's own."""
+    return Orders(tuple(each for each in orders.entries if not each.fleet))
 
 
 def ended_by(order: Order) -> str:

@@ -23,7 +23,7 @@ from lvsctl.core.fingerprint import combined
 from lvsctl.core.instance import Query
 from lvsctl.core.order import KINDS
 from lvsctl.core.standing import Standing, Standings, label_of, standings
-from lvsctl.core.status import NO_TRAFFIC, ConsulStatus, KernelStatus, State
+from lvsctl.core.status import NO_TRAFFIC, ConsulStatus, FleetStatus, KernelStatus, State
 from lvsctl.core.tally import Durations, Tally
 from netlink.types import Observed, Traffic, VirtualServerKey
 
@@ -91,8 +91,10 @@ class Seen:
     reading: Reading | None  # None before the first cycle
     tally: Tally
     waiting: float  # seconds for which the change that waits longest has waited; 0: none waits
-    orders: Mapping[str, int] = attrs.field(factory=dict)  # operators' orders that stand, by kind
+    orders: Mapping[str, int] = attrs.field(factory=dict)  # operators' orders of this director that stand, by kind
+    fleet_orders: Mapping[str, int] = attrs.field(factory=dict)  # and those for the fleet
     orders_error: str = ""  # why orders of before do not count; empty when all do
+    fleet: FleetStatus | None = None  # None: the configuration opens none for the fleet
     standings: Standings = attrs.field(factory=dict)  # see `counted`
 
 
@@ -306,14 +308,25 @@ METRICS: Final[tuple[Metric | Histogram, ...]] = (
     # Operators' orders
     Metric(
         name="lvsctl_orders",
-        doc="Orders of operators that stand, by kind; with a pause something, or everything, is not written.",
-        labels=("order",),
-        values=lambda seen: [((kind,), seen.orders.get(kind, 0)) for kind in KINDS.values()],
+        doc="Orders of operators that stand, by kind, of this `director` and of the `fleet`; with a pause something, "
+        "or everything, is not written.",
+        labels=("order", "of"),
+        values=lambda seen: [
+            ((kind, of), orders.get(kind, 0))
+            for kind in KINDS.values()
+            for of, orders in (("director", seen.orders), ("fleet", seen.fleet_orders))
+        ],
     ),
     _one(
         "lvsctl_orders_trouble",
         "1: orders of before do not count, or are not on disk; `status` says why. 0: all do and are.",
         lambda seen: bool(seen.orders_error),
+    ),
+    _one(
+        "lvsctl_fleet_orders_trouble",
+        "1: orders for the fleet cannot be read, so the last known ones count, or a key among them is not used; "
+        "`status` says why. 0: all is well, or there is no `[overrides]`.",
+        lambda seen: bool(seen.fleet and (seen.fleet.error or seen.fleet.ignored)),
     ),
     # What was done
     Metric(

@@ -20,6 +20,7 @@ MAX_TARGET: Final = 600  # characters; Consul's names have no more, nor has an i
 MAX_WORDS: Final = 200  # characters of a reason
 MAX_BY: Final = 100  # characters of who gave it
 LONGEST_PAUSE: Final = 86400.0  # seconds; nobody is to find out next week that nothing was written
+FOR_THE_FLEET: Final = " for the fleet"
 LATELY: Final = 5.0  # seconds for which one that is over is known, so that what follows from its end is told as that
 
 
@@ -147,7 +148,7 @@ class Order:
         return self._words("")
 
     def _words(self, until: str) -> str:
-        done = f"{DONE[type(self.what)]}{' for the fleet' if self.fleet else ''}"
+        done = f"{DONE[type(self.what)]}{FOR_THE_FLEET if self.fleet else ''}"
         return f"{done} by {self.by}{until}{f': {self.reason}' if self.reason else ''}"
 
     def stands(self, now: float) -> bool:

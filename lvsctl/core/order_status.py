@@ -49,6 +49,7 @@ def order_status(order: Order) -> OrderStatus:
         reason=order.reason,
         written=order.written,
         until=order.until,
+        fleet=order.fleet,
     )
 
 

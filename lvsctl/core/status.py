@@ -117,6 +117,7 @@ class OrderStatus:
     until: float | None  # None: until somebody ends it
     real_servers: tuple[OrderedRealServer, ...] = ()  # that it takes out, or holds now
     changes: int = 0  # of a pause: what would be written but for it
+    fleet: bool = False  # given to all directors, in Consul's KV
 
 
 @attrs.frozen(kw_only=True)
@@ -127,6 +128,15 @@ class OrderGiven:
     replaced: OrderStatus | None = None  # the one about the same that it took the place of
     paused: str = ""  # whose order it is that nothing is written, so that it does nothing yet; empty where none is
     left: tuple[str, ...] = ()  # where it was ended: by which other drains something of it is still out
+
+
+@attrs.frozen(kw_only=True)
+class FleetPlan:
+    """What an order for the fleet does here, or did, and where it is in Consul's KV; nothing is written yet."""
+
+    given: OrderGiven
+    prefix: str  # kv_prefix
+    key: str
 
 
 @attrs.frozen(kw_only=True)
@@ -205,6 +215,16 @@ class OverridesStatus:
 
 
 @attrs.frozen(kw_only=True)
+class FleetStatus:
+    """How the daemon stands with the orders for the fleet in Consul's KV."""
+
+    kv_prefix: str
+    data_age: float | None  # seconds since Consul was last heard about them; None: not since the start
+    error: str  # why they cannot be read now; empty when they can
+    ignored: Mapping[str, str]  # keys that are no orders, or not for this version, and why
+
+
+@attrs.frozen(kw_only=True)
 class KernelStatus:
     """How the kernel stands against what is wanted."""
 
@@ -245,3 +265,4 @@ class Status:
     overrides: OverridesStatus | None = None  # None: the configuration has none, or no daemon answers
     orders: tuple[OrderStatus, ...] = ()  # operators', in the order in which they were given
     orders_error: str = ""  # why orders of before do not count, or are not kept; empty when all do and are
+    fleet: FleetStatus | None = None  # None: the configuration opens no overrides, or no daemon answers
