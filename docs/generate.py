@@ -172,8 +172,8 @@ SECTIONS = {
     "(operations.md#before-the-first-start-lvsctl-doctor).",
     "metrics": "The metrics endpoint for Prometheus, and two probes: see [metrics](metrics.md). Without this table "
     "nothing listens; the header alone is enough. It changes at the next start only.",
-    "overrides": "Operators' overrides and orders in Consul's KV (`lvsctl weight`, `lvsctl drain --fleet`), which all directors share. Without this table "
-    "lvsctl reads nothing there and needs no permission for it.",
+    "overrides": "Operators' overrides and orders in Consul's KV (`lvsctl weight`, `lvsctl drain --fleet`), which all "
+    "directors share. Without this table lvsctl reads nothing there and needs no permission for it.",
     "discovery": "Virtual servers that Consul services declare themselves, beside those of this file. Without this "
     "table none may. With it the file needs no virtual server of its own. [Operating lvsctl]"
     "(operations.md#consul-services-that-declare-themselves) says how one declares itself, and whom you trust.",
