@@ -61,10 +61,10 @@ class Connections:
 class Director:
     """The daemon, its file and its log, and the table it works on."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, *, name: str = "lvsctl") -> None:
         self.scene = scene
         self.host = scene.director
-        directory = scene.directory / "lvsctl"
+        directory = scene.directory / name
         directory.mkdir()
         self.file = directory / "lvsctl.toml"
         self.state = directory / "state"
