@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from click.testing import CliRunner
 
 from lvsctl.cli import fleet, lvsctl
@@ -70,6 +71,8 @@ async def test_a_drain_is_given_obeyed_shown_and_taken_back(tmp_path: Path) -> N
         assert place is Place.DRAINING
         assert why.startswith("drained for the fleet by alice@adm1 until ")
         assert why.endswith(": kernel upgrade")
+        explained = await command(daemon, "explain", "10.0.0.1:8080")
+        assert "drained for the fleet by alice@adm1 until" in " ".join(explained.output.split())
         listed = await command(daemon, "drain")
         assert listed.output.splitlines()[1].startswith("fleet drain  node app1")
         (said,) = daemon.events("order")
@@ -503,9 +506,19 @@ async def test_no_more_orders_are_written_than_count(tmp_path: Path) -> None:
 
 
 async def test_the_start_waits_for_the_orders_so_that_what_is_drained_never_serves(tmp_path: Path) -> None:
-    kv = KV(Blocking(FOUR))
+    kv, answered = KV(Blocking(FOUR)), asyncio.Event()
     kv.put(APP1, "{}")
-    async with running(kv, tmp_path, lines=OPENED) as daemon:
+
+    async def answering(request: web.Request) -> web.StreamResponse:
+        if "/orders/" in request.path:
+            await answered.wait()
+        return await kv(request)
+
+    async with running(answering, tmp_path, lines=OPENED) as daemon:
+        await daemon.server.came(5)  # the instances and the overrides were answered for, and are waited for again
+        await daemon.status()  # a cycle that had begun is done by now
+        assert daemon.kernel.observe().table == {}
+        answered.set()
         await daemon.until(OTHERS)
         assert real_key(1) not in {
             getattr(getattr(each, "real_server", None), "key", None) for each in daemon.kernel.writes

@@ -9,8 +9,11 @@ from aiohttp import web
 from lvsctl.cli import live
 from lvsctl.config import Config, ConsulConfig, DaemonConfig, OverridesConfig
 from lvsctl.core.desired import query_of
+from lvsctl.core.fleet import FleetOrder, FleetOrders
+from lvsctl.core.order import NO_ORDERS, Hold, Order
 from lvsctl.core.override import Override, Overrides, Percent
 from lvsctl.errors import ConsulError, ConsulRefused
+from lvsctl.key_file import fleet_order_file
 from lvsctl.override_file import OverrideFile
 from netlink.types import VirtualServerKey
 from tests.consul.server import answer, consul, refusing
@@ -76,3 +79,12 @@ async def test_the_last_known_overrides_are_those_of_the_daemon(tmp_path: Path) 
         with pytest.raises(ConsulRefused):
             await asyncio.to_thread(live.ask_overrides, config)
         assert live.last_overrides(config) == known
+        order = Order(what=Hold("reco"), by="alice@adm1", written=5.0, fleet=True)
+        assert live.last_fleet_orders(config).entries == ()
+        found = FleetOrders(entries=(FleetOrder(order=order, created=1, modified=2),))
+        fleet_order_file(tmp_path).keep(found, server.address, "lvsctl")
+        with pytest.raises(ConsulRefused):
+            await asyncio.to_thread(live.ask_fleet_orders, config)
+        assert live.last_fleet_orders(config).entries == (order,)
+        closed = config_at(server.address, RECO, daemon=DaemonConfig(state_directory=tmp_path))
+        assert live.last_fleet_orders(closed) == live.ask_fleet_orders(closed) == NO_ORDERS, "nobody is asked"

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,15 +12,16 @@ from aiohttp import web
 from structlog.testing import capture_logs
 
 from lvsctl.cli.run import _once, _plan
-from lvsctl.config import Config, ConsulConfig, VipConfig
+from lvsctl.config import Config, ConsulConfig, OverridesConfig, VipConfig
 from lvsctl.core.instance import Instance
 from lvsctl.core.order import Order, Orders, Pause
-from lvsctl.errors import ConsulError
+from lvsctl.errors import ConsulError, ConsulRefused
 from lvsctl.reconcile import Reconciler
 from lvsctl.store import Store
 from netlink.fake import FakeIPVS
 from netlink.requests import AddVirtualServer
 from tests.addresses import FakeAddresses
+from tests.consul.kv import KV
 from tests.consul.server import Answering, always, consul, refusing
 from tests.values import NOW, config_of, configured, entry, failing, instance, kernel_with, real, table_of
 
@@ -91,8 +93,28 @@ async def test_once_leaves_what_is_paused_as_it_is_and_says_so(world: World) -> 
     assert await world.run(paused, always(failing(1), instance(2)), config_of()) == 1
     assert world.kernel.observe().table == before
     assert world.printed[-2:] == [
-        "not in sync: 1 difference left, 0 changes made", "paused by alice: by hand: lvsctl resume ends it",
+        "not in sync: 1 difference left, 0 changes made", "paused by alice: by hand: lvsctl resume reco ends it",
     ]  # fmt: skip
+
+
+async def test_once_obeys_what_is_ordered_to_the_fleet(world: World) -> None:
+    kv = KV(always(instance(1), instance(2)))
+    kv.put("lvsctl/orders/drain/address/10.0.0.1", "{}")
+    assert await world.run(_once, kv, config_of(overrides=OverridesConfig(kv_prefix="lvsctl"))) == 0
+    assert world.kernel.observe().table == table_of(entry(real(2)))
+    kv.put("lvsctl/orders/pause", json.dumps({"by": "bob@d2", "written": NOW, "until": NOW + 3600}))
+    kv.keys.pop("lvsctl/orders/drain/address/10.0.0.1")
+    assert await world.run(_once, kv, config_of(overrides=OverridesConfig(kv_prefix="lvsctl"))) == 1
+    assert world.kernel.observe().table == table_of(entry(real(2)))
+    assert world.printed[-1].startswith("paused for the fleet by bob@d2 until ")
+    assert world.printed[-1].endswith(": lvsctl resume --fleet ends it")
+
+
+async def test_once_without_the_orders_for_the_fleet_writes_nothing(world: World) -> None:
+    kv = KV(always(instance(1)), status=403)
+    with pytest.raises(ConsulRefused, match="lvsctl/orders/"):
+        await world.run(_once, kv, config_of(overrides=OverridesConfig(kv_prefix="lvsctl")))
+    assert world.kernel.observe().table == {}
 
 
 async def test_once_with_a_refusal_is_code_5(world: World) -> None:
