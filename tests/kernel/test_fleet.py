@@ -59,11 +59,10 @@ def test_a_drain_for_the_fleet_is_obeyed_by_both_until_it_is_taken_back(figure: 
     with two_directors() as (one, other):
         consul, drain = one.scene.consul, [("drain", "10.2.0.11", True)]
         with Traffic(one.scene.client, VIP4, HTTP) as traffic:
-            given = one.lvsctl("drain", "10.2.0.11", "--fleet", "--reason", "kernel upgrade", "--for", "1h", "--wait")
+            given = one.lvsctl("drain", "10.2.0.11", "--fleet", "--reason", "kernel upgrade", "--for", "1h")
             print(given.stdout)
             assert (given.returncode, given.stderr) == (0, "")
-            assert given.stdout.splitlines()[-1].startswith("out: 10.2.0.11 after ")
-            assert one.weights(VIRTUAL_SERVER) == OTHER
+            one.wait_for_weights(VIRTUAL_SERVER, OTHER)
             other.wait_for_weights(VIRTUAL_SERVER, OTHER)
             (order,) = other.status().orders
             assert (order.fleet, order.reason) == (True, "kernel upgrade")
@@ -76,9 +75,6 @@ def test_a_drain_for_the_fleet_is_obeyed_by_both_until_it_is_taken_back(figure: 
             other.ipvsadm("-C")
             consul.kill()
             other.start()
-            refused = one.lvsctl("undrain", "10.2.0.11", "--fleet")
-            assert refused.returncode == 4
-            assert "nothing was changed" in refused.stderr
             other.wait_for_weights(VIRTUAL_SERVER, OTHER, within=START)
             status = other.status()
             assert ordered(status) == drain
