@@ -6,14 +6,17 @@ import attrs
 from hypothesis import assume, given, reject
 from hypothesis import strategies as st
 
-from lvsctl.config import NAME_PATTERN
+from lvsctl.config import NAME_PATTERN, Config
 from lvsctl.core.admission import parse_address
+from lvsctl.core.decide import decide
 from lvsctl.core.fleet import ended_by, own_of, together
 from lvsctl.core.instance import Instance
 from lvsctl.core.order import NO_ORDERS, Drain, Hold, Order, Orders, Pause, What, in_force
 from lvsctl.core.order_target import Known, resolve_ordered
+from netlink.types import Table
 from tests.core.test_order import instances, names, orders, times, whats
-from tests.values import NOW, real_key
+from tests.strategies import answers_for, configs, ledgers, some_orders, tables
+from tests.values import NOW, OWN, kernel_with, real_key
 
 virtual_servers = st.from_regex(NAME_PATTERN, fullmatch=True)
 pauses = st.builds(Pause, virtual_servers | st.just(""))
@@ -81,3 +84,25 @@ def test_the_words_say_whose_it_is() -> None:
     order = Order(what=Hold("reco"), by="alice@adm1", reason="why", written=NOW, fleet=True)
     assert order.words == "held for the fleet by alice@adm1: why"
     assert attrs.evolve(order, fleet=False).words == "held by alice@adm1: why"
+
+
+@given(data=st.data(), config=configs(), table=tables(), given=some_orders)
+def test_a_director_does_the_same_by_whichever_way_it_was_ordered(
+    data: st.DataObject, config: Config, table: Table, given: Orders
+) -> None:
+    """So what holds for its own orders, such as that a drain never takes the last one, holds for the fleet's."""
+    answers, ledger = data.draw(answers_for(config)), data.draw(ledgers(table))
+    observed = kernel_with(table).observe()
+    by_fleet = data.draw(st.lists(st.booleans(), min_size=len(given.entries), max_size=len(given.entries)))
+    pairs = list(zip(given.entries, by_fleet, strict=True))
+    own, fleet = (Orders(tuple(order for order, by in pairs if by is side)) for side in (False, True))
+
+    def requests(orders: Orders) -> list[object]:
+        decision = decide(
+            config, answers, observed, ledger, own_addresses=OWN, templates_expire=False, now=NOW, orders=orders
+        )
+        return [each.request for each in decision.steps]
+
+    wanted = requests(given)
+    assert requests(together(own, of_fleet(fleet))) == wanted
+    assert requests(together(given, of_fleet(given))) == wanted
