@@ -47,6 +47,7 @@ from lvsctl.core.override import Ignored
 from lvsctl.errors import ConsulError
 
 MAX_KEYS: Final = 2 * MAX_ORDERS
+ROUNDED: Final = 0.5  # seconds; a sum of times that was written is not exact
 MAX_KEY: Final = 4096  # characters of a key; the longest names of a node and an instance fit, spelled with !XX
 
 _NAME: Final = re.compile(NAME_PATTERN)
@@ -156,7 +157,7 @@ def _order(entry: Any, key: str, prefix: str) -> FleetOrder:
         raise Unusable("its name is not spelled as lvsctl spells it")
     document = document_in(entry, _SAYS)
     until, written = time_in(document, "until"), time_in(document, "written") or 0.0
-    if isinstance(what, Pause) and (until is None or until - written > LONGEST_PAUSE):
+    if isinstance(what, Pause) and (until is None or until - written > LONGEST_PAUSE + ROUNDED):
         raise Unusable(f"a pause has to end (until) {LONGEST_PAUSE / 3600:g} h after it was written, or before")
     order = Order(
         what=what,

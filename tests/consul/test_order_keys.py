@@ -64,8 +64,7 @@ def fleet_orders(draw: st.DrawFn) -> FleetOrder:
     what, written = draw(whats), draw(times)
     until = draw(times | st.none())
     if isinstance(what, Pause):
-        until = written + draw(st.integers(1, int(LONGEST_PAUSE)))
-        written = until - int(until - written)  # so that no rounding makes it longer than the longest
+        until = written + draw(st.floats(1, LONGEST_PAUSE) | st.just(LONGEST_PAUSE))
     by, reason = draw(st.text(characters, min_size=1, max_size=MAX_BY)), draw(st.text(characters, max_size=MAX_WORDS))
     order = Order(what=what, by=by, reason=reason, written=written, until=until, fleet=True)
     return FleetOrder(order=order, created=draw(st.integers(1, 2**63)), modified=draw(st.integers(1, 2**63)))
@@ -226,6 +225,7 @@ def test_a_key_from_elsewhere_is_ignored(key: str) -> None:
         ({"written": NOW}, False),
         ({"written": NOW, "until": NOW + LONGEST_PAUSE + 1}, False),
         ({"written": NOW, "until": NOW + LONGEST_PAUSE}, True),
+        ({"written": 180404.840987, "until": 180404.840987 + LONGEST_PAUSE}, True),  # the difference is a little more
     ],
 )
 def test_a_pause_always_ends(path: str, value: object, *, counts: bool) -> None:
