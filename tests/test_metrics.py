@@ -19,7 +19,7 @@ from lvsctl.core.cause import Kind
 from lvsctl.core.desired import query_of
 from lvsctl.core.measures import METRICS, Consul, Histogram, Reading, Seen, counted
 from lvsctl.core.ownership import LedgerEntry
-from lvsctl.core.status import ConsulStatus, KernelStatus, State
+from lvsctl.core.status import ConsulStatus, FleetStatus, KernelStatus, State
 from lvsctl.core.tally import Tally
 from lvsctl.errors import StateError
 from netlink.types import Observed, RealServerUsage, Traffic, VirtualServerKey
@@ -167,6 +167,28 @@ def test_the_values() -> None:
     prints = {of: value(page, "lvsctl_table_fingerprint", of=of) for of in ("wanted", "kernel")}
     assert prints["kernel"] == found.standings[KEY].kernel_print
     assert prints["wanted"] not in (0, prints["kernel"])
+
+
+@pytest.mark.parametrize(
+    ("fleet", "trouble"),
+    [
+        (None, 0),
+        (FleetStatus(kv_prefix="lvsctl", data_age=1.0, error="", ignored={}), 0),
+        (FleetStatus(kv_prefix="lvsctl", data_age=1.0, error="Consul answered 403", ignored={}), 1),
+        (FleetStatus(kv_prefix="lvsctl", data_age=1.0, error="", ignored={"lvsctl/orders/x": "unknown"}), 1),
+    ],
+)
+def test_orders_of_the_director_and_of_the_fleet_are_told_apart(fleet: FleetStatus | None, trouble: int) -> None:
+    page = rendered(seen(orders={"drain": 2}, fleet_orders={"drain": 3, "pause": 1}, fleet=fleet))
+    found = {
+        (order, of): value(page, "lvsctl_orders", order=order, of=of)
+        for order in ("drain", "hold", "pause")
+        for of in ("director", "fleet")
+    }
+    assert {key: number for key, number in found.items() if number} == {
+        ("drain", "director"): 2, ("drain", "fleet"): 3, ("pause", "fleet"): 1,
+    }  # fmt: skip
+    assert value(page, "lvsctl_fleet_orders_trouble") == trouble
 
 
 def test_before_the_first_cycle_there_is_consul_and_no_table() -> None:
