@@ -164,6 +164,35 @@ async def test_wait_returns_when_the_connections_are_gone(tmp_path: Path) -> Non
         assert daemon.kernel.writes[-1] == DeleteRealServer(virtual_server=KEY, key=real_key(1))
 
 
+async def test_wait_is_not_over_when_the_instance_is_deregistered_before_its_connections_end(tmp_path: Path) -> None:
+    blocking = Blocking(FOUR)
+    async with running(blocking, tmp_path) as daemon:
+        await daemon.until(ALL)
+        daemon.kernel.set_usage(KEY, real_key(1), RealServerUsage(active=3))
+        waiting = asyncio.create_task(command(daemon, "drain", "app1", "--wait", "--timeout", "3s"))
+        await daemon.until(table_of(entry(real(1, 0), real(2), real(3), real(4))))
+        await blocking.change(*FOUR[1:])
+        status = await daemon.until_status(lambda status: "no longer reg" in places(status)["10.0.0.1:8080"][1])
+        (row,) = status.orders[0].real_servers
+        assert (row.place, row.instance, row.active) == (Place.DRAINING, "reco-1", 3)
+        result = await waiting
+        assert result.exit_code == 1, result.output
+        assert "node app1 stays drained, and is not out after 3 s: 1 of 1 real server left, 3 active" in result.output
+
+
+async def test_wait_is_not_over_while_nobody_knows_what_is_drained(tmp_path: Path) -> None:
+    async with running(Blocking(FOUR), tmp_path) as daemon:
+        await daemon.until(ALL)
+        daemon.kernel.set_usage(KEY, real_key(1), RealServerUsage(active=3))
+        assert (await command(daemon, "drain", "app1")).exit_code == 0
+        await daemon.until(table_of(entry(real(1, 0), real(2), real(3), real(4))))
+    async with running(refusing(500), tmp_path, daemon.kernel, port=port_of(daemon.server)) as again:
+        words = ("drain", "app1", "--as", "node", "--ahead", "--wait", "--timeout", "1s")
+        result = await command(again, *words)
+        assert result.exit_code == 1, result.output
+        assert result.output.endswith("is not out after 1 s: Consul has not answered for it since lvsctl was started\n")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -228,6 +257,7 @@ async def test_what_is_out_by_another_drain_is_said(tmp_path: Path) -> None:
         assert [line.split()[:3] for line in shown.output.splitlines()] == [
             ["ORDER", "TARGET", "UNTIL"], ["drain", "node", "app1"], ["drain", "10.0.0.1", "undrained"],
         ]  # fmt: skip
+        assert "matches nothing" not in shown.output
         result = await command(daemon, "undrain", "10.0.0.1")
         assert "some of it is still out: node app1" in result.output
         await daemon.until(OTHERS)

@@ -15,6 +15,7 @@ from lvsctl.cli.cells import fit
 from lvsctl.cli.columns import clock, columns, count, span
 from lvsctl.cli.order_rows import ENDED_BY, order_rows
 from lvsctl.config_types import Wrong, duration
+from lvsctl.core.drain_watch import UNHEARD, as_it_stands, is_unheard
 from lvsctl.core.order import Wish
 from lvsctl.core.status import OrderedRealServer, OrderGiven, OrderStatus, Place, Status
 from lvsctl.errors import DaemonError, OrderRefused
@@ -208,35 +209,44 @@ def _wait(socket: Path, order: OrderStatus, timeout: float | None) -> int:
     began = heard = time.monotonic()
     shown, most = began, order
     while True:
-        now = time.monotonic()
-        try:
-            status, heard = control.ask(socket), time.monotonic()
-        except DaemonError:
-            if now - heard > AWAY:
-                raise
-            status = None
+        now, said = time.monotonic(), "the daemon does not answer; it is waited for"
+        status = _asked(socket, away=now - heard)
         if status is not None:
+            heard = time.monotonic()
             its = next(
                 (each for each in status.orders if (each.order, each.target) == (order.order, order.target)), None
             )
             if its is None:
                 return _ended(f"{order.target} is drained no longer: the order was ended, or its time is over", 1)
-            code = _code(its, most, now - began)
+            most = as_it_stands(its, status, before := most)
+            code = _code(most, before, status, now - began)
             if code is not None:
                 return code
-            most = its
+            said = UNHEARD if is_unheard(most, status) else _progress(most)
         if timeout is not None and now - began >= timeout:
-            return _ended(f"{order.target} stays drained, and is not out after {span(timeout)}: {_progress(most)}", 1)
+            return _ended(f"{order.target} stays drained, and is not out after {span(timeout)}: {said}", 1)
         if sys.stdout.isatty():
-            _show(_progress(most) if status else "the daemon does not answer; it is waited for")
+            _show(said)
         elif now - shown >= LINE:
             shown = now
-            click.echo(_progress(most) if status else "the daemon does not answer; it is waited for")
+            click.echo(said)
         time.sleep(POLL)
 
 
-def _code(order: OrderStatus, before: OrderStatus, seconds: float) -> int | None:
+def _asked(socket: Path, *, away: float) -> Status | None:
+    """Return how everything stands; None where the daemon does not say, raises DaemonError where it is `away` long."""
+    try:
+        return control.ask(socket)
+    except DaemonError:
+        if away > AWAY:
+            raise
+        return None
+
+
+def _code(order: OrderStatus, before: OrderStatus, status: Status, seconds: float) -> int | None:
     """Return the exit code where there is nothing to wait for any more, having said so; else None."""
+    if is_unheard(order, status):
+        return None
     left = [each for each in order.real_servers if each.place is not Place.OUT]
     if not left:
         cut = sum(each.active for each in before.real_servers if each.place is Place.DRAINING)
