@@ -124,6 +124,28 @@ async def test_what_consul_does_not_answer_for_is_said_and_left_alone(tmp_path: 
         assert daemon.kernel.observe().table == BOTH
 
 
+async def test_what_may_be_a_mass_removal_for_all_that_consul_says_is_refused(tmp_path: Path) -> None:
+    services = Services(silent=frozenset({"slow"}))
+    async with running(services, tmp_path) as daemon:
+        await both_serve(daemon)
+        write(
+            daemon,
+            TWO.replace(':80"', ':80"\nconsul_service = "slow"').replace(':81"', ':81"\nconsul_service = "slow"'),
+        )
+        became = await order(daemon)
+        assert became.became is Became.REFUSED
+        assert became.why.startswith(
+            "what becomes of 2 of 2 virtual servers (reco, shop) is not known, for Consul does "
+        )
+        assert became.why.endswith("; if that is meant: lvsctl reload --allow-remove")
+        services.has["slow"], services.silent = Blocking((instance(50),)), frozenset()
+        assert "2 virtual servers" not in (await order(daemon)).why, "it is known now"
+        await order(daemon, dry_run=True)
+        assert daemon.kernel.observe().table == BOTH
+        services.silent = frozenset({"slow"})
+        assert (await order(daemon, allow_remove=True)).became is Became.USED
+
+
 async def test_consul_has_so_long_and_no_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preview, "PATIENCE", 0.2)
     services = Services()

@@ -112,7 +112,8 @@ def _plan_of(outcome: "Reloaded") -> list[str]:
     from lvsctl.cli.diff import render, summed_up
     from lvsctl.core.reload import Became
 
-    if outcome.became not in {Became.USED, Became.PLANNED, Became.REFUSED} or not outcome.virtual_servers:
+    seen = outcome.virtual_servers or outcome.lines
+    if outcome.became not in {Became.USED, Became.PLANNED, Became.REFUSED} or not seen:
         return []
     lines = [_line(each) for each in outcome.lines]
     sizes = outcome.virtual_servers, outcome.real_servers

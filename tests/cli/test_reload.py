@@ -38,6 +38,15 @@ PLAN = [
     "",
     "1 difference: 2 virtual servers, 5 real servers",
 ]
+UNKNOWN = attrs.evolve(
+    LINE, sign="note", real_server=None, what="unknown", cause="unknown", why="no route to host", differs=False
+)
+SILENT = [
+    "reco  tcp 10.9.0.100:80",
+    "  ! virtual server  unknown  no route to host",
+    "",
+    "no difference known, 1 note: 0 virtual servers, 0 real servers",
+]
 WHY = "it would take away 2 of 2 real servers now serving; if that is meant: lvsctl reload --allow-remove"
 
 
@@ -72,6 +81,12 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         ({"became": Became.CONFIRMED}, 0, [f"{FILE}: confirmed"], None),
         ({"became": Became.REVERTED, "why": "x\x07"}, 0, [r"the configuration before is in use again: x\x07"], None),
         ({"lines": ()}, 0, ["in sync: 2 virtual servers, 5 real servers", f"{FILE}: in use"], None),
+        (
+            {"lines": (UNKNOWN,), "virtual_servers": 0, "real_servers": 0, "complete": False},
+            0,
+            [*SILENT, f"{FILE}: in use"],
+            None,
+        ),
         ({"notes": ("drains\x07",)}, 0, [*PLAN, f"{FILE}: in use"], r"drains\x07"),
     ],
 )
