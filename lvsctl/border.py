@@ -73,8 +73,10 @@ def _end(future: asyncio.Future[Moved], outcome: Moved | DaemonError) -> None:
 
 def _outcome(wish: _Wish, key: VirtualServerKey, cycle: Cycle) -> Moved | DaemonError:
     each = cycle.look.decision.virtual_servers.get(key)
-    if each is None:
+    if each is None and wish.name in cycle.look.decision.waiting:
         return DaemonError("it waits for Consul, which has not answered for it; whose it is stays as it was")
+    if each is None:
+        return DaemonError("another configuration is in use since; whose it is stays as it was")
     if cycle.ledger_error:
         return DaemonError(f"the ledger cannot be written, so a restart would forget it: {cycle.ledger_error}")
     before = each.remembered

@@ -29,6 +29,7 @@ from lvsctl.core.event import Event
 from lvsctl.core.instance import Query
 from lvsctl.core.measures import Seen
 from lvsctl.core.order import Orders, Wish, in_force
+from lvsctl.core.ownership import NO_WORD
 from lvsctl.core.part import concerned
 from lvsctl.core.reload import Order, Reloaded
 from lvsctl.core.restoration import stands_alone
@@ -259,7 +260,6 @@ class Daemon:
         if pause is not None:
             raise DaemonError(f"whose it is cannot change now: {pause.words}; lvsctl resume ends it")
         asked = self._moves.ask(self._known, name, adopt=adopt)
-        self._agenda.everything()
         self._wake.set()
         moved = await asyncio.shield(asked)
         if moved.changed:
@@ -323,8 +323,8 @@ class Daemon:
             due = Due(None)
             try:
                 news = self._sources.heard.take_news()
-                if news and self._config.discovery is not None:
-                    self._agenda.everything()  # what one declares concerns others
+                if (news and self._config.discovery is not None) or self._moves.border != NO_WORD:
+                    self._agenda.everything()  # what one declares concerns others; who asks may have come in a cycle
                 concerned = self._concerned(news) | self._releases.keys | self._prober.take_news()
                 due = self._agenda.due(concerned, time.monotonic())
                 if due and await self._one_cycle(due) > MANY:

@@ -1,6 +1,9 @@
 """An operator moves the border: a foreign virtual server is taken over as it stands, one of ours is left alone."""
 
 import asyncio
+import threading
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -9,9 +12,13 @@ from lvsctl import control
 from lvsctl.core.status import Moved, State
 from lvsctl.errors import DaemonError
 from netlink.requests import AddVirtualServer, DeleteVirtualServer
+from netlink.types import Observed, VirtualServerKey
 from tests.consul.server import Blocking
-from tests.test_daemon import Running, Watched, running
+from tests.test_daemon import Running, Watched, _signals, running
+from tests.test_daemon_reload import Services, both_serve
 from tests.values import KEY, entry, instance, real, requests_for, table_of
+
+__all__ = ["_signals"]  # a fixture
 
 TWO = instance(1), instance(2)
 
@@ -64,6 +71,38 @@ async def test_one_of_ours_is_left_as_it_stands_over_restarts_until_it_is_adopte
         assert daemon.kernel.observe().table == table_of(entry(real(1), real(2)))
         assert (await move(daemon, adopt=True)).changed
         await daemon.until(table_of(entry(real(1), real(2), real(3))))
+
+
+class Slow(Watched):
+    """A kernel that takes its time, and says when it is being read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slow = False
+        self.read = threading.Event()
+
+    def observe(self, only: Iterable[VirtualServerKey] | None = None) -> Observed:
+        """Return the table after a while."""
+        if self.slow:
+            self.read.set()
+            time.sleep(0.3)
+        return super().observe(only)
+
+
+async def test_who_asks_while_a_cycle_is_under_way_is_served_by_the_next_one(tmp_path: Path) -> None:
+    kernel = Slow()
+    async with running(Services(), tmp_path, kernel) as daemon:
+        await both_serve(daemon)
+        await daemon.until_status(lambda status: status.kernel.in_sync_since is not None)
+        kernel.slow = True
+        first = asyncio.create_task(move(daemon, adopt=False))
+        await asyncio.to_thread(kernel.read.wait)
+        second = asyncio.create_task(move(daemon, adopt=False, name="shop"))
+        async with asyncio.timeout(5):  # an audit comes later
+            assert [(await each).changed for each in (first, second)] == [True, True]
+        kernel.slow = False
+        status = await daemon.status()
+        assert [row.state for row in status.virtual_servers] == [State.FOREIGN, State.FOREIGN]
 
 
 async def test_what_is_in_no_file_is_an_error(tmp_path: Path) -> None:
