@@ -31,6 +31,7 @@ from lvsctl.unexpected import in_words
 
 BY_SIGNAL: Final = "SIGHUP"
 ENDED: Final = "not confirmed before lvsctl ended, so the start did not use it"
+CHANGED_SINCE: Final = "the file has changed since it was reloaded; what was confirmed is what was reloaded then"
 AT_START: Final = "state_directory, control_socket and [metrics] change at the next start only"
 
 log = structlog.get_logger()
@@ -162,8 +163,10 @@ class Reloading:
         async with self._turn:
             match order.ask:
                 case Ask.KEEP:
+                    self._demand_meant(order)
                     return await self._confirm(by)
                 case Ask.REVERT:
+                    self._demand_meant(order)
                     return await self._revert(by)
                 case Ask.RELOAD:
                     return await self._reload(order, by)
@@ -234,13 +237,15 @@ class Reloading:
         self._news.set()
 
     async def _confirm(self, by: str) -> Reloaded:
-        failed = await asyncio.to_thread(self._kept.take, self._demand_pending().text, anyway=False)
+        text = self._demand_pending().text
+        failed = await asyncio.to_thread(self._kept.take, text, anyway=False)
         if failed:
             raise DaemonError(f"not confirmed, for a restart would not know of it: {failed}; {self._to_confirm()}")
         self._pending = None
         log.info("reload_confirmed", config=str(self._path), by=by)
         self._note(Event(time=now(), event="reload_confirmed", what=str(self._path), by=by))
-        return Reloaded(became=Became.CONFIRMED, config=str(self._path.absolute()))
+        notes = () if await asyncio.to_thread(_has, self._path, text) else (CHANGED_SINCE,)
+        return Reloaded(became=Became.CONFIRMED, config=str(self._path.absolute()), notes=notes)
 
     async def _revert(self, by: str) -> Reloaded:
         self._demand_pending()
@@ -261,6 +266,11 @@ class Reloading:
             was = f"; the last one was rolled back: {self.error}" if self.rolled_back else ""
             raise DaemonError(f"nothing is to be confirmed{was}")
         return self._pending
+
+    def _demand_meant(self, order: Order) -> None:
+        """Raise DaemonError where somebody answers for another configuration than the one that is to be confirmed."""
+        if order.of is not None and self._demand_pending().until != order.of:
+            raise DaemonError(f"that was for a reload before; somebody has reloaded since: {self._to_confirm()}")
 
     def _to_confirm(self) -> str:
         assert self._pending is not None  # noqa: S101  # who asks knows
@@ -340,6 +350,14 @@ def _clock(seconds: float) -> str:
 
 def _unless_allowed(why: str) -> str:
     return f"{why}; if that is meant: {ALLOW}"
+
+
+def _has(path: Path, text: str) -> bool:
+    """Tell whether the file `path` is `text`."""
+    try:
+        return read(path)[1] == text
+    except ConfigError:
+        return False
 
 
 def _is_same(one: Path, other: Path) -> bool:

@@ -361,6 +361,25 @@ async def test_while_it_is_to_be_confirmed_only_another_such_one_is_taken(tmp_pa
         await daemon.until(BOTH)  # what was confirmed last, not what was tried first
 
 
+async def test_who_answers_for_one_reload_neither_keeps_nor_reverts_another(tmp_path: Path) -> None:
+    async with running(Services(), tmp_path) as daemon:
+        await both_serve(daemon)
+        write(daemon, FAST)
+        mine = await order(daemon, confirm=60.0)
+        write(daemon, RECO_ALONE)
+        theirs = await order(daemon, confirm=60.0)
+        assert mine.until is not None
+        for ask in (Ask.KEEP, Ask.REVERT):
+            with pytest.raises(
+                DaemonError, match="that was for a reload before; somebody has reloaded since: the conf"
+            ):
+                await order(daemon, ask, of=mine.until)
+        assert (await daemon.status()).confirm_until == theirs.until
+        write(daemon, TWO)
+        kept = await order(daemon, Ask.KEEP, of=theirs.until)
+        assert (kept.became, kept.notes) == (Became.CONFIRMED, (reloading.CHANGED_SINCE,))
+
+
 @pytest.mark.parametrize("seconds", [0.0, 4.9, 3601.0, float("nan"), -1.0])
 async def test_the_time_to_confirm_has_bounds(tmp_path: Path, seconds: float) -> None:
     async with running(Services(), tmp_path) as daemon:

@@ -191,7 +191,7 @@ def _ask(socket: Path, until: float) -> int:
     if answer is None:
         click.echo()
         return _what_became(socket)
-    outcome = reload(socket, Order(ask=Ask.KEEP if answer else Ask.REVERT))
+    outcome = reload(socket, Order(ask=Ask.KEEP if answer else Ask.REVERT, of=until))
     _say(outcome)
     return 0 if answer else 1
 

@@ -213,14 +213,15 @@ def at_a_terminal(directory: Path, told: Told) -> Iterator[Terminal]:
     ],
 )
 def test_the_answer_is_obeyed(tmp_path: Path, typed: str, became: Became, ask: Ask, code: int) -> None:
-    told = Told(FULL, outcomes=[to_confirm(), Reloaded(became=became, config=FILE, why="reverted")])
+    asked = to_confirm()
+    told = Told(FULL, outcomes=[asked, Reloaded(became=became, config=FILE, why="reverted")])
     with at_a_terminal(tmp_path, told) as terminal:
         terminal.until("s left: ")
         os.write(terminal.end, typed.encode())
         assert terminal.rest() == code
     assert re.search(r"keep it\? \[y/N\]   (60|59|58) s left: ", terminal.shown)
     assert "\r\n\r\n" not in terminal.shown.partition("keep it?")[2]
-    assert [each.ask for each in told.orders] == [Ask.RELOAD, ask]
+    assert [(each.ask, each.of) for each in told.orders] == [(Ask.RELOAD, None), (ask, asked.until)]
 
 
 def test_it_counts_down_on_one_line(tmp_path: Path) -> None:
