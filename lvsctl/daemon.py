@@ -234,6 +234,8 @@ class Daemon:
         force = in_force(self._orders.orders, time.time()).on(name)
         if force.pause is not None:
             raise DaemonError(f"nothing can be released: {force.pause.words}; lvsctl resume ends it")
+        if force.hold is not None:
+            await self._orders.demand_kept()  # what is let go of may not be held again by an order that did not end
         try:
             asked = self._releases.ask(self._known, name)
             self._wake.set()

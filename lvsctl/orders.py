@@ -155,6 +155,12 @@ class OrderDesk:
             await self._end(order, now, by)
             return attrs.evolve(before, left=left, paused=look.decision.paused.words if look.decision.paused else "")
 
+    async def demand_kept(self) -> None:
+        """Raise OrderRefused where orders cannot be written now, before anything is done that ends one."""
+        async with self._turn:
+            await self._read_again()
+            await self._save(self.orders)
+
     async def end_hold(self, name: str, by: str) -> bool:
         """End the hold of virtual server `name`, for `by`, and return whether there was one; raises OrderRefused."""
         async with self._turn:

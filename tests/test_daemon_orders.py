@@ -449,6 +449,22 @@ async def test_an_order_that_cannot_be_kept_is_refused(tmp_path: Path) -> None:
         assert (await command(daemon, "status")).exit_code == 0
 
 
+async def test_where_its_order_cannot_be_ended_nothing_is_released(tmp_path: Path) -> None:
+    blocking = Blocking(FOUR)
+    async with running(blocking, tmp_path) as daemon:
+        await daemon.until(ALL)
+        await command(daemon, "hold", "reco")
+        await blocking.change(failing(1), *FOUR[1:])
+        await daemon.until_status(lambda status: status.virtual_servers[0].state is State.HELD)
+        (tmp_path / "orders.new").mkdir()
+        result = await command(daemon, "release", "reco", "--yes")
+        assert (result.exit_code, "nothing was changed" in result.output) == (8, True), result.output
+        assert (await daemon.status()).virtual_servers[0].state is State.HELD
+        assert daemon.kernel.observe().table == ALL
+        (tmp_path / "orders.new").rmdir()
+        assert "1 real server leaves, 3 others serve" in (await command(daemon, "release", "reco", "--yes")).output
+
+
 async def test_while_the_kernel_cannot_be_read_no_order_is_taken(tmp_path: Path) -> None:
     class Silent(Watched):
         silent = False
