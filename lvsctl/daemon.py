@@ -51,6 +51,7 @@ from lvsctl.reloading import Reloading
 from lvsctl.snapshot import Snapshot
 from lvsctl.sources import Sources
 from lvsctl.unexpected import in_words
+from netlink.errors import NetlinkError
 
 FIRST_ANSWERS: Final = 10.0  # seconds to wait for an answer to every query before the first write
 WITH_SNAPSHOT: Final = 3.0  # the same where a snapshot can restore what is empty; less once every query has failed
@@ -142,6 +143,8 @@ class Daemon:
                 self._sources.heard.expect(await asyncio.to_thread(expected))
             await self._sources.recall_overrides()
             await self._orders.recall(writes=not self._dry_run)
+            if not self._dry_run:
+                await self._resume_what_is_lost()
             async with asyncio.TaskGroup() as group:
                 tasks = self._sources.tasks(group)
                 tasks.append(group.create_task(self._health.feed_watchdog(), name="watchdog"))
@@ -160,6 +163,13 @@ class Daemon:
                 await self._keeping.keep(renew=True)
             self._note(Event(time=now(), event="stopped", what="the table is left serving"))
         log.info("stopped", table="left serving")
+
+    async def _resume_what_is_lost(self) -> None:
+        """End the pauses of what a reboot has taken out of the kernel: they are to leave that as it is, not empty."""
+        if "pause" in self._orders.counts():
+            with contextlib.suppress(NetlinkError, StateError):  # the first cycle says so
+                names, everything = await asyncio.to_thread(self._reconciler.lost)
+                await self._orders.end_lost(names, everything=everything)
 
     def _note(self, event: Event) -> None:
         """Have `event` in the journal; one that only looks has none."""

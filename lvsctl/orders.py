@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +44,7 @@ from netlink.errors import NetlinkError
 
 LONGEST: Final = 366 * 86400.0  # seconds
 LONGEST_PAUSE: Final = 86400.0  # seconds; nobody is to find out next week that nothing was written
+LOST: Final = "the kernel lost what was paused while lvsctl was away (a reboot?), and paused it would stay lost"
 PAUSE: Final = 3600.0  # seconds, where nobody says how long
 
 Tell = Callable[[Event], None]
@@ -155,6 +157,20 @@ class OrderDesk:
             await self._end(order, now, by)
             return attrs.evolve(before, left=left, paused=look.decision.paused.words if look.decision.paused else "")
 
+    async def end_lost(self, lost: AbstractSet[str], *, everything: bool) -> None:
+        """End the pauses of virtual servers that the kernel has `lost` while we were away, or of everything."""
+        async with self._turn:
+            standing = self.orders.standing(time.time())
+            over = [each for each in standing.entries if _is_lost(each.what, lost, everything=everything)]
+            if not over:
+                return
+            kept = Orders(tuple(each for each in standing.entries if each not in over))
+            with contextlib.suppress(OrderRefused):  # until the next start, then
+                await self._save(kept)
+            self.orders = kept
+            for each in over:
+                self._over(each, by="", why=LOST)
+
     async def demand_kept(self) -> None:
         """Raise OrderRefused where orders cannot be written now, before anything is done that ends one."""
         async with self._turn:
@@ -265,6 +281,10 @@ class OrderDesk:
         self._error, self.orders = "", orders
         self._given.set()
         self._changed()
+
+
+def _is_lost(what: What, lost: AbstractSet[str], *, everything: bool) -> bool:
+    return isinstance(what, Pause) and (what.virtual_server in lost if what.virtual_server else everything)
 
 
 def _reason(wish: Wish) -> str:

@@ -208,6 +208,15 @@ class Reconciler:
         """Return the ledger: what we left in the kernel. Raises StateError where it cannot be read."""
         return self._ledger.known()
 
+    def lost(self) -> tuple[frozenset[str], bool]:
+        """Return by name what we left in the kernel and is not there any more, and whether that is all of it.
+
+        Raises NetlinkError or StateError.
+        """
+        left = {key: each.name for key, each in self._ledger.known().items() if each.written and not each.disowned}
+        gone = left.keys() - self._kernel.observe().table.keys() if left else frozenset()
+        return frozenset(left[key] for key in gone), bool(left) and len(gone) == len(left)
+
     def _surroundings(self, config: Config) -> Surroundings:
         return Surroundings(
             local=self._addresses.local(),

@@ -412,6 +412,23 @@ async def test_a_pause_of_one_leaves_the_others_alone(tmp_path: Path) -> None:
         await daemon.until_status(lambda status: all(row.serving == 2 for row in status.virtual_servers))
 
 
+@pytest.mark.parametrize("words", [("pause",), ("pause", "reco")])
+async def test_a_pause_does_not_outlive_what_it_leaves_as_it_is(tmp_path: Path, words: tuple[str, ...]) -> None:
+    async with running(Blocking(FOUR), tmp_path) as daemon:
+        await daemon.until(ALL)
+        assert (await command(daemon, *words, "--for", "24h")).exit_code == 0
+    kernel, port = daemon.kernel, port_of(daemon.server)
+    async with running(Blocking(FOUR), tmp_path, kernel, port=port) as daemon:
+        status = await daemon.until_status(lambda status: status.virtual_servers[0].state is State.PAUSED)
+        assert len(status.orders) == 1, "what is there is paused over a restart"
+    async with running(Blocking(FOUR), tmp_path, port=port) as daemon:  # the machine was booted
+        await daemon.until(ALL)
+        assert (await daemon.status()).orders == ()
+        (over,) = daemon.events("order_over")
+        assert over["why"].startswith("the kernel lost what was paused while lvsctl was away")
+        assert decode_orders((tmp_path / FILE).read_bytes()).entries == ()
+
+
 async def test_a_damaged_file_is_told_until_somebody_has_looked(tmp_path: Path) -> None:
     blocking = Blocking(FOUR)
     async with running(blocking, tmp_path) as daemon:
