@@ -42,7 +42,7 @@ from lvsctl.journal import Journal, now
 from lvsctl.keeping import Keeping
 from lvsctl.kernel_settings import KernelSettings
 from lvsctl.orders import OrderDesk
-from lvsctl.preview import preview
+from lvsctl.preview import preview, preview_of_start
 from lvsctl.probing import Prober
 from lvsctl.reconcile import Cycle, Look, Reconciler
 from lvsctl.record import Record
@@ -84,6 +84,9 @@ class Daemon:
             path,
             config,
             look=functools.partial(preview, sources=self._sources, reconciler=reconciler, kernel=self._kernel),
+            look_back=functools.partial(
+                preview_of_start, sources=self._sources, reconciler=reconciler, kernel=self._kernel
+            ),
             served=reconciler.served_last,
             take=self._take,
             over=self._reloaded,
@@ -102,6 +105,7 @@ class Daemon:
         self._settings = KernelSettings(tell=self._note)
         self._prober = Prober(self._wake.set, tell=self._note)
         self._moves = Moves()
+        self._judged_by: frozenset[Query] = frozenset()  # of what Consul had answered when the start was judged last
         self._known = config  # with what was discovered, as the last cycle had it
         self._concerned_by = config, concerned(config)
 
@@ -334,6 +338,7 @@ class Daemon:
             self._wake.clear()
             due = Due(None)
             try:
+                await self._judge_start()
                 news = self._sources.heard.take_news()
                 if (news and self._config.discovery is not None) or self._moves.border != NO_WORD:
                     self._agenda.everything()  # what one declares concerns others; who asks may have come in a cycle
@@ -361,6 +366,14 @@ class Daemon:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
+
+    async def _judge_start(self) -> None:
+        """See what a file that was changed before the start takes away, as soon as Consul's answers tell it."""
+        answers = self._sources.heard.answers
+        heard = frozenset(query for query, each in answers.items() if each.snapshot is None)
+        if self._reloading.is_unjudged and heard != self._judged_by:
+            await self._reloading.judge()
+            self._judged_by = heard
 
     async def _first_answers(self) -> None:
         """Wait until every query is answered, or long enough that those that are should be served.

@@ -26,6 +26,7 @@ from lvsctl.core.removal import Removal, removal
 from lvsctl.errors import ConsulError
 from lvsctl.reconcile import Look, Reconciler
 from lvsctl.sources import Sources, asks_alike
+from netlink.types import Table
 
 PATIENCE: Final = 5.0  # seconds for Consul to answer in
 SILENT: Final = f"Consul did not answer within {PATIENCE:g} s"
@@ -54,7 +55,11 @@ class Preview:
     @property
     def removal(self) -> Removal:
         """Return how much of what serves the other one would take away."""
-        return removal(self.now.observed.table, self.now.decision, self.then.decision, self.now.config)
+        return self.removal_of(self.now.observed.table)
+
+    def removal_of(self, table: Table) -> Removal:
+        """Return the same of what served in `table`, which was there a while ago."""
+        return removal(table, self.now.decision, self.then.decision, self.now.config)
 
     @property
     def lines(self) -> tuple[PlannedLine, ...]:
@@ -109,6 +114,26 @@ async def preview(
     async with kernel:
         now, then = await asyncio.to_thread(looks)
     return Preview(config=in_use, now=now, then=then, asked=asked)
+
+
+async def preview_of_start(
+    config: Config, before: Config, *, sources: Sources, reconciler: Reconciler, kernel: asyncio.Lock
+) -> Preview:
+    """Return what `config`, with which we have started, would do in place of the one `before`; nobody is asked.
+
+    What Consul has not answered for since stays as it is by both. Raises NetlinkError or StateError.
+    """
+    heard = sources.heard.answers
+    answers = heard if asks_alike(config, before) else {}
+
+    def looks() -> tuple[Look, Look]:
+        overrides, candidates = sources.overrides, sources.candidates
+        now = reconciler.preview(before, answers, overrides=overrides, candidates=candidates)
+        return now, reconciler.preview(config, heard, overrides=overrides, candidates=candidates)
+
+    async with kernel:
+        now, then = await asyncio.to_thread(looks)
+    return Preview(config=before, now=now, then=then, asked=_Asked(answers=heard))
 
 
 async def _ask(config: Config, in_use: Config, sources: Sources, reconciler: Reconciler) -> _Asked:

@@ -28,6 +28,7 @@ from lvsctl.errors import ConfigError, DaemonError, StateError
 from lvsctl.journal import now
 from lvsctl.preview import Preview
 from lvsctl.unexpected import in_words
+from netlink.types import Table
 
 BY_SIGNAL: Final = "SIGHUP"
 ENDED: Final = "not confirmed before lvsctl ended, so the start did not use it"
@@ -48,11 +49,21 @@ class Pending:
     ends: float  # the same by the loop's clock
 
 
+@attrs.frozen(kw_only=True)
+class _Unjudged:
+    """What a start goes back to where the file, which is `text` now, turns out to take too much away."""
+
+    before: Config
+    text: str
+    table: Table | None = None  # as it was when it was judged first: what has left since counts
+
+
 class Reloading:
     """Owns the configuration in use; run `run()` as a task.
 
-    `look` says what a configuration would do in place of the one in use, `served` what served last. `take` is called
-    when another one is in use, `over` after every SIGHUP. One that only looks (`dry_run`) keeps nothing on disk.
+    `look` says what a configuration would do in place of the one in use, `look_back` what the one in use would do in
+    place of another, by what is heard; `served` what served last. `take` is called when another one is in use, `over`
+    after every SIGHUP. One that only looks (`dry_run`) keeps nothing on disk.
     """
 
     def __init__(
@@ -61,6 +72,7 @@ class Reloading:
         config: Config,
         *,
         look: Callable[[Config, Config], Awaitable[Preview]],
+        look_back: Callable[[Config, Config], Awaitable[Preview]],
         served: Callable[[], Ledger],
         take: Callable[[], None],
         over: Callable[[], None],
@@ -72,12 +84,14 @@ class Reloading:
         self.rolled_back = False  # it was in use until it was taken back
         self._path = path
         self._look = look
+        self._look_back = look_back
         self._served = served
         self._take = take
         self._over = over
         self._note = note
         self._kept = ConfigurationKept(None if dry_run else config.daemon.state_directory)
         self._pending: Pending | None = None
+        self._unjudged: _Unjudged | None = None
         self._turn = asyncio.Lock()
         self._news = asyncio.Event()
         self._hung_up = False
@@ -91,7 +105,7 @@ class Reloading:
         """Begin with the file; or with what was in use before it, where it was not taken or lacks most of that.
 
         Return whether it is another one than was given. What is compared is what served last, for Consul has said
-        nothing yet.
+        nothing yet. What a file that is another one by now does to the rest is seen when it has (`judge`).
         """
         given, kept = self.config, self._kept.load()
         try:
@@ -99,10 +113,13 @@ class Reloading:
         except ConfigError:  # it was good a moment ago
             return False
         why, rolled_back = self._why_not(config, text, kept)
-        before = self._before(kept.text) if why and kept else None
-        if before is None:
+        before = self._before(kept.text) if kept and kept.text != text else None
+        if before is None or not why:
             self.config = self._fixed(config)
-            self._kept.take(text)
+            if before is None:
+                self._kept.take(text)
+            else:
+                self._unjudged = _Unjudged(before=self._fixed(before), text=text)
             return self.config != given
         self.config = self._fixed(before)
         if rolled_back:
@@ -111,6 +128,34 @@ class Reloading:
             self._refuse([why])
         self._kept.leave(text, why, rolled_back=rolled_back)
         return self.config != given
+
+    @property
+    def is_unjudged(self) -> bool:
+        """Tell whether a start uses another file than was in use, and nobody has seen yet what that takes away."""
+        return self._unjudged is not None
+
+    async def judge(self) -> None:
+        """Go back to the configuration before the start where it is seen now that the file takes too much away.
+
+        To be called before anything is written, and again when Consul has answered for more. Raises NetlinkError or
+        StateError where nothing can be seen.
+        """
+        async with self._turn:
+            if self._unjudged is None:
+                return
+            before, text = self._unjudged.before, self._unjudged.text
+            seen = await self._look_back(self.config, before)
+            if self._unjudged.table is None:
+                self._unjudged = attrs.evolve(self._unjudged, table=seen.now.observed.table)
+            gone = seen.removal_of(self._unjudged.table or {})
+            if gone.is_mass:
+                why = _unless_allowed(gone.words)
+                self._use(before)
+                self._refuse([why])
+                await asyncio.to_thread(self._kept.leave, text, why, rolled_back=False)
+            elif seen.complete:
+                self._unjudged = None
+                await asyncio.to_thread(self._kept.take, text)
 
     def _why_not(self, config: Config, text: str, kept: Kept | None) -> tuple[str, bool]:
         """Return why a start does not use `config`, which is `text`, empty where it does; and if it was rolled back."""
@@ -280,7 +325,7 @@ class Reloading:
         )
 
     def _use(self, config: Config) -> None:
-        self.config, self.error, self.rolled_back = config, "", False
+        self.config, self.error, self.rolled_back, self._unjudged = config, "", False, None
         self._take()
 
     def _say_reloaded(self, planned: Reloaded, by: str) -> None:

@@ -11,6 +11,7 @@ import attrs
 import pytest
 from aiohttp import web
 
+import lvsctl.daemon
 from lvsctl import control, preview, reloading
 from lvsctl.configuration_kept import FILE
 from lvsctl.core.reload import Ask, Became, Order, Reloaded
@@ -20,7 +21,7 @@ from lvsctl.journal import Reader
 from netlink.errors import Interrupted
 from netlink.types import Observed, Protocol, VirtualServerKey
 from tests.consul.server import Blocking
-from tests.test_daemon import Running, Watched, _signals, running
+from tests.test_daemon import Running, Watched, _signals, port_of, running
 from tests.values import VIP, entry, instance, real, table_of
 
 __all__ = ["_signals"]  # a fixture
@@ -524,6 +525,53 @@ async def test_a_start_with_another_file_uses_it(tmp_path: Path) -> None:
     async with restarted(daemon, file) as daemon:
         await daemon.until(table_of(entry(real(1), real(2), scheduler="rr")))
         assert (await daemon.status()).config_error == ""
+
+
+NOBODYS = tuple(attrs.evolve(each, tags=("v2",) if each is RECO[0] else ()) for each in RECO)
+FEW = TWO.replace(':80"', ':80"\ntags = ["v2"]').replace(':81"', ':81"\nconsul_service = "few"')
+
+
+async def test_a_start_whose_file_takes_most_away_is_judged_before_anything_is_written(tmp_path: Path) -> None:
+    services = Services()
+    services.has |= {"reco": Blocking(NOBODYS), "few": Blocking((instance(50),))}
+    async with running(services, tmp_path) as daemon:
+        await both_serve(daemon)
+        write(daemon, FEW)
+        file = daemon.file.read_text()
+    daemon.kernel.writes.clear()
+    port = port_of(daemon.server)
+    for _ in range(2):
+        async with running(services, tmp_path, daemon.kernel, port=port, text=file) as daemon:
+            status = await daemon.until_status(lambda status: status.kernel.in_sync_since is not None)
+            assert status.config_error == (
+                "it would take away 3 of 4 real servers now serving; if that is meant: lvsctl reload --allow-remove"
+            )
+            assert [row.serving for row in status.virtual_servers] == [2, 2]
+            assert len(daemon.events("reload_refused")) == 1
+        assert daemon.kernel.writes == []
+    async with running(services, tmp_path, daemon.kernel, port=port, text=file) as daemon:
+        assert (await order(daemon, allow_remove=True)).became is Became.USED
+        await daemon.until(table_of(entry(real(1)), entry(real(50), key=OTHER)))
+    async with running(services, tmp_path, daemon.kernel, port=port, text=file) as daemon:
+        assert (await daemon.until_status(lambda status: bool(status.virtual_servers))).config_error == ""
+
+
+async def test_a_start_is_judged_as_soon_as_consul_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lvsctl.daemon, "WITH_SNAPSHOT", 0.1)
+    services = Services()
+    services.has |= {"reco": Blocking(NOBODYS), "few": Blocking((instance(50),))}
+    async with running(services, tmp_path) as daemon:
+        await both_serve(daemon)
+        write(daemon, FEW)
+        file = daemon.file.read_text()
+    services.silent = frozenset({"reco", "few"})
+    async with running(services, tmp_path, daemon.kernel, port=port_of(daemon.server), text=file) as daemon:
+        await daemon.until_status(lambda _: bool(daemon.events("consul_incomplete")))
+        assert (await daemon.status()).config_error == ""
+        services.silent = frozenset()
+        status = await daemon.until_status(lambda status: bool(status.config_error))
+        assert "3 of 4 real servers" in status.config_error
+        await daemon.until(BOTH)  # what the first answer took away is back, and counted for the second
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"lvsctl-configuration 1 0\n{}"])
