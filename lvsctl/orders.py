@@ -34,6 +34,7 @@ from lvsctl.core.order import (
 )
 from lvsctl.core.order_status import order_status, orders_status
 from lvsctl.core.order_target import Unresolved, known_of, resolve, resolve_ordered
+from lvsctl.core.ownership import Owner
 from lvsctl.core.status import OrderGiven, OrderStatus, Place
 from lvsctl.core.words import moment
 from lvsctl.errors import OrderRefused, StateError
@@ -138,6 +139,7 @@ class OrderDesk:
                 given,
                 replaced=order_status(before) if before else None,
                 paused=paused.words if paused and not isinstance(what, Pause) else "",
+                foreign=_is_foreign(what, look),
             )
 
     async def end(self, wish: Wish, by: str) -> OrderGiven:
@@ -322,6 +324,14 @@ def _pause_of(look: Look, given: OrderGiven) -> Order | None:
     names = {each.virtual_server for each in given.order.real_servers}
     pauses = [each.ordered.pause for each in look.decision.virtual_servers.values() if each.name in names]
     return next((pause for pause in pauses if pause), None)
+
+
+def _is_foreign(what: What, look: Look) -> bool:
+    """Tell whether `what` is to be held or paused is somebody else's, and nothing of that name is ours."""
+    if isinstance(what, Drain) or not what.virtual_server:
+        return False
+    owners = [each.owner for each in look.decision.virtual_servers.values() if each.name == what.virtual_server]
+    return bool(owners) and set(owners) == {Owner.FOREIGN}
 
 
 def _left(before: OrderGiven, after: Sequence[OrderStatus]) -> tuple[str, ...]:

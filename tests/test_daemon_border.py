@@ -15,6 +15,7 @@ from netlink.requests import AddVirtualServer, DeleteVirtualServer
 from netlink.types import Observed, VirtualServerKey
 from tests.consul.server import Blocking
 from tests.test_daemon import Running, Watched, _signals, running
+from tests.test_daemon_orders import command
 from tests.test_daemon_reload import Services, both_serve
 from tests.values import KEY, entry, instance, real, requests_for, table_of
 
@@ -71,6 +72,25 @@ async def test_one_of_ours_is_left_as_it_stands_over_restarts_until_it_is_adopte
         assert daemon.kernel.observe().table == table_of(entry(real(1), real(2)))
         assert (await move(daemon, adopt=True)).changed
         await daemon.until(table_of(entry(real(1), real(2), real(3))))
+
+
+async def test_an_order_about_what_is_foreign_says_that_it_does_nothing(tmp_path: Path) -> None:
+    async with running(Blocking(TWO), tmp_path) as daemon:
+        await daemon.until(table_of(entry(real(1), real(2))))
+        assert (await move(daemon, adopt=False)).changed
+        drained = await command(daemon, "drain", "app1", "--wait")
+        assert drained.exit_code == 1
+        row = "reco  10.0.0.1:8080  reco-1  serving  0 active, 0 inactive  reco is foreign, so lvsctl does not touch it"
+        assert drained.output.splitlines() == [
+            "node app1 is drained until it is undrained: nothing leaves",
+            f"  {row}",
+            f"  {row}",
+            "node app1 stays drained, but 1 real server will not leave",
+        ]
+        for order in ("hold", "pause"):
+            said = (await command(daemon, order, "reco")).output
+            assert said.endswith("reco is foreign: lvsctl does not touch it before lvsctl adopt reco\n")
+        assert daemon.kernel.observe().table == table_of(entry(real(1), real(2)))
 
 
 class Slow(Watched):

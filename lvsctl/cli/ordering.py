@@ -129,7 +129,7 @@ def held(given: OrderGiven, now: float) -> list[str]:
             f"{_replacing(given, now)}; lvsctl release {order.target} ends it"
         )
     ]
-    return [*lines, *_real_servers(order.real_servers)]
+    return [*lines, *_foreign(given), *_real_servers(order.real_servers)]
 
 
 def paused(given: OrderGiven, now: float) -> list[str]:
@@ -141,7 +141,8 @@ def paused(given: OrderGiven, now: float) -> list[str]:
         visible(
             f"{order.target} is paused {_until(order, now)}: nothing is written{waiting}{_replacing(given, now)}; "
             f"lvsctl resume{name} ends it"
-        )
+        ),
+        *_foreign(given),
     ]
 
 
@@ -153,6 +154,12 @@ def resumed(given: OrderGiven) -> list[str]:
     if given.paused and order.target != "everything":
         lines.append(visible(f"nothing is written yet: everything is {given.paused}; lvsctl resume ends that"))
     return lines
+
+
+def _foreign(given: OrderGiven) -> list[str]:
+    """Return that an order does nothing while what it is about is foreign, where it is."""
+    name = given.order.target
+    return [visible(f"{name} is foreign: lvsctl does not touch it before lvsctl adopt {name}")] if given.foreign else []
 
 
 def _until(order: OrderStatus, now: float) -> str:

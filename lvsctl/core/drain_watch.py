@@ -57,6 +57,6 @@ def _why(virtual_server: VirtualServerStatus) -> str:
         case State.WAITING:
             return UNHEARD
         case State.FOREIGN:
-            return f"{virtual_server.name} is foreign now, so lvsctl does not touch it"
+            return f"{virtual_server.name} is foreign, so lvsctl does not touch it"
         case _:
             return ""

@@ -27,10 +27,11 @@ def orders_status(orders: Orders, decision: Decision, observed: Observed, now: f
     found: dict[What, list[OrderedRealServer]] = {}
     changes: dict[str, int] = {}
     for each in decision.virtual_servers.values():
+        for order, row in _drained(each, observed, drains):
+            if each.owner is not Owner.FOREIGN or row.place is not Place.OUT:
+                found.setdefault(order.what, []).append(row)
         if each.owner is Owner.FOREIGN:
             continue
-        for order, row in _drained(each, observed, drains):
-            found.setdefault(order.what, []).append(row)
         if each.hold.order is not None:
             found.setdefault(each.hold.order.what, []).extend(_held(each, observed))
         changes[each.name] = changes.get(each.name, 0) + len(each.steps)
@@ -114,7 +115,9 @@ def _row(each: VirtualServerDecision, observed: Observed, key: RealServerKey | N
         place, why = place_of(each, key, member)
     elif each.wanted and key in each.wanted.entry.real_servers:
         place = Place.PENDING
-    if place in (Place.SERVING, Place.QUIESCED, Place.PENDING) and member is not None:
+    if each.owner is Owner.FOREIGN:
+        place, why = (place if key in there else Place.OUT), f"{each.name} is foreign, so lvsctl does not touch it"
+    elif place in (Place.SERVING, Place.QUIESCED, Place.PENDING) and member is not None:
         why = f"instance {member.source.instance_id!r} on node {member.source.node!r} is there, too"
     usage = observed.usage.get(each.key, {}).get(key, NO_USAGE) if key else NO_USAGE
     state = each.leaving.get(key) if key else None

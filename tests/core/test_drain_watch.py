@@ -57,7 +57,7 @@ def test_what_the_order_says_itself_counts() -> None:
 
 @pytest.mark.parametrize(
     ("state", "why"),
-    [(State.WAITING, UNHEARD), (State.FOREIGN, "reco is foreign now, so lvsctl does not touch it")],
+    [(State.WAITING, UNHEARD), (State.FOREIGN, "reco is foreign, so lvsctl does not touch it")],
 )
 def test_what_does_not_leave_now_says_why(state: State, why: str) -> None:
     there = status(reco(state, attrs.evolve(DRAINING, place=Place.QUIESCED, why="")))
