@@ -6,7 +6,8 @@ answer in time is left out: its virtual servers are left as they are, and the pr
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -20,6 +21,7 @@ from lvsctl.consul.once import ask_once
 from lvsctl.core.desired import queries_in_order
 from lvsctl.core.difference import Line, difference, unknown_line
 from lvsctl.core.instance import Answer, Answers, Query
+from lvsctl.core.order import NO_ORDERS, Hold, Orders, Pause
 from lvsctl.core.override import NO_OVERRIDES, Overrides
 from lvsctl.core.reload import PlannedLine
 from lvsctl.core.removal import Removal, removal
@@ -51,6 +53,7 @@ class Preview:
     now: Look
     then: Look  # by the other one
     asked: _Asked
+    orders: Orders = NO_ORDERS  # that stand
 
     @property
     def removal(self) -> Removal:
@@ -71,8 +74,28 @@ class Preview:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Return what Consul did not say, but for the answers of `lines`."""
-        return self.asked.missing
+        """Return what Consul did not say, but for the answers of `lines`, and what orders have to do with it."""
+        return (*self.asked.missing, *self._paused, *self._lapsed)
+
+    @property
+    def _paused(self) -> Iterator[str]:
+        """Yield whose order it is that what is shown is not written yet."""
+        decision = self.then.decision
+        if decision.paused:
+            yield f"nothing is written yet: everything is {decision.paused.words}; lvsctl resume ends that"
+            return
+        for each in decision.virtual_servers.values():
+            pause = each.ordered.pause
+            if pause and each.steps:
+                yield f"{each.name}: nothing is written yet: {pause.words}; lvsctl resume {each.name} ends that"
+
+    @property
+    def _lapsed(self) -> Iterator[str]:
+        """Yield the orders that would be about nothing any more: they know a virtual server by its name."""
+        gone = self.now.config.virtual_servers.keys() - self.then.config.virtual_servers.keys()
+        for each in self.orders.entries:
+            if isinstance(each.what, Hold | Pause) and each.what.virtual_server in gone:
+                yield f"{each.what} does nothing any more: the file has no virtual server of that name"
 
     @property
     def complete(self) -> bool:
@@ -113,7 +136,7 @@ async def preview(
 
     async with kernel:
         now, then = await asyncio.to_thread(looks)
-    return Preview(config=in_use, now=now, then=then, asked=asked)
+    return Preview(config=in_use, now=now, then=then, asked=asked, orders=reconciler.orders.standing(time.time()))
 
 
 async def preview_of_start(

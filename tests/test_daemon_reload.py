@@ -14,6 +14,7 @@ from aiohttp import web
 import lvsctl.daemon
 from lvsctl import control, preview, reloading
 from lvsctl.configuration_kept import FILE
+from lvsctl.core.order import Wish
 from lvsctl.core.reload import Ask, Became, Order, Reloaded
 from lvsctl.core.status import Status
 from lvsctl.errors import DaemonError
@@ -419,6 +420,21 @@ async def test_what_there_is_to_go_back_to_is_on_disk_first(tmp_path: Path) -> N
         (tmp_path / FILE).rmdir()
         assert (await order(daemon, Ask.KEEP)).became is Became.CONFIRMED
         assert daemon.events("configuration_kept_failed")
+
+
+async def test_what_orders_make_of_it_is_noted(tmp_path: Path) -> None:
+    async with running(Services(), tmp_path) as daemon:
+        await both_serve(daemon)
+        for wish in (Wish(order="hold", target="reco"), Wish(order="pause", target="shop", reason="by hand")):
+            await asyncio.to_thread(control.order, tmp_path / "control.sock", wish)
+        write(daemon, FAST.replace("virtual_server.reco]", 'virtual_server.other]\nconsul_service = "reco"'))
+        hold, pause = sorted((await order(daemon, dry_run=True)).notes)
+        assert hold == "hold of reco does nothing any more: the file has no virtual server of that name"
+        assert pause.startswith("shop: nothing is written yet: paused by root until ")
+        await asyncio.to_thread(control.order, tmp_path / "control.sock", Wish(order="pause"))
+        first, _ = (await order(daemon)).notes
+        assert first.startswith("nothing is written yet: everything is paused by root until ")
+        assert daemon.kernel.observe().table == BOTH
 
 
 async def test_reloads_at_once_take_turns(tmp_path: Path) -> None:

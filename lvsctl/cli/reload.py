@@ -83,9 +83,7 @@ def command(
             click.echo("\nlvsctl: the daemon goes on with it; lvsctl status says what became of it", err=True)
         raise
     except DaemonError as error:
-        if not path.exists():  # so it could not say where the daemon is
-            raise DaemonError(f"{error}; {path}: there is no such file") from error
-        raise
+        raise DaemonError(f"{error}{_why_unheard(path, socket)}") from error
     for line in _plan_of(outcome):
         click.echo(line)
     for note in outcome.notes:
@@ -94,6 +92,18 @@ def command(
     if outcome.became is Became.USED and outcome.until is not None and _is_asked():
         code = _ask(socket, outcome.until)
     sys.exit(code)
+
+
+def _why_unheard(path: Path, socket: Path) -> str:
+    """Return what in the file may be why the daemon was not reached, or did not do it; empty where nothing is."""
+    from lvsctl.cli.places import written
+
+    if not path.exists():  # so it could not say where the daemon is
+        return f"; {path}: there is no such file"
+    if not socket.exists() and written(path, "control_socket") is not None:
+        moved = "where control_socket was changed in the file, the daemon listens at the former one until a restart"
+        return f"; {moved}; SIGHUP reloads the rest"
+    return ""
 
 
 def _seconds(text: str) -> float:

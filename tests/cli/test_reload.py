@@ -147,6 +147,7 @@ def test_nothing_to_confirm_and_no_daemon_are_code_8(tmp_path: Path) -> None:
     result = CliRunner().invoke(lvsctl, ["reload", "-c", str(file)])
     assert result.exit_code == 8
     assert "no daemon answers" in result.stderr
+    assert "where control_socket was changed in the file, the daemon listens at the former one" in result.stderr
     file.unlink()
     result = CliRunner().invoke(lvsctl, ["reload", "-c", str(file)])
     assert result.exit_code == 8
