@@ -381,6 +381,7 @@ async def test_a_pause_writes_nothing_until_it_is_resumed(tmp_path: Path) -> Non
         assert result.exit_code == 1
         assert "nothing is written yet: paused by root until" in result.output
         assert "node app1 does not leave now, nothing is written: paused by root" in result.output
+        assert (await daemon.status()).virtual_servers[0].serving == 3, "what is drained serves on"
         result = await command(daemon, "release", "reco")
         assert result.exit_code == 8
         assert "nothing can be released: paused by root" in result.output

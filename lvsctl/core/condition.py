@@ -9,6 +9,7 @@ from lvsctl.core.admission import Rejected
 from lvsctl.core.decision import VirtualServerDecision
 from lvsctl.core.desired import Wanted
 from lvsctl.core.failover import named, why_failed_over
+from lvsctl.core.guard import serves
 from lvsctl.core.status import State
 from lvsctl.core.words import moment
 from netlink.types import Address
@@ -90,6 +91,8 @@ def why_nobody(each: VirtualServerDecision) -> str:
 
 
 def _nobody(each: VirtualServerDecision) -> str:
+    if each.wanted and any(map(serves, each.wanted.entry.real_servers.values())):
+        return "what passes is not in the kernel yet"
     members = each.wanted.members if each.wanted else ()
     meant = [member for member in members if not member.is_filtered]
     rejections = [member.verdict.text for member in meant if isinstance(member.verdict, Rejected)]
