@@ -22,14 +22,14 @@ import structlog
 from lvsctl import __version__, control, memory, systemd
 from lvsctl.agenda import Agenda, Due, Keys
 from lvsctl.announce import Announcer
-from lvsctl.border import Moves
+from lvsctl.border import Moves, demand_gentle
 from lvsctl.config import Config
 from lvsctl.core.candidates import questions_of
 from lvsctl.core.event import Event
 from lvsctl.core.instance import Query
 from lvsctl.core.measures import Seen
 from lvsctl.core.order import Orders, Wish, in_force
-from lvsctl.core.ownership import NO_WORD
+from lvsctl.core.ownership import NO_WORD, Border
 from lvsctl.core.part import concerned
 from lvsctl.core.reload import Order, Reloaded
 from lvsctl.core.restoration import stands_alone
@@ -224,8 +224,8 @@ class Daemon:
             orders_error=self._orders.error,
         )
 
-    async def _preview(self, orders: Orders) -> Look:
-        """Return what a cycle under these orders would do."""
+    async def _preview(self, orders: Orders, border: Border = NO_WORD) -> Look:
+        """Return what a cycle under these orders would do, and with this word of operators on whose things are."""
         async with self._kernel:
             return await asyncio.to_thread(
                 self._reconciler.preview,
@@ -234,6 +234,7 @@ class Daemon:
                 overrides=self._sources.overrides,
                 candidates=self._sources.candidates,
                 orders=orders,
+                border=border,
             )
 
     async def order(self, wish: Wish, by: str, *, end: bool) -> OrderGiven:
@@ -270,11 +271,21 @@ class Daemon:
             self._note(Event(time=now(), event="released", name=name, what=what, by=by, error=released.refused))
         return released
 
-    async def move(self, name: str, *, adopt: bool, by: str) -> Moved:
-        """Take virtual server `name` over as it stands, or leave it to somebody else, for `by`; raises DaemonError."""
+    async def move(self, name: str, *, adopt: bool, by: str, force: bool) -> Moved:
+        """Take virtual server `name` over as it stands, or leave it to somebody else, for `by`; raises DaemonError.
+
+        Raises OrderRefused where most of what serves in it would go, unless by `force`.
+        """
         pause = in_force(self._orders.orders, time.time()).on(name).pause
         if pause is not None:
             raise DaemonError(f"whose it is cannot change now: {pause.words}; lvsctl resume ends it")
+        if adopt and not force and name in self._known.virtual_servers:
+            key = self._known.virtual_servers[name].key
+            try:
+                look = await self._preview(self._orders.orders, Border(adopted=frozenset({key})))
+            except (NetlinkError, StateError) as error:
+                raise DaemonError(f"{error}; whose it is stays as it was") from error
+            demand_gentle(look, key)
         asked = self._moves.ask(self._known, name, adopt=adopt)
         self._wake.set()
         moved = await asyncio.shield(asked)

@@ -193,14 +193,16 @@ class Reconciler:
         overrides: Overrides,
         candidates: AbstractSet[str],
         orders: Orders | None = None,
+        border: Border = NO_WORD,
     ) -> Look:
         """Return what would be done with `config`, which may not be in use; the next cycle knows nothing of it.
 
-        By other `orders` than those that stand, where there are any.
+        By other `orders` than those that stand, where there are any; with what operators would have said of the
+        `border`.
         """
         kept = self._discovered, self._decided_by, self._counted, self._decision
         try:
-            return self.look(config, answers, overrides=overrides, candidates=candidates, orders=orders)
+            return self.look(config, answers, overrides=overrides, candidates=candidates, orders=orders, border=border)
         finally:
             self._discovered, self._decided_by, self._counted, self._decision = kept
 

@@ -10,7 +10,7 @@ import pytest
 
 from lvsctl import control
 from lvsctl.core.status import Moved, State
-from lvsctl.errors import DaemonError
+from lvsctl.errors import DaemonError, OrderRefused
 from netlink.requests import AddVirtualServer, DeleteVirtualServer
 from netlink.types import Observed, VirtualServerKey
 from tests.consul.server import Blocking
@@ -53,6 +53,22 @@ async def test_a_foreign_one_is_taken_over_as_it_stands(tmp_path: Path) -> None:
         assert said["by"]
         again = await move(daemon, adopt=True)
         assert (again.changed, again.done) == (False, ())
+
+
+async def test_an_adoption_that_takes_most_away_is_refused_until_it_is_meant(tmp_path: Path) -> None:
+    theirs = table_of(entry(real(1), real(7), real(8), real(9)))
+    kernel = Watched()
+    assert not any(kernel.apply(requests_for(theirs)))
+    kernel.writes.clear()
+    async with running(Blocking(TWO), tmp_path, kernel) as daemon:
+        await daemon.until_status(lambda status: status.virtual_servers[0].state is State.FOREIGN)
+        said = r"it would take away 3 of its 4 real servers that serve \(10.0.0.7:8080, 10.0.0.8:8080, 10.0.0.9:8080\)"
+        with pytest.raises(OrderRefused, match=said):
+            await move(daemon, adopt=True)
+        assert kernel.writes == []
+        result = await command(daemon, "adopt", "reco", "--yes")
+        assert result.exit_code == 0, result.output
+        await daemon.until(table_of(entry(real(1), real(2))))
 
 
 async def test_one_of_ours_is_left_as_it_stands_over_restarts_until_it_is_adopted(tmp_path: Path) -> None:

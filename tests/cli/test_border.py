@@ -69,6 +69,19 @@ def test_at_a_terminal_it_asks_first(
     assert question not in run(tmp_path, word, "reco", "--yes", told=told).output
 
 
+def test_what_takes_most_away_is_not_done_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told(FOREIGN, moves={"reco": ADOPTED}, moves_by_force=True)
+    result = run(tmp_path, "adopt", "reco", told=told)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.splitlines() == [
+        "reco: it would take away 3 of 4 real servers", "--yes adopts it all the same",
+    ]  # fmt: skip
+    assert run(tmp_path, "adopt", "reco", "--yes", told=told).exit_code == 0
+    monkeypatch.setattr(moving, "_is_asked", lambda: True)
+    assert run(tmp_path, "adopt", "reco", told=told, answer="y\ny\n").exit_code == 0
+    assert run(tmp_path, "adopt", "reco", told=told, answer="y\nn\n").exit_code == 1
+
+
 def test_an_unknown_name_moves_nothing_and_names_those_there_are(tmp_path: Path) -> None:
     told = Told(FULL)
     result = run(tmp_path, "disown", "reco", "rec", told=told)
