@@ -178,6 +178,11 @@ async def test_wait_is_not_over_when_the_instance_is_deregistered_before_its_con
         result = await waiting
         assert result.exit_code == 1, result.output
         assert "node app1 stays drained, and is not out after 3 s: 1 of 1 real server left, 3 active" in result.output
+        await blocking.change(instance(1, port=9090), *FOUR[1:])
+        await daemon.until_status(lambda status: len(status.orders[0].real_servers) == 2)
+        assert (await command(daemon, "undrain", "app1")).output.endswith(
+            "(it was by root): 1 instance may serve again\n"
+        )
 
 
 async def test_wait_is_not_over_while_nobody_knows_what_is_drained(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def drained(given: OrderGiven, now: float) -> list[str]:
 def undrained(given: OrderGiven) -> list[str]:
     """Return what to say of a drain that was ended."""
     order = given.order
-    number = len(order.real_servers)
+    number = len({(each.node, each.instance) if each.instance else each.real_server for each in order.real_servers})
     does = f"{count(number, 'instance')} may serve again" if number else "nothing matched"
     lines = [visible(f"{order.target} is no longer drained ({_was(order)}): {does}")]
     if given.left:

@@ -36,7 +36,7 @@ def note_on(each: VirtualServerDecision, state: State, local: AbstractSet[Addres
     if each.ordered.pause:
         changes = f"{len(each.steps)} change{'s' if len(each.steps) > 1 else ''} to make, but " if each.steps else ""
         notes.append(f"{changes}{each.ordered.pause.words}; lvsctl resume ends it")
-    if each.ordered.hold and not each.hold.order:
+    if each.ordered.hold and not each.hold.order and each.wanted:  # what left the file it does not keep
         notes.append(f"{each.ordered.hold.words}; lvsctl release {each.name} ends it")
     if each.wanted and each.wanted.failed_over:
         notes.append(_failed_over(each.wanted))
