@@ -31,6 +31,7 @@ from lvsctl.sources import Sources, asks_alike
 from netlink.types import Table
 
 PATIENCE: Final = 5.0  # seconds for Consul to answer in
+A_SECOND: Final = 500  # queries for which it has another second
 SILENT: Final = f"Consul did not answer within {PATIENCE:g} s"
 
 
@@ -197,18 +198,21 @@ async def _ask(config: Config, in_use: Config, sources: Sources, reconciler: Rec
 
 
 async def _ask_each(client: Client, queries: AbstractSet[Query], ends: float) -> tuple[Answers, Mapping[Query, str]]:
-    """Return the answers to `queries` that came before `ends` of the loop's clock, and why others did not."""
+    """Return the answers to `queries` that came before `ends` of the loop's clock, and why others did not.
+
+    Of very many it takes longer.
+    """
+    asked, more = sorted(queries), len(queries) / A_SECOND
 
     async def one(query: Query) -> Answers | str:
         try:
-            async with asyncio.timeout_at(ends):
+            async with asyncio.timeout_at(ends + more):
                 return await ask_once(client, [query])
         except ConsulError as error:
             return str(error)
         except TimeoutError:
-            return SILENT
+            return f"Consul did not answer within {PATIENCE + more:g} s" if more >= 1 else SILENT
 
-    asked = sorted(queries)
     outcomes = await asyncio.gather(*(one(query) for query in asked))
     answers: dict[Query, Answer] = {}
     unanswered: dict[Query, str] = {}

@@ -28,6 +28,7 @@ from lvsctl.errors import ConfigError, DaemonError, StateError
 from lvsctl.journal import now
 from lvsctl.preview import Preview
 from lvsctl.unexpected import in_words
+from netlink.errors import NetlinkError
 from netlink.types import Table
 
 BY_SIGNAL: Final = "SIGHUP"
@@ -144,7 +145,14 @@ class Reloading:
             if self._unjudged is None:
                 return
             before, text = self._unjudged.before, self._unjudged.text
-            seen = await self._look_back(self.config, before)
+            try:
+                seen = await self._look_back(self.config, before)
+            except (NetlinkError, StateError):
+                raise
+            except Exception as error:  # noqa: BLE001  # a start may not hang on what it was before
+                in_words(error, "reload")
+                self._unjudged = None
+                return
             if self._unjudged.table is None:
                 self._unjudged = attrs.evolve(self._unjudged, table=seen.now.observed.table)
             gone = seen.removal_of(self._unjudged.table or {})

@@ -13,12 +13,16 @@ from aiohttp import web
 
 import lvsctl.daemon
 from lvsctl import control, preview, reloading
-from lvsctl.configuration_kept import FILE
+from lvsctl.config import Config
+from lvsctl.configfile import load
+from lvsctl.configuration_kept import FILE, ConfigurationKept
 from lvsctl.core.order import Wish
 from lvsctl.core.reload import Ask, Became, Order, Reloaded
 from lvsctl.core.status import Status
 from lvsctl.errors import DaemonError
 from lvsctl.journal import Reader
+from lvsctl.preview import Preview
+from lvsctl.reloading import Reloading
 from netlink.errors import Interrupted
 from netlink.types import Observed, Protocol, VirtualServerKey
 from tests.consul.server import Blocking
@@ -570,6 +574,31 @@ async def test_a_start_whose_file_takes_most_away_is_judged_before_anything_is_w
         await daemon.until(table_of(entry(real(1)), entry(real(50), key=OTHER)))
     async with running(services, tmp_path, daemon.kernel, port=port, text=file) as daemon:
         assert (await daemon.until_status(lambda status: bool(status.virtual_servers))).config_error == ""
+
+
+@pytest.mark.unexpected
+async def test_an_error_that_nobody_expected_keeps_no_start_from_its_file(tmp_path: Path) -> None:
+    async def broken(_config: Config, _before: Config) -> Preview:
+        raise ZeroDivisionError("deep inside")
+
+    file = tmp_path / "lvsctl.toml"
+    file.write_text(f'[daemon]\nstate_directory = "{tmp_path}"\n{RECO_ALONE}')
+    ConfigurationKept(tmp_path).take(f'[daemon]\nstate_directory = "{tmp_path}"\n{TWO}')
+    begun = Reloading(
+        file,
+        load(file),
+        look=broken,
+        look_back=broken,
+        served=dict,
+        take=lambda: None,
+        over=lambda: None,
+        note=lambda _: None,
+        dry_run=False,
+    )
+    assert not begun.start()
+    assert begun.is_unjudged
+    await begun.judge()
+    assert (begun.is_unjudged, begun.error) == (False, "")
 
 
 async def test_a_start_is_judged_as_soon_as_consul_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
