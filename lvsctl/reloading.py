@@ -103,7 +103,7 @@ class Reloading:
         return self._pending.until if self._pending else None
 
     def start(self) -> bool:
-        """Begin with the file; or with what was in use before it, where it was not taken or lacks most of that.
+        """Begin with the file; or with what was in use before it, where it is not good, was not taken or lacks most.
 
         Return whether it is another one than was given. What is compared is what served last, for Consul has said
         nothing yet. What a file that is another one by now does to the rest is seen when it has (`judge`).
@@ -111,7 +111,8 @@ class Reloading:
         given, kept = self.config, self._kept.load()
         try:
             config, text = read(self._path)
-        except ConfigError:  # it was good a moment ago
+        except ConfigError as error:  # what was given is what was in use before
+            self._refuse([problem.at(self._path) for problem in error.problems])
             return False
         why, rolled_back = self._why_not(config, text, kept)
         before = self._before(kept.text) if kept and kept.text != text else None

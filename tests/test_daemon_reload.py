@@ -13,13 +13,14 @@ from aiohttp import web
 
 import lvsctl.daemon
 from lvsctl import control, preview, reloading
+from lvsctl.cli.run import _config
 from lvsctl.config import Config
 from lvsctl.configfile import load
 from lvsctl.configuration_kept import FILE, ConfigurationKept
 from lvsctl.core.order import Wish
 from lvsctl.core.reload import Ask, Became, Order, Reloaded
 from lvsctl.core.status import Status
-from lvsctl.errors import DaemonError
+from lvsctl.errors import ConfigError, DaemonError
 from lvsctl.journal import Reader
 from lvsctl.preview import Preview
 from lvsctl.reloading import Reloading
@@ -574,6 +575,28 @@ async def test_a_start_whose_file_takes_most_away_is_judged_before_anything_is_w
         await daemon.until(table_of(entry(real(1)), entry(real(50), key=OTHER)))
     async with running(services, tmp_path, daemon.kernel, port=port, text=file) as daemon:
         assert (await daemon.until_status(lambda status: bool(status.virtual_servers))).config_error == ""
+
+
+async def test_a_start_with_a_bad_file_goes_on_with_what_was(tmp_path: Path) -> None:
+    services = Services()
+    async with running(services, tmp_path) as daemon:
+        await both_serve(daemon)
+        good = daemon.file.read_text()
+    port, bad = port_of(daemon.server), good + "wieght = 3\n"
+    for kernel in (daemon.kernel, Watched()):  # as it was, and as after a reboot
+        async with running(services, tmp_path, kernel, port=port, text=bad, begin=_config) as again:
+            await again.until(BOTH)
+            status = await again.status()
+            assert "virtual_server.shop.wieght" in status.config_error
+            (refused,) = again.events("reload_refused")
+            assert refused["kept"] == "the old configuration"
+            again.file.write_text(good)
+            assert (await order(again)).became is Became.USED
+            assert (await again.status()).config_error == ""
+    (tmp_path / FILE).unlink()
+    daemon.file.write_text(bad)
+    with pytest.raises(ConfigError, match="wieght"):
+        _config(daemon.file)
 
 
 @pytest.mark.unexpected

@@ -74,7 +74,7 @@ def command(
     )
     memory.give_back()
     memory.seldom()
-    config = load(path)
+    config = load(path) if once or dry_run else _config(path)
     try:
         Client(config.consul).check()
     except ConsulError as error:
@@ -96,6 +96,28 @@ def command(
             except KeyboardInterrupt:
                 click.echo("lvsctl: interrupted; what was still draining stays quiesced", err=True)
                 sys.exit(130)
+
+
+def _config(path: Path) -> "Config":
+    """Return the configuration to start with: of the file, or what was in use last where that has mistakes now.
+
+    The daemon says so then, as of a reload. Raises ConfigError where nothing was in use before.
+    """
+    from lvsctl.cli.places import state_directory
+    from lvsctl.configfile import load, parse_here
+    from lvsctl.configuration_kept import ConfigurationKept
+    from lvsctl.errors import ConfigError
+
+    try:
+        return load(path)
+    except ConfigError as error:
+        kept = ConfigurationKept(state_directory(path)).load()
+        if kept is None:
+            raise
+        try:
+            return parse_here(kept.text, path)
+        except ConfigError:  # of another lvsctl
+            raise error from None
 
 
 async def _run(path: Path, config: "Config", kernel: "Reconciler", *, dry_run: bool) -> None:

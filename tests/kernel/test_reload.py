@@ -237,4 +237,10 @@ def test_a_restart_takes_no_more_away_than_a_reload(director: Director, figure: 
     print(f"a restart with other tags: {report}")
     assert not report.failures, report
     assert not director.events("real_server_quiesced")
+    director.stop()
+    director.write(f"{file}wieght = 3\n")
+    director.ipvsadm("-C")
+    director.start()  # as after a reboot, with a file that nobody has tried
+    director.wait_for_weights(virtual_server, weights)
+    assert "virtual_server.reco.wieght" in director.status().config_error
     director.configure(file)
