@@ -278,6 +278,8 @@ class Reloading:
 
     async def _arm(self, text: str, seconds: float) -> None:
         """Have what is about to be used, which is `text`, taken back after `seconds`."""
+        if self._unjudged:  # it is what there is to go back to all the same
+            await asyncio.to_thread(self._kept.take, self._unjudged.text)
         failed = await asyncio.to_thread(self._kept.leave, text, ENDED, rolled_back=True)
         if failed:
             raise DaemonError(f"what to go back to cannot be written down, so nothing was changed: {failed}")
