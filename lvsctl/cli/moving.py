@@ -82,5 +82,10 @@ def _row(name: str, status: Status) -> VirtualServerStatus:
     for row in status.virtual_servers:
         if row.name == name:
             return row
+    foreign = next((key for key in status.foreign if name and name in (key, key.partition(" ")[2])), "")
+    if foreign:
+        raise click.UsageError(
+            f"{foreign} is not in the file: give it a [virtual_server.NAME] there and reload, then lvsctl adopt NAME"
+        )
     known = listed({row.name for row in status.virtual_servers if row.name}, name)
     raise click.UsageError(f"no virtual server '{visible(name)}'; there are: {known}")

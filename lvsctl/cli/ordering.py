@@ -39,6 +39,9 @@ def give(path: Path, wish: Wish, *, empties: str = "") -> OrderGiven:
     wish = attrs.evolve(wish, user=_user())
     try:
         return control.order(socket, wish)
+    except KeyboardInterrupt:
+        click.echo("\nlvsctl: the daemon may have taken it; lvsctl status shows every order", err=True)
+        raise
     except OrderRefused as refused:
         if refused.unknown:
             raise click.UsageError(str(refused)) from refused

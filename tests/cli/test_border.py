@@ -90,6 +90,14 @@ def test_an_unknown_name_moves_nothing_and_names_those_there_are(tmp_path: Path)
     assert told.asked == []
 
 
+@pytest.mark.parametrize("name", ["tcp 10.9.0.200:80", "10.9.0.200:80"])
+def test_a_foreign_one_that_is_not_in_the_file_is_told_how_to_get_there(tmp_path: Path, name: str) -> None:
+    told = Told(attrs.evolve(FULL, foreign=("tcp 10.9.0.200:80",)))
+    result = run(tmp_path, "adopt", name, told=told)
+    assert result.exit_code == 2
+    assert "tcp 10.9.0.200:80 is not in the file: give it a [virtual_server.NAME] there and reload" in result.output
+
+
 def test_without_a_daemon_it_ends_with_8(tmp_path: Path) -> None:
     file = tmp_path / "lvsctl.toml"
     file.write_text(f'[daemon]\ncontrol_socket = "{tmp_path}/none"\n[virtual_server.reco]\naddress = "10.9.0.100:80"\n')
