@@ -90,7 +90,7 @@ class Reloading:
         self._take = take
         self._over = over
         self._note = note
-        self._kept = ConfigurationKept(None if dry_run else config.daemon.state_directory)
+        self._kept = ConfigurationKept(None if dry_run else config.daemon.state_directory, path)
         self._pending: Pending | None = None
         self._unjudged: _Unjudged | None = None
         self._turn = asyncio.Lock()

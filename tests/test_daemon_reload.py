@@ -593,6 +593,10 @@ async def test_a_start_with_a_bad_file_goes_on_with_what_was(tmp_path: Path) -> 
             again.file.write_text(good)
             assert (await order(again)).became is Became.USED
             assert (await again.status()).config_error == ""
+    typo = tmp_path / "lvsclt.toml"
+    typo.write_text(bad)
+    with pytest.raises(ConfigError, match="wieght"):
+        _config(typo)
     (tmp_path / FILE).unlink()
     daemon.file.write_text(bad)
     with pytest.raises(ConfigError, match="wieght"):

@@ -112,7 +112,7 @@ def _config(path: Path) -> "Config":
         return load(path)
     except ConfigError as error:
         kept = ConfigurationKept(state_directory(path)).load()
-        if kept is None:
+        if kept is None or kept.file != str(path.absolute()):  # a typo in its name is no reason to take another one
             raise
         try:
             return parse_here(kept.text, path)
