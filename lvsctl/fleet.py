@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 
 import attrs
 import structlog
@@ -18,6 +19,7 @@ from lvsctl.core.fleet import FleetOrders
 from lvsctl.core.order import KINDS, NO_ORDERS, Drain, Order, Orders, What, next_end
 from lvsctl.core.order_status import order_status
 from lvsctl.core.words import moment
+from lvsctl.wishes import LOST, is_lost
 
 TAKEN_BACK = "taken back in Consul's KV"
 OVER = "its time is over"
@@ -33,6 +35,8 @@ class Fleet:
         self._heard = asyncio.Event()  # there are others than before
         self._looked = 0.0  # Unix seconds until which all ends are known
         self._over: frozenset[Order] = frozenset()  # those that are known to be, and told
+        self._lost: frozenset[Order] = frozenset()  # pauses that do not count here any more
+        self._at_start: tuple[AbstractSet[str], bool] | None = None  # what the kernel had lost, before Consul is heard
         self.orders: Orders = NO_ORDERS
 
     def recall(self, found: FleetOrders) -> None:
@@ -45,7 +49,7 @@ class Fleet:
         """Have `found` count, and tell what is other than before."""
         now = time.time()
         before: Mapping[What, Order] = {each.what: each for each in self.orders.entries if each.stands(now)}
-        heard = found.orders
+        heard, self._at_start = self._without_lost(found.orders), None
         for each in heard.entries:
             if each.stands(now) and each != before.get(each.what):
                 self._given(each)
@@ -59,6 +63,24 @@ class Fleet:
         self._over |= frozenset(gone)
         self.orders = Orders((*lately, *gone, *heard.entries))
         self._heard.set()
+
+    def end_lost(self, lost: AbstractSet[str], *, everything: bool) -> None:
+        """Have the pauses of virtual servers that the kernel has `lost` while we were away, or of everything, end here.
+
+        On the other directors they stand. The same of those that Consul tells first: they were given meanwhile.
+        """
+        self._at_start = lost, everything
+        self.orders = self._without_lost(self.orders)
+
+    def _without_lost(self, orders: Orders) -> Orders:
+        """Return those of `orders` that were not over at the start, and tell of the others."""
+        if self._at_start is not None:
+            lost, everything = self._at_start
+            over = {each for each in orders.entries if is_lost(each.what, lost, everything=everything)}
+            for each in over - self._lost:
+                self._told_over(each, LOST)
+            self._lost |= over
+        return Orders(tuple(each for each in orders.entries if each not in self._lost)) if self._lost else orders
 
     def counts(self) -> Mapping[str, int]:
         """Return how many orders stand, by kind."""

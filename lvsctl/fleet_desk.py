@@ -22,6 +22,7 @@ from lvsctl.wishes import (
     Preview,
     ended_of,
     given_of,
+    is_foreign,
     left_of,
     look_under,
     meant,
@@ -66,6 +67,7 @@ class FleetDesk:
         paused = look.decision.paused or (pause_of(look, given) if isinstance(what, Drain) else None)
         if paused and not isinstance(what, Pause):
             given = attrs.evolve(given, paused=paused.words)
+        given = attrs.evolve(given, foreign=is_foreign(what, look))
         return FleetPlan(given=given, prefix=where, key=key_of(where, what))
 
     async def plan_end(self, wish: Wish, prefix: str | None) -> FleetPlan:

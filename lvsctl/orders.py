@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import attrs
@@ -24,9 +25,12 @@ from lvsctl.errors import OrderRefused, StateError
 from lvsctl.order_file import OrderFile
 from lvsctl.reconcile import Look
 from lvsctl.wishes import (
+    LOST,
     Preview,
     ended_of,
     given_of,
+    is_foreign,
+    is_lost,
     left_of,
     look_under,
     meant,
@@ -132,6 +136,7 @@ class OrderDesk:
                 given,
                 replaced=order_status(before) if before else None,
                 paused=paused.words if paused and not isinstance(what, Pause) else "",
+                foreign=is_foreign(what, look),
             )
 
     async def end(self, wish: Wish, by: str) -> OrderGiven:
@@ -148,6 +153,26 @@ class OrderDesk:
             left = left_of(before, what, together(after, self._fleet()), await self._look(after), now)
             await self._end(order, now, by)
             return attrs.evolve(before, left=left, paused=look.decision.paused.words if look.decision.paused else "")
+
+    async def end_lost(self, lost: AbstractSet[str], *, everything: bool) -> None:
+        """End the pauses of virtual servers that the kernel has `lost` while we were away, or of everything."""
+        async with self._turn:
+            standing = self.orders.standing(time.time())
+            over = [each for each in standing.entries if is_lost(each.what, lost, everything=everything)]
+            if not over:
+                return
+            kept = Orders(tuple(each for each in standing.entries if each not in over))
+            with contextlib.suppress(OrderRefused):  # until the next start, then
+                await self._save(kept)
+            self.orders = kept
+            for each in over:
+                self._over(each, by="", why=LOST)
+
+    async def demand_kept(self) -> None:
+        """Raise OrderRefused where orders cannot be written now, before anything is done that ends one."""
+        async with self._turn:
+            await self._read_again()
+            await self._save(self.orders)
 
     async def end_hold(self, name: str, by: str) -> bool:
         """End the hold of virtual server `name`, for `by`, and return whether there was one; raises OrderRefused."""

@@ -4,6 +4,7 @@ The same for the orders of this director (`orders`) and for those of the fleet (
 """
 
 from collections.abc import Awaitable, Callable
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 from lvsctl.core.fleet import ended_by
@@ -22,6 +23,7 @@ from lvsctl.core.order import (
 )
 from lvsctl.core.order_status import order_status, orders_status
 from lvsctl.core.order_target import Unresolved, known_of, resolve, resolve_ordered
+from lvsctl.core.ownership import Owner
 from lvsctl.core.status import OrderGiven, Place
 from lvsctl.errors import OrderRefused, StateError
 from lvsctl.reconcile import Look
@@ -29,6 +31,7 @@ from lvsctl.text import listed, visible
 from netlink.errors import NetlinkError
 
 LONGEST: Final = 366 * 86400.0  # seconds
+LOST: Final = "the kernel lost what was paused while lvsctl was away (a reboot?), and paused it would stay lost"
 PAUSE: Final = 3600.0  # seconds, where nobody says how long
 
 Preview = Callable[[Orders], Awaitable[Look]]
@@ -134,6 +137,19 @@ def pause_of(look: Look, given: OrderGiven) -> Order | None:
     names = {each.virtual_server for each in given.order.real_servers}
     pauses = [each.ordered.pause for each in look.decision.virtual_servers.values() if each.name in names]
     return next((pause for pause in pauses if pause), None)
+
+
+def is_foreign(what: What, look: Look) -> bool:
+    """Tell whether `what` is to be held or paused is somebody else's, and nothing of that name is ours."""
+    if isinstance(what, Drain) or not what.virtual_server:
+        return False
+    owners = [each.owner for each in look.decision.virtual_servers.values() if each.name == what.virtual_server]
+    return bool(owners) and set(owners) == {Owner.FOREIGN}
+
+
+def is_lost(what: What, lost: AbstractSet[str], *, everything: bool) -> bool:
+    """Tell whether `what` is a pause of a virtual server that is `lost`, or of everything where that is."""
+    return isinstance(what, Pause) and (what.virtual_server in lost if what.virtual_server else everything)
 
 
 def left_of(before: OrderGiven, what: What, after: Orders, look: Look, now: float) -> tuple[str, ...]:

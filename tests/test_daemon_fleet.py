@@ -373,6 +373,30 @@ async def test_a_pause_of_everything_writes_nothing_until_it_is_resumed_with_fle
         await daemon.until(table_of(entry(*map(real, range(1, 6)))))
 
 
+@pytest.mark.parametrize("away", [False, True], ids=["before", "while it was away"])
+async def test_a_pause_does_not_outlive_the_table_that_it_is_about(tmp_path: Path, *, away: bool) -> None:
+    kv = KV(Blocking(FOUR))
+    paused = json.dumps({"by": "bob@d2", "written": time.time(), "until": time.time() + 600})
+    async with running(kv, tmp_path, lines=OPENED) as daemon:
+        await daemon.until(ALL)
+        if not away:
+            await kv.hand("lvsctl/orders/pause", paused)
+            await shown(daemon, 1)
+            await daemon.until_status(lambda _: (tmp_path / FLEET_FILE).exists())
+    if away:
+        kv.put("lvsctl/orders/pause", paused)
+    async with running(kv, tmp_path, lines=OPENED) as rebooted:
+        await rebooted.until(ALL)
+        assert (await rebooted.status()).orders == ()
+        (over,) = rebooted.events("order_over")
+        assert over["why"].startswith("the kernel lost what was paused")
+        await kv.hand("lvsctl/orders/pause", paused.replace("bob", "eve"))
+        await shown(rebooted, 1)
+    async with running(kv, tmp_path, rebooted.kernel, lines=OPENED) as again:
+        await shown(again, 1)
+        assert again.events("order_over") == []
+
+
 async def test_keys_that_cannot_be_used_are_shown_and_the_others_count(tmp_path: Path) -> None:
     kv = KV(Blocking(FOUR))
     kv.put("lvsctl/orders/quarantine/node/app2", "{}")
