@@ -183,6 +183,33 @@ async def test_a_restart_without_consul_obeys_what_was_known(tmp_path: Path) -> 
         assert (await rebooted.status()).orders == ()
 
 
+async def test_a_consul_that_has_not_read_its_own_log_again_ends_nothing(tmp_path: Path) -> None:
+    kv = KV(Blocking(FOUR))
+    async with running(kv, tmp_path, lines=OPENED) as daemon:
+        await daemon.until(ALL)
+        await kv.hand(APP1, {"by": "bob@d2"})
+        await daemon.until(OTHERS)
+        await daemon.until_status(lambda _: (tmp_path / FLEET_FILE).exists())
+        port = port_of(daemon.server)
+    keys, index = dict(kv.keys), kv.index
+    kv.keys, kv.index = {}, 1
+    daemon.kernel.writes.clear()
+    async with running(kv, tmp_path, daemon.kernel, port=port, lines=OPENED) as again:
+        await again.until_status(lambda status: status.fleet is not None and status.fleet.data_age is not None)
+        await again.until_status(lambda status: status.kernel.in_sync_since is not None)
+        assert [each.target for each in (await again.status()).orders] == ["node app1"]
+        kv.keys, kv.index = keys, index
+        await kv.tell()
+        caught_up = "/v1/kv/lvsctl/orders/", str(index)
+        await again.until_status(
+            lambda _: caught_up in {(each.path, each.query.get("index")) for each in again.server.requests}
+        )
+        assert again.kernel.writes == []
+        await kv.hand(APP1, None)
+        await again.until(ALL)
+        assert len(again.events("fleet_orders_doubted")) == 1
+
+
 async def test_a_reboot_without_consul_restores_all_but_what_is_drained(tmp_path: Path) -> None:
     kv = KV(Blocking(FOUR))
     async with running(kv, tmp_path, lines=OPENED) as daemon:

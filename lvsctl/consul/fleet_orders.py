@@ -38,6 +38,7 @@ FLEET_ORDERS: Final = Folder(
     encode=encode_orders,
     keys=_keys,
     ignored=lambda orders: orders.ignored,
+    index=lambda orders: max((each.modified for each in orders.entries), default=0),
     joined=_joined,
 )
 

@@ -41,4 +41,5 @@ class Folder(Generic[V]):
     encode: Callable[[V, str], bytes]
     keys: Callable[[V, str], AbstractSet[str]]  # those that count
     ignored: Callable[[V], tuple[Ignored, ...]]  # and those that do not
+    index: Callable[[V], int]  # the ModifyIndex of the youngest key that counts; 0 where none does
     joined: Callable[[V, V, str], V]  # the first, with what it lacks of the second

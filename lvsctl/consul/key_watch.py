@@ -139,9 +139,14 @@ class KeyWatch(Generic[V]):
         return self.settled or self._contact.failing_since is not None
 
     def recall(self, value: V) -> None:
-        """Have what was known before the start count until Consul answers."""
+        """Have what was known before the start count until Consul answers.
+
+        A server that has just started may answer before it has read its own log again: what is gone with an index from
+        before the youngest key is no more believed than later.
+        """
         if self._prefix is not None and self._folder.keys(value, self._prefix):
             self._value, self._settled = value, True
+            self._index = self._folder.index(value)
 
     def use(self, client: Client, prefix: str | None) -> None:
         """Ask `client` for what is below `prefix` from now on; what was known last counts until there is newer."""

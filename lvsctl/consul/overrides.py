@@ -40,6 +40,7 @@ OVERRIDES: Final = Folder(
     encode=encode_overrides,
     keys=_keys,
     ignored=lambda overrides: overrides.ignored,
+    index=lambda overrides: max((each.modified for each in overrides.entries), default=0),
     joined=_joined,
 )
 

@@ -84,8 +84,9 @@ def test_a_drain_for_the_fleet_is_obeyed_by_both_until_it_is_taken_back(figure: 
             consul.start()
             for director in (one, other):
                 eventually(lambda at=director: not at.status().fleet.error, within=START)  # type: ignore[misc]
-                assert ordered(director.status()) == drain
-                assert director.weights(VIRTUAL_SERVER) == OTHER
+                assert ordered(director.status()) == drain, director.log[-3000:]
+                assert director.weights(VIRTUAL_SERVER) == OTHER, director.log[-3000:]
+                assert not director.events("order_over"), director.log[-3000:]
             taken = other.lvsctl("undrain", "10.2.0.11", "--fleet")
             assert (taken.returncode, taken.stderr) == (0, "")
             for director in (one, other):
