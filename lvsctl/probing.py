@@ -1,52 +1,74 @@
 """Knocking at real servers, for a second opinion on what Consul would have go (`core.opinion`).
 
-Only what the guard would have to hold is knocked at, and a few that serve, whose answers tell that the director
-reaches anybody. A knock is a TCP connection that is closed as soon as it is there; nothing is sent. It goes to the real
-server's own address, whatever the forwarding. Each virtual server has its own rounds: none waits for a large one.
+Only what the guard would have to hold is knocked at; and when one of those does not open, a few that serve, whose
+answers tell that the director reaches anybody. A knock is a TCP connection that is closed as soon as it is there;
+nothing is sent. It goes to the real server's own address, whatever the forwarding. Each virtual server has its own
+rounds: none waits for a large one, nor does a round wait for who is silent.
+
+A program that stops refuses its clients from then on, and a deployment stops it some seconds after it has told Consul.
+So the rounds are quick at first, and one refusal is followed by the next knocks at once.
 """
 
 import asyncio
-import contextlib
 import errno
-from collections.abc import Awaitable, Callable
+import socket
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 import attrs
 import structlog
 
+from lvsctl.config import Probe
 from lvsctl.core.decision import VirtualServerDecision
 from lvsctl.core.event import Event
 from lvsctl.core.guard import serves
-from lvsctl.core.opinion import ALONE, ENOUGH, NO_OPINION, Knocks, Opinion, Opinions, opinion_of
+from lvsctl.core.opinion import (
+    NO_OPINION,
+    REFUSALS,
+    Found,
+    Knocks,
+    Opinion,
+    Opinions,
+    means_something,
+    opinion_of,
+)
 from lvsctl.journal import now
 from lvsctl.reconcile import Cycle
 from netlink.types import RealServerKey, VirtualServerKey
 
-EVERY: Final = 1.0  # seconds from one round to the next
+QUICK: Final = 0.1  # seconds from one round to the next, for as long as it is
+FRESH: Final = 60.0  # seconds since somebody is knocked at; deployments that wait longer are few
+EVERY: Final = 1.0  # seconds from one round to the next after that
+CONFIRM: Final = 0.03  # seconds from a refusal to the next knock
 PATIENCE: Final = 1.5  # seconds for a connection to be made: a SYN that is lost is sent again after one
+PATIENCE_WITH_OTHERS: Final = 0.5  # the same of those that serve, for which a round waits
 MOST: Final = 256  # knocks at a time
 MOST_OF_ONE: Final = 32  # for one virtual server
+MOST_OTHERS: Final = 64  # at those that serve
+MOST_A_SECOND: Final = 250  # knocks, for all virtual servers: rounds are slower where it would be more
 OTHERS: Final = 3  # real servers that serve and are knocked at, too, of each virtual server
-NO_DOOR: Final = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ETIMEDOUT})
+NO_DOOR: Final = frozenset({errno.ECONNRESET, errno.EHOSTUNREACH, errno.ETIMEDOUT})
 
 log = structlog.get_logger()
 
-Knock = Callable[[RealServerKey], Awaitable[bool | None]]
+Knock = Callable[[RealServerKey], Awaitable[Found | None]]
 
 
-async def knock(key: RealServerKey) -> bool | None:
-    """Tell whether real server `key` takes a connection within `PATIENCE`; None where it could not be tried."""
+async def knock(key: RealServerKey) -> Found | None:
+    """Return whether real server `key` takes a connection within `PATIENCE`; None where it could not be tried."""
+    family = socket.AF_INET if key.address.version == 4 else socket.AF_INET6
     try:
-        async with asyncio.timeout(PATIENCE):
-            _, writer = await asyncio.open_connection(str(key.address), key.port)
+        with socket.socket(family, socket.SOCK_STREAM) as connection:
+            connection.settimeout(0)
+            async with asyncio.timeout(PATIENCE):
+                await asyncio.get_running_loop().sock_connect(connection, (str(key.address), key.port))
+    except ConnectionRefusedError:
+        return Found.REFUSED
     except TimeoutError:
-        return False
+        return Found.SILENT
     except OSError as error:
-        return False if error.errno in NO_DOOR else None  # else it is about us: no file left, no route
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
-    return True
+        return Found.SILENT if error.errno in NO_DOOR else None  # else it is about us: no file left, no route
+    return Found.OPEN
 
 
 @attrs.define(eq=False)
@@ -55,16 +77,43 @@ class _Asked:
 
     name: str
     suspects: frozenset[RealServerKey]
-    others: frozenset[RealServerKey]  # that serve
+    others: frozenset[RealServerKey]  # instances that serve; where there is none, the fallback server
+    serving: bool  # whether they are instances
+    careful: bool  # about a suspect that never answered: where nobody has asked for more than the default
+    fresh_until: float  # by the clock of the event loop
     knocks: dict[RealServerKey, Knocks]
+    pending: dict[RealServerKey, asyncio.Task[Found | None]]
     opinion: Opinion = NO_OPINION
     told: set[tuple[str, RealServerKey]] = attrs.field(factory=set)  # in the log
+
+    @property
+    def refusing(self) -> frozenset[RealServerKey]:
+        """Return the suspects of whom it is nearly known that nobody is there."""
+        return frozenset(key for key in self.suspects if 0 < self.knocks.get(key, Knocks()).refused < REFUSALS)
+
+    @property
+    def answering(self) -> frozenset[RealServerKey]:
+        """Return the suspects that opened when they were knocked at last."""
+        return frozenset(
+            key for key in self.suspects if (each := self.knocks.get(key)) and each.answered and not each.failed
+        )
+
+    def take(self, found: Found, server: RealServerKey, others: Collection[Found | None]) -> None:
+        """Note what came of a knock at `server`, and of those at `others` beside it."""
+        knocks = self.knocks.get(server, Knocks())
+        counts = means_something(others, answered=knocks.answered, careful=self.careful, serving=self.serving)
+        self.knocks[server] = knocks.after(found, counts=counts)
 
     def judge(self) -> bool:
         """Have an opinion of the suspects; return whether it is another one."""
         suspects = {key: each for key, each in self.knocks.items() if key in self.suspects}
-        before, self.opinion = self.opinion, opinion_of(suspects, enough=ENOUGH if self.others else ALONE)
+        before, self.opinion = self.opinion, opinion_of(suspects, alone=not self.others)
         return self.opinion != before
+
+    def leave(self, servers: Collection[RealServerKey]) -> None:
+        """Wait no longer for what comes of knocks at `servers`."""
+        for server in servers:
+            self.pending.pop(server).cancel()
 
 
 class Prober:
@@ -79,6 +128,8 @@ class Prober:
         self._asked: dict[VirtualServerKey, _Asked] = {}
         self._rounds: dict[VirtualServerKey, asyncio.Task[None]] = {}
         self._room = asyncio.Semaphore(MOST)
+        self._room_for_others = asyncio.Semaphore(MOST_OTHERS)
+        self._suspects = 0
         self._news: set[VirtualServerKey] = set()
 
     @property
@@ -97,23 +148,39 @@ class Prober:
         for key in self._asked.keys() | decided.keys() if cycle.only is None else cycle.only:
             each = decided.get(key)
             if each is None or not each.hold.suspects:
-                self._asked.pop(key, None)
-                if key in self._rounds:
-                    self._rounds.pop(key).cancel()
+                self._forget(key)
             else:
                 self._ask(key, each)
+        self._suspects = sum(len(asked.suspects) for asked in self._asked.values())
+
+    def _forget(self, key: VirtualServerKey) -> None:
+        if key in self._asked:
+            asked = self._asked.pop(key)
+            asked.leave(tuple(asked.pending))
+        if key in self._rounds:
+            self._rounds.pop(key).cancel()
 
     def _ask(self, key: VirtualServerKey, each: VirtualServerDecision) -> None:
         known = self._asked.get(key)
         wanted = each.wanted.entry.real_servers.items() if each.wanted else ()
         others = sorted(server for server, found in wanted if serves(found) and server not in each.hold.suspects)
+        serving = bool(others)
         if not others and each.wanted and each.wanted.config.fallback:
             others = [each.wanted.config.fallback]
         apart = len(others) // OTHERS or 1  # neighbours may be in one rack
+        if known:
+            known.leave(known.pending.keys() - each.hold.suspects)
+        fresh_until = known.fresh_until if known else 0.0
+        if known is None or each.hold.suspects - known.suspects:
+            fresh_until = asyncio.get_running_loop().time() + FRESH
         asked = _Asked(
             name=each.name,
             suspects=each.hold.suspects,
             others=frozenset(others[::apart][:OTHERS]),
+            serving=serving,
+            careful=each.wanted is None or each.wanted.config.probe is not Probe.ALL,
+            fresh_until=fresh_until,
+            pending=known.pending if known else {},
             knocks={
                 server: known.knocks[server]
                 for server in each.hold.suspects
@@ -131,41 +198,75 @@ class Prober:
         try:
             await asyncio.get_running_loop().create_future()
         finally:
-            rounds, self._rounds = self._rounds, {}
-            for each in rounds.values():
-                each.cancel()
-            await asyncio.gather(*rounds.values(), return_exceptions=True)
+            ending = [
+                *self._rounds.values(),
+                *(task for each in self._asked.values() for task in each.pending.values()),
+            ]
+            for key in tuple(self._asked):
+                self._forget(key)
+            await asyncio.gather(*ending, return_exceptions=True)
 
     async def _keep_knocking(self, key: VirtualServerKey) -> None:
-        room = asyncio.Semaphore(MOST_OF_ONE)
+        loop, room = asyncio.get_running_loop(), asyncio.Semaphore(MOST_OF_ONE)
         while True:
-            ends = asyncio.get_running_loop().time() + EVERY
+            began = loop.time()
             await self._round(key, room)
-            await asyncio.sleep(max(0.0, ends - asyncio.get_running_loop().time()))
+            asked = self._asked[key]
+            every = QUICK if began < asked.fresh_until else EVERY
+            every = CONFIRM if asked.refusing else max(every, self._suspects / MOST_A_SECOND)
+            await asyncio.sleep(max(0.0, began + every - loop.time()))
 
     async def _round(self, key: VirtualServerKey, room: asyncio.Semaphore) -> None:
-        """Knock once at all for virtual server `key`."""
+        """Knock once at all for virtual server `key`, or at those that have just refused, and judge by who answered.
+
+        Who is silent is heard of in a later round, and is not knocked at again before.
+        """
         asked = self._asked[key]
-        servers = (*asked.suspects, *asked.others)
-        found = dict(zip(servers, await asyncio.gather(*(self._one(each, room) for each in servers)), strict=True))
+        started = {
+            server: asyncio.create_task(self._in_turn(server, room), name=f"knock at {server}")
+            for server in (asked.refusing or asked.suspects) - asked.pending.keys()
+        }
+        asked.pending |= started
+        await asyncio.wait((started or asked.pending).values(), timeout=QUICK)
         asked = self._asked[key]  # it may be another one meanwhile
-        reached = any(found.get(each) for each in asked.others or asked.suspects)
-        for server in asked.suspects:
-            answers = found.get(server)
-            if answers is not None:
-                asked.knocks[server] = asked.knocks.get(server, Knocks()).after(answers, counts=reached)
+        found = {server: task.result() for server, task in asked.pending.items() if task.done()}
+        asked.leave(found.keys())
+        failed = {server: each for server, each in found.items() if each in {Found.REFUSED, Found.SILENT}}
+        for server in found.keys() - failed.keys():
+            if found[server] is Found.OPEN:
+                asked.take(Found.OPEN, server, ())
+        if failed:
+            others = await self._at_others(asked)
+            asked = self._asked[key]
+            for server in failed.keys() & asked.suspects:
+                asked.take(failed[server], server, others)
         if asked.judge():
             self._tell(key, asked)
             self._news.add(key)
             self._wake()
 
-    async def _one(self, server: RealServerKey, room: asyncio.Semaphore) -> bool | None:
+    async def _at_others(self, asked: _Asked) -> list[Found | None]:
+        """Return what comes of knocks at those that serve, or, where nobody does, at suspects that just opened."""
+        others = asked.others or asked.answering
+        return await asyncio.gather(*(self._briefly(each) for each in sorted(others)[:OTHERS]))
+
+    async def _briefly(self, server: RealServerKey) -> Found | None:
+        try:
+            async with asyncio.timeout(PATIENCE_WITH_OTHERS), self._room_for_others:
+                return await self._one(server)
+        except TimeoutError:
+            return Found.SILENT
+
+    async def _in_turn(self, server: RealServerKey, room: asyncio.Semaphore) -> Found | None:
         async with room, self._room:
-            try:
-                return await self._knock(server)
-            except Exception as error:  # noqa: BLE001  # whatever it is, it says nothing of the real server
-                log.debug("probe_failed", real_server=str(server), error=repr(error))
-                return None
+            return await self._one(server)
+
+    async def _one(self, server: RealServerKey) -> Found | None:
+        try:
+            return await self._knock(server)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it says nothing of the real server
+            log.debug("probe_failed", real_server=str(server), error=repr(error))
+            return None
 
     def _tell(self, key: VirtualServerKey, asked: _Asked) -> None:
         """Log what is known of suspects for the first time."""

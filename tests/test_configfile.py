@@ -17,6 +17,7 @@ from lvsctl.config import (
     DefaultsTable,
     DiscoveryConfig,
     OnCritical,
+    Probe,
     VirtualServerConfig,
     VirtualServerTable,
 )
@@ -139,6 +140,7 @@ drain_timeout = "250ms"
             upper_threshold=100,
             lower_threshold=80,
             drain_timeout=0.25,
+            probe=Probe.NOBODY,
         )
     }
     assert type(config.virtual_servers["reco"].persistence) is int
@@ -217,15 +219,15 @@ firewall_mark = 7
         return [getattr(one, name) for name in attrs.fields_dict(DefaultsTable)]
 
     assert values(own) == [
-        "rr", Forwarding.MASQUERADE, 0.0, OnCritical.QUIESCE, 0.0, False, 0, False, True, "", None, 0, 0, "dc1", (),
-        "here",
+        "rr", Forwarding.MASQUERADE, 0.0, OnCritical.QUIESCE, 0.0, False, 0, Probe.NOBODY, True, "", None, 0, 0,
+        "dc1", (), "here",
     ]  # fmt: skip
     assert values(inherits) == [
-        "sed", Forwarding.DIRECT_ROUTE, 3600.0, OnCritical.DELETE, 45.0, True, 75, True, False, "lvs-weight", 60, 9, 8,
-        "dc2", ("dc1",), "there",
+        "sed", Forwarding.DIRECT_ROUTE, 3600.0, OnCritical.DELETE, 45.0, True, 75, Probe.ALL, False, "lvs-weight", 60,
+        9, 8, "dc2", ("dc1",), "there",
     ]  # fmt: skip
-    assert not config.virtual_servers["datagrams"].probe, "for TCP only"
-    assert not config.virtual_servers["marked"].probe
+    assert config.virtual_servers["datagrams"].probe is Probe.NOBODY, "for TCP only"
+    assert config.virtual_servers["marked"].probe is Probe.NOBODY
 
 
 @pytest.mark.parametrize(
