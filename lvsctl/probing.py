@@ -56,18 +56,23 @@ Knock = Callable[[RealServerKey], Awaitable[Found | None]]
 
 async def knock(key: RealServerKey) -> Found | None:
     """Return whether real server `key` takes a connection within `PATIENCE`; None where it could not be tried."""
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + PATIENCE
     family = socket.AF_INET if key.address.version == 4 else socket.AF_INET6
     try:
         with socket.socket(family, socket.SOCK_STREAM) as connection:
             connection.settimeout(0)
             async with asyncio.timeout(PATIENCE):
-                await asyncio.get_running_loop().sock_connect(connection, (str(key.address), key.port))
+                await loop.sock_connect(connection, (str(key.address), key.port))
     except ConnectionRefusedError:
         return Found.REFUSED
     except TimeoutError:
         return Found.SILENT
     except OSError as error:
-        return Found.SILENT if error.errno in NO_DOOR else None  # else it is about us: no file left, no route
+        if error.errno not in NO_DOOR:
+            return None  # it is about us: no file left, no route
+        await asyncio.sleep(max(0.0, ends - loop.time()))  # a route may come back as soon as a packet does
+        return Found.SILENT
     return Found.OPEN
 
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import errno
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from ipaddress import ip_address
@@ -374,3 +376,17 @@ async def test_a_knock_is_a_connection() -> None:
         with connection:
             assert connection.recv(1) == b"", "nothing is sent"
     assert await knock(RealServerKey(address=here, port=port)) is Found.REFUSED
+
+
+async def test_no_route_is_as_slow_as_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel may say at once that there is none for now, and five times is soon then."""
+    loop = asyncio.get_running_loop()
+
+    async def no_route(_: socket.socket, address: tuple[str, int]) -> None:
+        raise OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH), address)
+
+    monkeypatch.setattr(loop, "sock_connect", no_route)
+    monkeypatch.setattr(probing, "PATIENCE", 0.05)
+    began = loop.time()
+    assert await knock(real_key(1)) is Found.SILENT
+    assert loop.time() - began >= 0.04
