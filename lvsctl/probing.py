@@ -11,6 +11,8 @@ So the rounds are quick at first, and one refusal is followed by the next knocks
 
 import asyncio
 import errno
+import heapq
+import itertools
 import socket
 from collections.abc import Awaitable, Callable, Collection
 from typing import Final
@@ -43,9 +45,12 @@ CONFIRM: Final = 0.03  # seconds from a refusal to the next knock
 PATIENCE: Final = 1.5  # seconds for a connection to be made: a SYN that is lost is sent again after one
 PATIENCE_WITH_OTHERS: Final = 0.5  # the same of those that serve, for which a round waits
 MOST: Final = 256  # knocks at a time
-MOST_OF_ONE: Final = 32  # for one virtual server
+MOST_OF_ONE: Final = 32  # for one virtual server; where more are held, each round is about the next so many
 MOST_OTHERS: Final = 64  # at those that serve
 MOST_A_SECOND: Final = 250  # knocks, for all virtual servers: rounds are slower where it would be more
+JUDGED: Final = (
+    1000  # real servers a second, of one virtual server: what is decided of thousands is not decided again soon
+)
 OTHERS: Final = 3  # real servers that serve and are knocked at, too, of each virtual server
 NO_DOOR: Final = frozenset({errno.ECONNRESET, errno.EHOSTUNREACH, errno.ETIMEDOUT})
 
@@ -88,6 +93,8 @@ class _Asked:
     fresh_until: float  # by the clock of the event loop
     knocks: dict[RealServerKey, Knocks]
     pending: dict[RealServerKey, asyncio.Task[Found | None]]
+    turns: dict[RealServerKey, int]  # the last one of each
+    judged: float = 0.0  # when, by the clock of the event loop
     opinion: Opinion = NO_OPINION
     told: set[tuple[str, RealServerKey]] = attrs.field(factory=set)  # in the log
 
@@ -103,17 +110,29 @@ class _Asked:
             key for key in self.suspects if (each := self.knocks.get(key)) and each.answered and not each.failed
         )
 
-    def take(self, found: Found, server: RealServerKey, others: Collection[Found | None]) -> None:
+    def due(self) -> Collection[RealServerKey]:
+        """Return at whom to knock next: at those who have just refused, else at those who were the longest ago."""
+        if self.refusing:
+            return self.refusing - self.pending.keys()
+        waiting = self.suspects - self.pending.keys()
+        room = max(0, MOST_OF_ONE - len(self.pending))
+        return heapq.nsmallest(room, waiting, key=lambda server: (self.turns.get(server, 0), server))
+
+    def take(self, found: Found | None, server: RealServerKey, others: Collection[Found | None] = ()) -> None:
         """Note what came of a knock at `server`, and of those at `others` beside it."""
         knocks = self.knocks.get(server, Knocks())
+        if found is None:
+            self.knocks[server] = attrs.evolve(knocks, refused=0)
+            return
         counts = means_something(others, answered=knocks.answered, careful=self.careful, serving=self.serving)
         self.knocks[server] = knocks.after(found, counts=counts)
 
     def judge(self) -> bool:
-        """Have an opinion of the suspects; return whether it is another one."""
+        """Have an opinion of the suspects; return whether there is news of any."""
         suspects = {key: each for key, each in self.knocks.items() if key in self.suspects}
         before, self.opinion = self.opinion, opinion_of(suspects, alone=not self.others)
-        return self.opinion != before
+        after = self.opinion
+        return bool(after.alive - before.alive or after.dead - before.dead or after.unknowable - before.unknowable)
 
     def leave(self, servers: Collection[RealServerKey]) -> None:
         """Wait no longer for what comes of knocks at `servers`."""
@@ -134,7 +153,8 @@ class Prober:
         self._rounds: dict[VirtualServerKey, asyncio.Task[None]] = {}
         self._room = asyncio.Semaphore(MOST)
         self._room_for_others = asyncio.Semaphore(MOST_OTHERS)
-        self._suspects = 0
+        self._turns = itertools.count(1)
+        self._at_a_time = 0  # knocks in a round of each
         self._news: set[VirtualServerKey] = set()
 
     @property
@@ -156,7 +176,7 @@ class Prober:
                 self._forget(key)
             else:
                 self._ask(key, each)
-        self._suspects = sum(len(asked.suspects) for asked in self._asked.values())
+        self._at_a_time = sum(min(MOST_OF_ONE, len(asked.suspects)) for asked in self._asked.values())
 
     def _forget(self, key: VirtualServerKey) -> None:
         if key in self._asked:
@@ -186,6 +206,9 @@ class Prober:
             careful=each.wanted is None or each.wanted.config.probe is not Probe.ALL,
             fresh_until=fresh_until,
             pending=known.pending if known else {},
+            turns={server: known.turns.get(server, 0) for server in each.hold.suspects} if known else {},
+            judged=known.judged if known else 0.0,
+            opinion=known.opinion if known else NO_OPINION,
             knocks={
                 server: known.knocks[server]
                 for server in each.hold.suspects
@@ -193,8 +216,9 @@ class Prober:
             },
             told=known.told if known else set(),
         )
-        asked.judge()
         self._asked[key] = asked
+        if asked.judge():
+            self._publish(key, asked)
         if key not in self._rounds:
             self._rounds[key] = asyncio.create_task(self._keep_knocking(key), name=f"probe {each.name}")
 
@@ -212,43 +236,47 @@ class Prober:
             await asyncio.gather(*ending, return_exceptions=True)
 
     async def _keep_knocking(self, key: VirtualServerKey) -> None:
-        loop, room = asyncio.get_running_loop(), asyncio.Semaphore(MOST_OF_ONE)
+        loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
-            await self._round(key, room)
+            await self._round(key)
             asked = self._asked[key]
-            every = QUICK if began < asked.fresh_until else EVERY
-            every = CONFIRM if asked.refusing else max(every, self._suspects / MOST_A_SECOND)
+            if loop.time() >= asked.judged + len(asked.suspects) / JUDGED:
+                asked.judged = loop.time()
+                if asked.judge():
+                    self._publish(key, asked)
+            every = (QUICK if began < asked.fresh_until else EVERY) / -(-len(asked.suspects) // MOST_OF_ONE)
+            every = CONFIRM if asked.refusing else max(every, self._at_a_time / MOST_A_SECOND)
             await asyncio.sleep(max(0.0, began + every - loop.time()))
 
-    async def _round(self, key: VirtualServerKey, room: asyncio.Semaphore) -> None:
-        """Knock once at all for virtual server `key`, or at those that have just refused, and judge by who answered.
+    async def _round(self, key: VirtualServerKey) -> None:
+        """Knock once at those who are due for virtual server `key`.
 
         Who is silent is heard of in a later round, and is not knocked at again before.
         """
         asked = self._asked[key]
         started = {
-            server: asyncio.create_task(self._in_turn(server, room), name=f"knock at {server}")
-            for server in (asked.refusing or asked.suspects) - asked.pending.keys()
+            server: asyncio.create_task(self._in_turn(server), name=f"knock at {server}") for server in asked.due()
         }
         asked.pending |= started
+        asked.turns |= {server: next(self._turns) for server in started}
         await asyncio.wait((started or asked.pending).values(), timeout=QUICK)
         asked = self._asked[key]  # it may be another one meanwhile
         found = {server: task.result() for server, task in asked.pending.items() if task.done()}
         asked.leave(found.keys())
         failed = {server: each for server, each in found.items() if each in {Found.REFUSED, Found.SILENT}}
         for server in found.keys() - failed.keys():
-            if found[server] is Found.OPEN:
-                asked.take(Found.OPEN, server, ())
+            asked.take(found[server], server)
         if failed:
             others = await self._at_others(asked)
             asked = self._asked[key]
             for server in failed.keys() & asked.suspects:
                 asked.take(failed[server], server, others)
-        if asked.judge():
-            self._tell(key, asked)
-            self._news.add(key)
-            self._wake()
+
+    def _publish(self, key: VirtualServerKey, asked: _Asked) -> None:
+        self._tell(key, asked)
+        self._news.add(key)
+        self._wake()
 
     async def _at_others(self, asked: _Asked) -> list[Found | None]:
         """Return what comes of knocks at those that serve, or, where nobody does, at suspects that just opened."""
@@ -262,8 +290,8 @@ class Prober:
         except TimeoutError:
             return Found.SILENT
 
-    async def _in_turn(self, server: RealServerKey, room: asyncio.Semaphore) -> Found | None:
-        async with room, self._room:
+    async def _in_turn(self, server: RealServerKey) -> Found | None:
+        async with self._room:
             return await self._one(server)
 
     async def _one(self, server: RealServerKey) -> Found | None:

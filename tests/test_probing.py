@@ -36,11 +36,16 @@ class Doors:
     broken: set[int] = attrs.field(factory=set)
     hanging: set[int] = attrs.field(factory=set)
     knocks: dict[int, int] = attrs.field(factory=dict)
+    now: int = 0
+    most: int = 0  # at a time
 
     async def __call__(self, key: RealServerKey) -> Found | None:
         number = int(key.address) & 255
         self.knocks[number] = self.knocks.get(number, 0) + 1
+        self.now += 1
+        self.most = max(self.most, self.now)
         await asyncio.sleep(0)
+        self.now -= 1
         if number in self.hanging:
             await asyncio.get_running_loop().create_future()
         if number in self.broken:
@@ -365,6 +370,23 @@ async def test_who_is_silent_keeps_no_one_waiting(monkeypatch: pytest.MonkeyPatc
         await here.until(lambda: here.prober.opinions[KEY].dead == keys(1))
         assert here.doors.knocks[2] == 1, "the first of them hangs still"
         assert here.cycle() == {2, 3, 4, 5, 6}
+
+
+async def test_where_many_are_held_they_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "MOST_OF_ONE", 2)
+    async with knocking(*range(1, 7), monkeypatch=monkeypatch, probe=Probe.HELD) as here:
+        change(floor=100)(here.director)
+        here.cycle()
+        set_instances([1, 2, 3, 4, 5], failing)(here.director)
+        assert here.cycle() == {1, 2, 3, 4, 5, 6}
+        await here.until(lambda: here.prober.opinions[KEY].alive == keys(1, 2, 3, 4, 5))
+        assert here.doors.most == 2
+        await here.doors.rounds(10)
+        knocks = [here.doors.knocks[number] for number in range(1, 6)]
+        assert max(knocks) - min(knocks) <= 1
+        here.doors.open, here.doors.refusing = {6}, {1, 2, 3, 4, 5}
+        await here.until(lambda: here.prober.opinions[KEY].dead == keys(1, 2, 3, 4, 5))
+        assert here.cycle() == {6}
 
 
 async def test_a_knock_is_a_connection() -> None:
