@@ -91,7 +91,7 @@ class _Asked:
     serving: bool  # whether they are instances
     careful: bool  # about a suspect that never answered: where nobody has asked for more than the default
     fresh_until: float  # by the clock of the event loop
-    knocks: dict[RealServerKey, Knocks]
+    knocks: dict[RealServerKey, Knocks]  # at suspects
     pending: dict[RealServerKey, asyncio.Task[Found | None]]
     turns: dict[RealServerKey, int]  # the last one of each
     judged: float = 0.0  # when, by the clock of the event loop
@@ -101,19 +101,17 @@ class _Asked:
     @property
     def refusing(self) -> frozenset[RealServerKey]:
         """Return the suspects of whom it is nearly known that nobody is there."""
-        return frozenset(key for key in self.suspects if 0 < self.knocks.get(key, Knocks()).refused < REFUSALS)
+        return frozenset(key for key, each in self.knocks.items() if 0 < each.refused < REFUSALS)
 
     @property
     def answering(self) -> frozenset[RealServerKey]:
         """Return the suspects that opened when they were knocked at last."""
-        return frozenset(
-            key for key in self.suspects if (each := self.knocks.get(key)) and each.answered and not each.failed
-        )
+        return frozenset(key for key, each in self.knocks.items() if each.answered and not each.failed)
 
     def due(self) -> Collection[RealServerKey]:
         """Return at whom to knock next: at those who have just refused, else at those who were the longest ago."""
-        if self.refusing:
-            return self.refusing - self.pending.keys()
+        if refusing := self.refusing:
+            return refusing - self.pending.keys()
         waiting = self.suspects - self.pending.keys()
         room = max(0, MOST_OF_ONE - len(self.pending))
         return heapq.nsmallest(room, waiting, key=lambda server: (self.turns.get(server, 0), server))
@@ -129,9 +127,8 @@ class _Asked:
 
     def judge(self) -> bool:
         """Have an opinion of the suspects; return whether there is news of any."""
-        suspects = {key: each for key, each in self.knocks.items() if key in self.suspects}
-        before, self.opinion = self.opinion, opinion_of(suspects, alone=not self.others)
-        after = self.opinion
+        before, after = self.opinion, opinion_of(self.knocks, alone=not self.others)
+        self.opinion = after
         return bool(after.alive - before.alive or after.dead - before.dead or after.unknowable - before.unknowable)
 
     def leave(self, servers: Collection[RealServerKey]) -> None:
@@ -198,6 +195,8 @@ class Prober:
         fresh_until = known.fresh_until if known else 0.0
         if known is None or each.hold.suspects - known.suspects:
             fresh_until = asyncio.get_running_loop().time() + FRESH
+            if key in self._rounds:
+                self._rounds.pop(key).cancel()  # the next round is at once
         asked = _Asked(
             name=each.name,
             suspects=each.hold.suspects,
@@ -238,30 +237,32 @@ class Prober:
     async def _keep_knocking(self, key: VirtualServerKey) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            began = loop.time()
-            await self._round(key)
-            asked = self._asked[key]
-            if loop.time() >= asked.judged + len(asked.suspects) / JUDGED:
-                asked.judged = loop.time()
-                if asked.judge():
-                    self._publish(key, asked)
-            every = (QUICK if began < asked.fresh_until else EVERY) / -(-len(asked.suspects) // MOST_OF_ONE)
-            every = CONFIRM if asked.refusing else max(every, self._at_a_time / MOST_A_SECOND)
-            await asyncio.sleep(max(0.0, began + every - loop.time()))
+            began, asked = loop.time(), self._asked[key]
+            started = {
+                server: asyncio.create_task(self._in_turn(server), name=f"knock at {server}") for server in asked.due()
+            }
+            asked.pending |= started
+            asked.turns |= {server: next(self._turns) for server in started}
+            await asyncio.wait((started or asked.pending).values(), timeout=QUICK)
+            await self._hear(key)
+            while (left := began + self._until_next(key, began) - loop.time()) > 0:
+                if pending := self._asked[key].pending:
+                    await asyncio.wait(pending.values(), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                    await self._hear(key)
+                else:
+                    await asyncio.sleep(left)
 
-    async def _round(self, key: VirtualServerKey) -> None:
-        """Knock once at those who are due for virtual server `key`.
-
-        Who is silent is heard of in a later round, and is not knocked at again before.
-        """
+    def _until_next(self, key: VirtualServerKey, began: float) -> float:
+        """Return the seconds from the round that `began` to the next one."""
         asked = self._asked[key]
-        started = {
-            server: asyncio.create_task(self._in_turn(server), name=f"knock at {server}") for server in asked.due()
-        }
-        asked.pending |= started
-        asked.turns |= {server: next(self._turns) for server in started}
-        await asyncio.wait((started or asked.pending).values(), timeout=QUICK)
-        asked = self._asked[key]  # it may be another one meanwhile
+        if asked.refusing:
+            return CONFIRM
+        every = (QUICK if began < asked.fresh_until else EVERY) / -(-len(asked.suspects) // MOST_OF_ONE)
+        return max(every, self._at_a_time / MOST_A_SECOND)
+
+    async def _hear(self, key: VirtualServerKey) -> None:
+        """Take what came of knocks meanwhile for virtual server `key`; who is silent is heard of another time."""
+        asked = self._asked[key]
         found = {server: task.result() for server, task in asked.pending.items() if task.done()}
         asked.leave(found.keys())
         failed = {server: each for server, each in found.items() if each in {Found.REFUSED, Found.SILENT}}
@@ -269,9 +270,14 @@ class Prober:
             asked.take(found[server], server)
         if failed:
             others = await self._at_others(asked)
-            asked = self._asked[key]
+            asked = self._asked[key]  # it may be another one meanwhile
             for server in failed.keys() & asked.suspects:
                 asked.take(failed[server], server, others)
+        time = asyncio.get_running_loop().time()
+        if time >= asked.judged + len(asked.suspects) / JUDGED:
+            asked.judged = time
+            if asked.judge():
+                self._publish(key, asked)
 
     def _publish(self, key: VirtualServerKey, asked: _Asked) -> None:
         self._tell(key, asked)
