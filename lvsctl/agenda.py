@@ -8,6 +8,7 @@ decide, so a reason that is forgotten costs no more than waiting for that.
 
 A look at ten thousand real servers takes a second or two, in which nobody else is looked at. So where there is a reason
 to look at a large virtual server and at others, the others come first, once: the next look is at the large one again.
+So do they before an audit, which may find that the large one is to be looked at.
 """
 
 from collections.abc import Set as AbstractSet
@@ -49,7 +50,7 @@ class Agenda:
     _audit: float = 0.0
     _some: dict[VirtualServerKey, float] = attrs.field(factory=dict)
     _large: set[VirtualServerKey] = attrs.field(factory=set)
-    _put_off: Keys = frozenset()
+    _put_off: Keys | None = None  # the large ones that were, when others came first the last time; None: they did not
 
     def everything(self) -> None:
         """Have the next look be at everything."""
@@ -62,19 +63,20 @@ class Agenda:
 
         Those of the `news` that are wanted `at_once` are not put off.
         """
-        put_off, self._put_off = self._put_off, frozenset()
+        put_off, self._put_off = self._put_off, None
         if now >= self._everything:
             return Due(None)
         keys = frozenset(key for key, at in self._some.items() if at <= now) | news
         if len(keys) > MOST:
             return Due(None)
-        large = (keys & self._large) - at_once - put_off
-        if large and keys - large:
+        audit = now >= self._audit
+        large = (keys & self._large) - at_once - (put_off or frozenset())
+        if keys - large and (large or (audit and self._large and put_off is None)):
             for key in large:
                 self._by(key, now)
             self._put_off = large
             return Due(keys - large)
-        return Due(keys, audit=now >= self._audit)
+        return Due(keys, audit=audit)
 
     def note(self, cycle: Cycle, *, now: float, clock: float, audit_interval: float, dry_run: bool) -> None:
         """Take note of `cycle`, which has just ended; `clock` are the Unix seconds of `now`."""

@@ -76,6 +76,12 @@ def test_others_come_before_a_large_one_and_only_once(world: World) -> None:
     assert world.agenda.due(frozenset({OTHER}), now) == Due(both), "it has waited once"
     world.note(world.reconciler.cycle(config, answers, both))
     assert world.agenda.due(frozenset(), now) == Due()
+    later = now + AUDIT
+    assert world.agenda.due(frozenset({OTHER}), later) == Due(frozenset({OTHER})), "before the audit"
+    world.note(world.reconciler.cycle(config, answers, frozenset({OTHER})))
+    assert world.agenda.due(frozenset({OTHER}), later) == Due(frozenset({OTHER}), audit=True), "it has waited once"
+    assert world.agenda.due(both, later) == Due(frozenset({OTHER}))
+    assert world.agenda.due(both, later) == Due(both, audit=True)
     small = {query: Answer(instances=many[:2], index=2) for query in answers}
     world.note(world.reconciler.cycle(config, small, both, released=both))
     assert world.agenda.due(both, now) == Due(both), "it is not large any more"
