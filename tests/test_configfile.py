@@ -165,6 +165,15 @@ def test_discovery_arrives_with_the_defaults_and_needs_no_virtual_server() -> No
     assert parse(SERVER, FILE).discovery is None, "off by default"
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("", Probe.HELD), ('probe = "held"', Probe.HELD), ("probe = true", Probe.ALL), ("probe = false", Probe.NOBODY)],
+)
+def test_whom_the_director_asks_itself_is_a_word_or_none_or_all(line: str, expected: Probe) -> None:
+    config = parse(f'[virtual_server.reco]\naddress = "10.9.0.1:80"\n{line}\n', FILE)
+    assert config.virtual_servers["reco"].probe is expected
+
+
 def test_defaults_reach_every_virtual_server_and_yield_to_its_own_keys() -> None:
     config = parse(
         """
@@ -299,6 +308,9 @@ IN_SERVER = [
     ('scheduler_flags = "flag-1"', "scheduler_flags", "is not a list", 'write it in square brackets: ["flag-1"]'),
     ("one_packet = true", "one_packet", "does not work with tcp", 'write protocol = "udp"'),
     ('probe = true\nprotocol = "udp"', "probe", "probe connects by TCP", 'protocol = "tcp"'),
+    ('probe = "held"\nprotocol = "udp"', "probe", "probe connects by TCP", "remove this key"),
+    ('probe = "true"', "probe", '"true" is neither true, false nor "held"', 'without quotes, or "held"'),
+    ("probe = 1", "probe", '1 is neither true, false nor "held"', 'without quotes, or "held"'),
     ("one_packet = 1", "one_packet", "1 is neither true nor false", "without quotes"),
     ('only_passing = "true"', "only_passing", '"true" is neither true nor false', "without quotes"),
     ("persistence = 300", "persistence", "300 has no unit", 'write "300s"'),
