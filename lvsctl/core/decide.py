@@ -213,9 +213,9 @@ def _same_as_before(
     now: float,
 ) -> VirtualServerDecision | None:
     """Return `before` where it was made of the same; what leaves is decided by the clock and by connections too."""
-    if before is None or before.leaving or before.steps or before.hold.released or before.hold.floor.why:
+    if before is None or before.leaving or before.steps or before.hold.floor.why:
         return None
-    if before.next_look is not None:
+    if before.next_look is not None or before.hold.released or before.let_in:
         return None
     if before.wanted is not wanted or before.remembered is not entry:
         return None
@@ -266,7 +266,7 @@ def _decide_configured(
         )
     if entry is not None and entry.disowned:
         entry = None  # what it says is of long ago
-    undamped, (wanted, flapping) = wanted, damped(wanted, entry, absent=absent, now=now)
+    undamped, (wanted, flapping) = wanted, damped(wanted, entry, absent=absent, released=released, now=now)
     there = current.real_servers if current else {}
     behind = _behind(wanted, there, last) if last else NOTHING
     hold, counts = guard(
@@ -303,6 +303,7 @@ def _decide_configured(
             ramps=found.ramps,
             next_look=min(filter(None, (found.next_step, *flapping.waiting.values())), default=None),
             flapping=flapping.flapping,
+            let_in=flapping.let_in,
             undamped=undamped if undamped is not wanted else None,
             fallback=fallback.key if fallback else None,
             drain_timeout=wanted.config.drain_timeout,

@@ -4,6 +4,7 @@ Pure. `decide` makes it; `reconcile` carries it out, `diff` and `status` show it
 """
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 import attrs
 
@@ -64,6 +65,7 @@ class VirtualServerDecision:
     became: Mapping[RealServerKey, str] = attrs.field(default=NOTHING, eq=False, repr=False)  # of those, in words
     ramps: Ramps = NO_RAMPS  # who has a slow start, and how far each is
     flapping: Flapping = NOTHING  # who comes and goes
+    let_in: AbstractSet[RealServerKey] = NOBODY  # who was damped until an operator has just said otherwise
     undamped: Wanted | None = None  # what would be wanted, were nobody damped; None where nobody is
     next_look: float | None = attrs.field(default=None, eq=False)  # when it is another one by itself, but for drains
     remembered: LedgerEntry | None = attrs.field(default=None, eq=False, repr=False)  # what the ledger had of it
