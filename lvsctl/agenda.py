@@ -5,6 +5,10 @@ knows better, and now and then. In between a look is at those virtual servers th
 Consul, a write that is to be seen again, a drain, a slow start, a refusal that is over; and at every audit those that a
 glance at the table shows to be others than they were. What is decided of them is what a look at everything would
 decide, so a reason that is forgotten costs no more than waiting for that.
+
+A look at ten thousand real servers takes a second or two, in which nobody else is looked at. So where there is a reason
+to look at a large virtual server and at others, the others come first, once: the next look is at the large one again.
+So do they before an audit, which may find that the large one is to be looked at.
 """
 
 from collections.abc import Set as AbstractSet
@@ -13,12 +17,14 @@ from typing import Final
 import attrs
 
 from lvsctl.core.decision import Decision
+from lvsctl.core.nothing import NOBODY
 from lvsctl.core.part import MOST
 from lvsctl.reconcile import Cycle
 from netlink.types import VirtualServerKey
 
 VERIFY: Final = 1.0  # seconds after a write until what was written is looked at again
 SOONEST: Final = 0.05  # seconds between two looks that nobody woke us for
+LARGE: Final = 1000  # real servers from which on others come first
 EVERYTHING: Final = 30  # audits until everything is looked at, whatever a glance shows
 
 Keys = frozenset[VirtualServerKey]
@@ -43,17 +49,34 @@ class Agenda:
     _everything: float = 0.0
     _audit: float = 0.0
     _some: dict[VirtualServerKey, float] = attrs.field(factory=dict)
+    _large: set[VirtualServerKey] = attrs.field(factory=set)
+    _put_off: Keys | None = None  # the large ones that were, when others came first the last time; None: they did not
 
     def everything(self) -> None:
         """Have the next look be at everything."""
         self._everything = 0.0
 
-    def due(self, news: AbstractSet[VirtualServerKey], now: float) -> Due:
-        """Return what to look at now; nothing of it is forgotten before `note`, but the `news`."""
+    def due(
+        self, news: AbstractSet[VirtualServerKey], now: float, *, at_once: AbstractSet[VirtualServerKey] = NOBODY
+    ) -> Due:
+        """Return what to look at now; nothing of it is forgotten before `note`, but the `news`.
+
+        Those of the `news` that are wanted `at_once` are not put off.
+        """
+        put_off, self._put_off = self._put_off, None
         if now >= self._everything:
             return Due(None)
         keys = frozenset(key for key, at in self._some.items() if at <= now) | news
-        return Due(None) if len(keys) > MOST else Due(keys, audit=now >= self._audit)
+        if len(keys) > MOST:
+            return Due(None)
+        audit = now >= self._audit
+        large = (keys & self._large) - at_once - (put_off or frozenset())
+        if keys - large and (large or (audit and self._large and put_off is None)):
+            for key in large:
+                self._by(key, now)
+            self._put_off = large
+            return Due(keys - large)
+        return Due(keys, audit=audit)
 
     def note(self, cycle: Cycle, *, now: float, clock: float, audit_interval: float, dry_run: bool) -> None:
         """Take note of `cycle`, which has just ended; `clock` are the Unix seconds of `now`."""
@@ -66,6 +89,9 @@ class Agenda:
         if cycle.audit or cycle.only is None:
             self._audit = now + audit_interval
         decision = cycle.look.decision
+        for key, each in decision.virtual_servers.items():
+            is_large = each.intended is not None and len(each.intended.real_servers) >= LARGE
+            (self._large.add if is_large else self._large.discard)(key)
         if not dry_run:
             self._note_drains(decision, now - clock)
             self._note_looks(decision, now - clock)

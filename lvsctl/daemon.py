@@ -327,7 +327,7 @@ class Daemon:
                 if news and self._config.discovery is not None:
                     self._agenda.everything()  # what one declares concerns others
                 concerned = self._concerned(news) | self._releases.keys | self._prober.take_news()
-                due = self._agenda.due(concerned, time.monotonic())
+                due = self._agenda.due(concerned, time.monotonic(), at_once=self._releases.keys)
                 if due and await self._one_cycle(due) > MANY:
                     await asyncio.to_thread(memory.trim)
                 pause = self._agenda.pause(time.monotonic())

@@ -10,7 +10,7 @@ aside: what stands in the kernel exactly as wanted is then adopted again, the re
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,7 @@ from lvsctl.core.ownership import Ledger
 from lvsctl.durable import append, replace, why
 from lvsctl.errors import AlreadyRunning, StateError
 from lvsctl.ledger_format import UNREADABLE, decode, encode, encode_change, encode_one, head, replay
+from netlink.types import VirtualServerKey
 
 LEDGER: Final = "ledger.json"
 JOURNAL: Final = "ledger.journal"
@@ -153,17 +154,21 @@ class Store:
         A state directory that is gone is made again: the ledger in memory is still true, so nothing has to wait.
         """
         written, self._written = self._written, None  # until it is known what is there
+        texts: dict[VirtualServerKey, str] = {}
         try:
-            if written is None or not self._append(written, ledger, durable=durable):
-                written = self._replace(ledger, durable=durable)
+            if written is None or not self._append(written, ledger, texts, durable=durable):
+                written = self._replace(ledger, texts, durable=durable)
         except OSError as error:
             remedy = "make daemon.state_directory writable; until then nothing new is written to the kernel"
             raise StateError(f"{self._path}: {why(error)}; {remedy}") from error
         self._written = written
 
-    def _replace(self, ledger: Ledger, *, durable: bool) -> _Written | None:
-        """Replace the file; its journal, if any, is of another one from then on. Return it where it may have one."""
-        content, checksum = encode(encode_one(key, entry) for key, entry in ledger.items())
+    def _replace(self, ledger: Ledger, texts: Mapping[VirtualServerKey, str], *, durable: bool) -> _Written | None:
+        """Replace the file; its journal, if any, is of another one from then on. Return it where it may have one.
+
+        Of some entries there are `texts` already.
+        """
+        content, checksum = encode(texts.get(key) or encode_one(key, entry) for key, entry in ledger.items())
         journalled = len(content) >= self._large
         replace(self._path, content, durable=durable or journalled)  # a journal that is safe needs a file that is
         if not journalled:
@@ -175,14 +180,18 @@ class Store:
             ledger=ledger, checksum=checksum, size=len(content), inode=inode, last_line=first, journal=len(first)
         )
 
-    def _append(self, written: _Written, ledger: Ledger, *, durable: bool) -> bool:
-        """Write what changed; False where all is to be written: the journal is long, or the files are not there."""
+    def _append(self, written: _Written, ledger: Ledger, texts: dict[VirtualServerKey, str], *, durable: bool) -> bool:
+        """Write what changed; False where all is to be written: the journal is long, or the files are not there.
+
+        The `texts` of what changed are then those entries.
+        """
         before = written.ledger
         changed = [(key, entry) for key, entry in ledger.items() if before.get(key) is not entry]
         gone = before.keys() - ledger.keys()
         if len(changed) > max(MANY, len(ledger) // 2):  # the line would be as long as the file
             return False
-        line = encode_change([encode_one(key, entry) for key, entry in changed], sorted(gone), written.last_line)
+        texts |= {key: encode_one(key, entry) for key, entry in changed}
+        line = encode_change(texts.values(), sorted(gone), written.last_line)
         if written.journal + len(line) > written.size:
             return False
         try:

@@ -140,17 +140,22 @@ class VirtualServerKey:
 class RealServerKey:
     """What identifies a real server within its virtual server.
 
-    It has its address as bytes too: hashing an ipaddress takes longer than making those, and a request needs them.
+    It has its address as bytes too, by which two are compared: to compare or to hash an ipaddress takes longer than to
+    make those, tables have thousands of them, and a request needs them. An address that is none to be sent, of a class
+    of its own or with a scope, stands there as text.
     """
 
-    address: Address = attrs.field(order=lambda address: (address.version, int(address)), hash=False)
+    address: Address = attrs.field(eq=False)
+    packed: bytes = attrs.field(init=False, order=lambda packed: (len(packed), packed), repr=False)
     port: int
-    packed: bytes = attrs.field(init=False, eq=False, order=False, hash=True, repr=False)
     family: int = attrs.field(init=False, eq=False, order=False, repr=False)  # 0: the address is none to be sent
 
     @packed.default
     def _packed(self) -> bytes:
-        return self.address.packed if type(self.address) in _ADDRESS_FAMILIES else b""
+        scope = self.address.scope_id if type(self.address) is IPv6Address else None
+        if type(self.address) in _ADDRESS_FAMILIES and scope is None:
+            return self.address.packed
+        return f"{type(self.address).__name__} {self.address}".encode()
 
     @family.default
     def _family(self) -> int:

@@ -5,16 +5,18 @@ from pathlib import Path
 import attrs
 import pytest
 
-from lvsctl.agenda import EVERYTHING, SOONEST, VERIFY, Agenda, Due
+from lvsctl.agenda import EVERYTHING, LARGE, SOONEST, VERIFY, Agenda, Due
 from lvsctl.apply import Refusal
 from lvsctl.core.decide import DRAIN_POLL
+from lvsctl.core.desired import queries_of
+from lvsctl.core.instance import Answer
 from lvsctl.core.part import MOST
 from lvsctl.reconcile import Cycle, Reconciler
 from lvsctl.store import Store
 from netlink.fake import FakeIPVS
 from netlink.types import RealServerUsage, VirtualServerKey
 from tests.addresses import FakeAddresses
-from tests.values import KEY, NOW, answers_of, config_of, failing, instance, real_key
+from tests.values import KEY, NOW, answers_of, config_of, configured, failing, instance, real_key
 
 AUDIT = 10.0
 OTHER = VirtualServerKey.by_mark(7)
@@ -57,6 +59,32 @@ def test_everything_comes_first_and_at_every_audit(world: World) -> None:
     assert world.agenda.due(frozenset(), EVERYTHING * AUDIT) == Due(None)
     world.agenda.everything()
     assert world.agenda.due(frozenset(), 1.0) == Due(None)
+
+
+def test_others_come_before_a_large_one_and_only_once(world: World) -> None:
+    config = config_of(configured(drain_timeout=0.0), configured("other", key=OTHER))
+    many = tuple(instance(number, address=f"10.0.{number >> 8}.{number & 255}") for number in range(1, LARGE + 9))
+    answers = {query: Answer(instances=many if query.service == "reco" else many[:2]) for query in queries_of(config)}
+    world.note(world.reconciler.cycle(config, answers))
+    world.note(world.reconciler.cycle(config, answers, frozenset({KEY, OTHER})))
+    both, now = frozenset({KEY, OTHER}), 0.5
+    assert world.agenda.due(both, now, at_once=frozenset({KEY})) == Due(both)
+    assert world.agenda.due(frozenset({KEY}), now) == Due(frozenset({KEY})), "nobody else waits"
+    assert world.agenda.due(both, now) == Due(frozenset({OTHER}))
+    world.note(world.reconciler.cycle(config, answers, frozenset({OTHER})))
+    assert world.agenda.pause(now) == SOONEST
+    assert world.agenda.due(frozenset({OTHER}), now) == Due(both), "it has waited once"
+    world.note(world.reconciler.cycle(config, answers, both))
+    assert world.agenda.due(frozenset(), now) == Due()
+    later = now + AUDIT
+    assert world.agenda.due(frozenset({OTHER}), later) == Due(frozenset({OTHER})), "before the audit"
+    world.note(world.reconciler.cycle(config, answers, frozenset({OTHER})))
+    assert world.agenda.due(frozenset({OTHER}), later) == Due(frozenset({OTHER}), audit=True), "it has waited once"
+    assert world.agenda.due(both, later) == Due(frozenset({OTHER}))
+    assert world.agenda.due(both, later) == Due(both, audit=True)
+    small = {query: Answer(instances=many[:2], index=2) for query in answers}
+    world.note(world.reconciler.cycle(config, small, both, released=both))
+    assert world.agenda.due(both, now) == Due(both), "it is not large any more"
 
 
 def test_what_was_written_is_looked_at_again_once(world: World) -> None:

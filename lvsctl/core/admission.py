@@ -199,11 +199,15 @@ def _forbidden_kind(address: Address, networks: tuple[Network, ...]) -> str:
 def _is_broadcast(address: Address, networks: tuple[Network, ...]) -> bool:
     if isinstance(address, IPv6Address):
         return False
-    return address == IPv4Address("255.255.255.255") or any(
-        address in (network.network_address, network.broadcast_address)
-        for network in networks
-        if network.version == 4 and network.prefixlen < 31
-    )
+    return address in _broadcast_addresses(networks)
+
+
+@functools.lru_cache(maxsize=16)
+def _broadcast_addresses(networks: tuple[Network, ...]) -> frozenset[Address]:
+    """Return the first and the last address of each network, which are those of all its hosts."""
+    wide = [network for network in networks if network.version == 4 and network.prefixlen < 31]
+    ends = [end for network in wide for end in (network.network_address, network.broadcast_address)]
+    return frozenset([IPv4Address("255.255.255.255"), *ends])
 
 
 @functools.lru_cache(maxsize=4096)

@@ -124,7 +124,7 @@ def _after_it_left(flaps: Flaps, *, serves: bool, is_wanted: bool, now: float) -
     left = min(flaps.left, now)
     if serves:  # it was to leave and never did: it is held, or the kernel did not let it go
         if not is_wanted and now - left >= FORGOTTEN:
-            return Flaps(count=1, left=now)  # it may go now, and is not to be forgotten in the same moment
+            return Flaps(count=flaps.count, left=now)  # it may go now: not to be forgotten in the same moment
         return attrs.evolve(flaps, left=left, returned=now if is_wanted else None, passing=None)
     if flaps.passing is None and now - left >= FORGOTTEN:
         return None

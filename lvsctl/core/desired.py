@@ -31,6 +31,7 @@ from lvsctl.core.admission import (
 )
 from lvsctl.core.failover import Standing, choose, why_not
 from lvsctl.core.instance import Answer, Answers, Instance, Malformed, Query
+from lvsctl.core.nothing import NOTHING
 from lvsctl.core.order import NO_DRAINS, Drains, Place
 from lvsctl.core.override import Override
 from lvsctl.core.peak import NO_PEAKS, Peaks
@@ -191,6 +192,7 @@ def desired(
         known, serving, standing = before.get(key), failed_over.get(key, ""), table.get(key)
         if known is not None and (known.config is not virtual_server or known.limits is not limits):
             known = None
+        judged = known
         its = overrides.get(name, ())
         if known is not None and known.overrides != its:
             known = None
@@ -214,6 +216,7 @@ def desired(
             serving=serving,
             peaks=known_peaks,
             now=now,
+            before=judged,
         ):
             wanted[name] = each
     return wanted
@@ -243,10 +246,15 @@ def _wanted(
     serving: str,
     peaks: Peaks,
     now: float,
+    before: Wanted | None = None,
 ) -> Wanted | None:
-    """Return what the datacenters' answers make of `config`, None while it waits; `serving` is `Wanted.failed_over`."""
+    """Return what the datacenters' answers make of `config`, None while it waits; `serving` is `Wanted.failed_over`.
+
+    `before` was made of other answers, and with the same `config` and `limits`.
+    """
     datacenters = tuple(query.datacenter for query in queries)
-    judged = [_judged(config, *each, limits, drains) for each in zip(heard, datacenters, strict=True)]
+    known = _admitted(before)
+    judged = [_judged(config, *each, limits, drains, known=known) for each in zip(heard, datacenters, strict=True)]
     bare = tuple(_standing(*each) for each in zip(heard, judged, strict=True))
     able = tuple(None if each is None or each.doubt or each.silent else each.able for each in bare)
     until_now = config.failover.index(serving) + 1 if serving in config.failover else 0
@@ -257,7 +265,7 @@ def _wanted(
     peaks = peak.after(peaks, datacenters, able, chosen, now)
     standings = _with_peaks(bare, datacenters, peaks, chosen)
     weighed = _weighed(config, judged[chosen], overrides)
-    real_servers = _real_servers(config, weighed)
+    real_servers = _real_servers(config, weighed, before.entry.real_servers if before else NOTHING)
     for place, standing in enumerate(standings):
         if place != chosen and standing is not None:
             why = why_not(standing, datacenters[chosen], returning=place < chosen)
@@ -297,27 +305,48 @@ def left_out(wanted: Wanted, verdicts: Mapping[RealServerKey, Excluded]) -> Want
     weighed = _weighed(wanted.config, members, wanted.overrides)
     return attrs.evolve(
         wanted,
-        entry=attrs.evolve(wanted.entry, real_servers=_real_servers(wanted.config, weighed)),
+        entry=attrs.evolve(wanted.entry, real_servers=_real_servers(wanted.config, weighed, wanted.entry.real_servers)),
         members=members,
         by_key={**wanted.by_key, **judged},
         weighed=weighed,
     )
 
 
+def _admitted(before: Wanted | None) -> Mapping[tuple[str, str], Member]:
+    """Return who was admitted before, by identity: of thousands in an answer most are as they were in the last."""
+    return {
+        each.source.identity: each
+        for each in (before.members if before else ())
+        if isinstance(each.verdict, Admitted) and isinstance(each.source, Instance)
+    }
+
+
 def _judged(
-    config: VirtualServerConfig, answer: Answer | None, datacenter: str, limits: Limits, drains: Drains
+    config: VirtualServerConfig,
+    answer: Answer | None,
+    datacenter: str,
+    limits: Limits,
+    drains: Drains,
+    *,
+    known: Mapping[tuple[str, str], Member],
 ) -> tuple[Member, ...]:
-    """Return what each instance of one datacenter may become, were it to serve."""
+    """Return what each instance of one datacenter may become, were it to serve; of those `known` it need not be found.
+
+    Nothing counts for that but the instance, `config` and `limits`.
+    """
     if answer is None:
         return ()
-    members = _one_for_each_real_server(
-        Member(
-            source=instance,
-            verdict=_unless_drained(instance, admit(instance, config, limits), drains),
-            datacenter=datacenter,
-        )
-        for instance in answer.instances
-    )
+
+    def judged(instance: Instance) -> Member:
+        found = known.get(instance.identity)
+        is_same = found is not None and found.source == instance
+        verdict = found.verdict if found and is_same else admit(instance, config, limits)
+        verdict = _unless_drained(instance, verdict, drains)
+        if found and is_same and verdict is found.verdict and found.datacenter == datacenter:
+            return found
+        return Member(source=instance, verdict=verdict, datacenter=datacenter)
+
+    members = _one_for_each_real_server(map(judged, answer.instances))
     unreadable = tuple(
         Member(source=each, verdict=Rejected(reason=Reason.MALFORMED, text=each.reason), datacenter=datacenter)
         for each in answer.malformed
@@ -398,17 +427,22 @@ def _weighed(config: VirtualServerConfig, members: tuple[Member, ...], overrides
     return weigh(own, instances, overrides, config.scheduler)
 
 
-def _real_servers(config: VirtualServerConfig, weighed: Weighed) -> RealServers:
-    return {
-        key: RealServer(
+def _real_servers(config: VirtualServerConfig, weighed: Weighed, before: RealServers) -> RealServers:
+    """Return the real servers; of those `before`, made with the same `config`, the very objects that still fit."""
+
+    def real_server(key: RealServerKey, weight: int) -> RealServer:
+        known = before.get(key)
+        if known is not None and known.weight == weight:
+            return known
+        return RealServer(
             key=key,
             forwarding=config.forwarding,
             weight=weight,
             upper_threshold=config.upper_threshold,
             lower_threshold=config.lower_threshold,
         )
-        for key, weight in weighed.weights.items()
-    }
+
+    return {key: real_server(key, weight) for key, weight in weighed.weights.items()}
 
 
 def _one_for_each_real_server(members: Iterable[Member]) -> tuple[Member, ...]:

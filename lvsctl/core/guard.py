@@ -86,8 +86,9 @@ def guard(
         found, before, least = Hold(released=found.real_servers), NEVER, 0
     if found.real_servers:
         others = {key: each for key, each in wanted.entry.real_servers.items() if key not in wanted.weighed.by}
-        scaled = in_proportion(found.real_servers, others, written)
-        found = attrs.evolve(found, real_servers=scaled)
+        as_written = {key: each for key, each in found.real_servers.items() if written.get(key) == each}
+        scaled = in_proportion(as_written, others, written)  # but not what a hand gave a weight that we never did
+        found = attrs.evolve(found, real_servers={**found.real_servers, **scaled})
     held = found.real_servers.keys() - found.by_opinion
     served = after(before, len(held | _staying(wanted, absent)), now)
     if found.floor is not NO_FLOOR and found.floor is not limit:

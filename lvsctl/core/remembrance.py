@@ -163,9 +163,9 @@ def _written_ahead(each: VirtualServerDecision, written: TableEntry | None) -> T
     The first may be news: a step that nobody wrote down (a crash, a refusal of another one, an outcome that was lost),
     or a hand that changed a virtual server on its way out, whose configuration nobody changes back. Written after the
     steps, it would come too late: killed between them, we would find nothing of what we remember and call it foreign.
-    A virtual server that the kernel has lost comes back with its configuration of now, whatever it had. Where all
-    weights have been multiplied, and with them those of what is held, the weights stay those of before until all of
-    them are set: the next one to look has to find the same factor.
+    A virtual server that the kernel has lost comes back with its configuration of now, whatever it had. Where weights
+    change and somebody is held in proportion to them, all stay as they were until all are set: the next one to look has
+    to find the same proportion.
     """
     observed, intended = each.observed, each.intended
     if intended is None or (written is not None and not each.steps):
@@ -180,13 +180,11 @@ def _written_ahead(each: VirtualServerDecision, written: TableEntry | None) -> T
         return None
     there = observed.real_servers
     before = written.real_servers if written else {}
-    multiplied = any(key in before and before[key] != found for key, found in each.hold.real_servers.items())
-    kept = {key for key, found in before.items() if found.weight > 0} if multiplied else ()
-    done = {
-        key: real_server
-        for key, real_server in intended.real_servers.items()
-        if there.get(key) == real_server and key not in kept
-    }
+    done = {key: real_server for key, real_server in intended.real_servers.items() if there.get(key) == real_server}
+    both = (before.keys() & intended.real_servers.keys()) if each.hold.real_servers else ()
+    in_proportion = any(before[key].weight != intended.real_servers[key].weight for key in both)
+    if in_proportion and written and (virtual_server == observed.virtual_server or done.keys() & before.keys()):
+        return attrs.evolve(written, virtual_server=virtual_server)
     undone = (there.keys() | intended.real_servers.keys()) - done.keys()
     remembered = {key: real_server for key, real_server in before.items() if key in undone}
     return TableEntry(virtual_server=virtual_server, real_servers=remembered | done)

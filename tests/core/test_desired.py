@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lvsctl.config import Config
 from lvsctl.core.admission import Admitted, Reason, Rejected
-from lvsctl.core.desired import deciding_queries, desired, queries_of, query_of, virtual_server_of
+from lvsctl.core.desired import Wanted, deciding_queries, desired, queries_of, query_of, virtual_server_of
 from lvsctl.core.instance import Answer, Instance, Malformed, Query
 from netlink.types import Family, VirtualServerKey
 from tests import strategies
@@ -38,6 +38,37 @@ def test_every_instance_becomes_a_member_and_every_admitted_one_a_real_server(co
         assert len(admitted) == len(wanted.entry.real_servers)
         assert all(key == member.key for key, member in wanted.by_key.items())
         assert wanted.entry.real_servers.keys() <= wanted.by_key.keys()
+
+
+def first_of_each(*instances: Instance) -> tuple[Instance, ...]:
+    return tuple({each.identity: each for each in reversed(instances)}.values())
+
+
+@given(config=strategies.configs(), data=st.data())
+def test_what_was_judged_before_changes_nothing(config: Config, data: st.DataObject) -> None:
+    before: dict[VirtualServerKey, Wanted] = {}
+    failed_over: dict[VirtualServerKey, str] = {}
+    bounds = limits(config)
+    earlier: tuple[Instance, ...] = ()
+    for _ in range(3):
+        answers = data.draw(strategies.answers_for(config))
+        again = data.draw(st.permutations(earlier)) if earlier else []
+        answers = {
+            query: attrs.evolve(
+                each, instances=tuple({one.identity: one for one in [*each.instances, *again]}.values())
+            )
+            for query, each in answers.items()
+        }
+        failed_over = {key: data.draw(st.sampled_from(("", "dc2"))) for key in failed_over}
+        afresh = desired(config, answers, bounds, failed_over=failed_over)
+        wanted = desired(config, answers, bounds, before, failed_over=failed_over)
+        assert wanted == afresh
+        assert {name: each.members for name, each in wanted.items()} == {
+            name: each.members for name, each in afresh.items()
+        }
+        before = {each.config.key: each for each in wanted.values()}
+        failed_over = dict.fromkeys(before, "")
+        earlier = tuple(one for each in answers.values() for one in each.instances)
 
 
 def test_of_two_at_one_place_the_first_by_name_stays() -> None:
