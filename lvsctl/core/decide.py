@@ -43,7 +43,7 @@ from lvsctl.core.ramping import ramping, whole
 from lvsctl.core.restoration import stands_alone
 from lvsctl.core.served import NO_FLOOR, Floor
 from lvsctl.core.steps import steps_of, why_leaving
-from lvsctl.core.undrained import undrained, why_undrained
+from lvsctl.core.undrained import undrained
 from lvsctl.core.velocity import Loss, limits_of_table
 from lvsctl.core.whereabouts import whereabouts
 from netlink.types import (
@@ -282,9 +282,6 @@ def _decide_configured(
     )
     found = ramping(wanted, hold, counts, there, entry, absent=absent, now=now)
     fallback = fallback_of(wanted.config, found.real_servers)
-    undrained_for = why_undrained(
-        wanted.config, templates_expire=templates_expire, connections_expire=connections_expire
-    )
     return _decide_leaving(
         VirtualServerDecision(
             name=wanted.config.name,
@@ -307,8 +304,12 @@ def _decide_configured(
             undamped=undamped if undamped is not wanted else None,
             fallback=fallback.key if fallback else None,
             drain_timeout=wanted.config.drain_timeout,
-            undrained=undrained(wanted, undrained_for),
-            undrained_for=undrained_for,
+            undrained=undrained(
+                wanted,
+                entry.fallback if entry else None,
+                templates_expire=templates_expire,
+                connections_expire=connections_expire,
+            ),
         ),
         _entry(wanted, {**found.real_servers, fallback.key: fallback} if fallback else found.real_servers),
         observed,

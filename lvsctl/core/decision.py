@@ -58,8 +58,7 @@ class VirtualServerDecision:
     leaving_causes: Mapping[RealServerKey, Cause] = NOTHING
     steps: tuple[Step, ...] = ()
     drain_timeout: float = 0.0
-    undrained: frozenset[RealServerKey] = NOBODY  # not drained when they leave
-    undrained_for: str = ""  # why; empty where whoever fails is drained
+    undrained: Mapping[RealServerKey, str] = NOTHING  # not drained when they leave, and why
     # Who was behind what is in the kernel and in no answer any more; what is decided does not depend on it.
     behind: Mapping[RealServerKey, Member] = attrs.field(default=NOTHING, eq=False, repr=False)
     became: Mapping[RealServerKey, str] = attrs.field(default=NOTHING, eq=False, repr=False)  # of those, in words
