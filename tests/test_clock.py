@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from lvsctl.announce import Announcer
+from lvsctl.clock_watch import ClockWatch
 from lvsctl.core.clock import moved
 from lvsctl.core.event import Event
 from lvsctl.core.event_words import sentence
@@ -152,3 +153,19 @@ def test_a_clock_that_is_slewed_is_not_set(world: World) -> None:
 @given(ledgers(), st.sampled_from(JUMPS))
 def test_there_and_back_is_the_same(ledger: dict, jump: float) -> None:  # type: ignore[type-arg]
     assert moved(moved(ledger, jump), -jump) == ledger
+
+
+def test_a_process_that_is_stopped_between_two_looks_has_not_had_its_clock_set() -> None:
+    time, stops = [0.0], [(0.0, 0.0)]
+
+    def clock() -> float:
+        before, after = stops.pop(0) if stops else (0.0, 0.0)
+        time[0] += before
+        found = NOW + time[0]
+        time[0] += after
+        return found
+
+    watch = ClockWatch(clock, lambda: time[0])
+    for stop in ((5.0, 0.0), (0.0, 0.0), (0.0, 5.0), (0.0, 0.0)):
+        stops[:] = [stop]
+        assert watch.set_by() == 0

@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 
 from lvsctl.config import OnCritical
 from lvsctl.core.instance import Health, Instance
+from lvsctl.core.opinion import Opinion
 from lvsctl.core.order import AtAddress, AtPort, Drain, Hold, OnNode, Order, Orders, Pause, What
 from lvsctl.core.override import Fixed, Override, Overrides, Percent
+from netlink.errors import Interrupted
 from netlink.requests import (
     AddRealServer,
     AddVirtualServer,
@@ -157,6 +159,19 @@ class Doubts:
 
 
 @attrs.frozen
+class Hears:
+    """Consul does not answer for a Consul service since a start, only a snapshot does, or it does no longer."""
+
+    service: str
+    how: str
+
+    def __call__(self, director: Director) -> None:
+        if self.how in {"not", "snapshot"}:
+            director.world.restart()
+        director.unheard[self.service] = self.how
+
+
+@attrs.frozen
 class Ordering:
     """An operator orders something, or ends it."""
 
@@ -183,6 +198,7 @@ class ByHand:
     weight: int | None
 
     def __call__(self, director: Director) -> None:
+        director.kernel.harmless()
         key, server = KEYS[self.name], real_server(self.name, self.number)
         entry = director.world.table.get(key)
         if entry is None or server not in entry.real_servers:
@@ -192,7 +208,6 @@ class ByHand:
             None: DeleteRealServer(virtual_server=key, key=server),
             -1: DeleteVirtualServer(key=key),
         }
-        director.kernel.harmless()
         director.kernel.apply([requests.get(self.weight) or SetRealServer(virtual_server=key, real_server=changed)])
         director.touched |= {(key, found) for found in (entry.real_servers if self.weight == -1 else {server})}
 
@@ -217,6 +232,31 @@ class Breaks:
 
     def __call__(self, director: Director) -> None:
         setattr(director.kernel, self.how, self.after)
+
+
+@attrs.frozen
+class Finds:
+    """The director has knocked at some real servers itself."""
+
+    name: str
+    found: tuple[tuple[int, str], ...]
+
+    def __call__(self, director: Director) -> None:
+        by = {
+            word: frozenset(real_server(self.name, number) for number, found in self.found if found == word)
+            for word in ("alive", "dead", "unknowable")
+        }
+        director.opinions[KEYS[self.name]] = Opinion(**by)
+
+
+@attrs.frozen
+class Fills:
+    """The disk is full, or no longer."""
+
+    is_full: bool
+
+    def __call__(self, director: Director) -> None:
+        director.world.disk.is_full = self.is_full
 
 
 @attrs.frozen
@@ -277,7 +317,7 @@ def options(name: str) -> dict[str, st.SearchStrategy[Any]]:
         "on_critical": st.sampled_from(OnCritical),
         "failover": st.sampled_from(((), ("dc2",))),
         "upper_threshold": st.sampled_from((0, 9)),
-        **({"one_packet": st.booleans()} if name == "c" else {}),
+        **({"one_packet": st.booleans()} if name == "c" else {"probe": st.booleans()}),
     }
 
 
@@ -318,6 +358,9 @@ whats: st.SearchStrategy[What] = st.one_of(
     st.builds(Hold, names),
     st.builds(Pause, st.sampled_from(("", "a"))),
 )
+found = st.dictionaries(numbers, st.sampled_from(("alive", "dead", "unknowable"))).map(
+    lambda found: tuple(found.items())
+)
 events: st.SearchStrategy[Event] = st.one_of(
     st.builds(Says, services, some, kinds),
     st.builds(Says, services, some, kinds),
@@ -335,10 +378,14 @@ events: st.SearchStrategy[Event] = st.one_of(
     st.builds(Sets, st.just("overrides"), overrides),
     st.builds(Sets, st.just("released"), names.map(lambda name: frozenset({name}))),
     st.builds(Doubts, services),
+    st.builds(Hears, services, st.sampled_from(("not", "snapshot", "silent", "", ""))),
     st.builds(Ordering, whats, st.sampled_from((None, 20.0, 600.0)), st.booleans()),
     st.builds(ByHand, names, numbers, st.sampled_from((None, 0, 7, -1))),
     st.builds(Refuses, st.sampled_from(REQUESTS), st.sampled_from(ERRORS)),
     st.builds(Breaks, st.sampled_from(("left", "lost")), st.integers(0, 6)),
+    st.just(lambda director: director.kernel.fail_next_observe(Interrupted("read", "the table", "it changed"))),
+    st.builds(Fills, st.booleans()),
+    st.builds(Finds, names, found),
     st.builds(Carries, names, numbers, st.sampled_from((0, 5, 5))),
     st.builds(Clock, st.sampled_from((-3600.0, 3600.0, -YEAR, YEAR))),
     st.builds(Restarts, st.sampled_from(("kept", "kept", "kept", "lost", "damaged"))),

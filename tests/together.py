@@ -9,7 +9,7 @@ the kernel in memory was sent and from what was decided:
 - whoever is to serve does, with the weight it is to have, and nobody else; nothing leaves that an operator holds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from ipaddress import ip_address
 from pathlib import Path
@@ -21,10 +21,12 @@ from lvsctl.config import Config, SafetyConfig, VirtualServerConfig
 from lvsctl.core.admission import Reason, Rejected
 from lvsctl.core.decision import Decision, VirtualServerDecision
 from lvsctl.core.instance import Answer, Answers, Instance, Query
+from lvsctl.core.opinion import Opinion
 from lvsctl.core.order import NO_ORDERS, Orders, in_force
 from lvsctl.core.override import NO_OVERRIDES, Overrides
-from lvsctl.core.ownership import NO_WORD, Border, Owner
+from lvsctl.core.ownership import NO_WORD, Border, Ledger, Owner
 from lvsctl.core.ramp import PARTS
+from lvsctl.errors import StateError
 from lvsctl.reconcile import Cycle, Reconciler
 from lvsctl.store import Store
 from netlink.errors import NetlinkError, Refused
@@ -54,7 +56,15 @@ FOREIGN: Final = TableEntry(
     virtual_server=VirtualServer(key=VirtualServerKey.by_mark(99), scheduler="rr"),
     real_servers={real_key(1): RealServer(key=real_key(1), weight=3), real_key(2): RealServer(key=real_key(2))},
 )
-PERIODS: Final = (1.0, 31.0, 1.0, *(900.0, 61.0, 31.0, 1.0) * 6)  # what is to be over by itself is over after them
+PERIODS: Final = (
+    1.0,
+    31.0,
+    1.0,
+    *(900.0, 61.0, 31.0, 1.0) * 6,
+    3600.0,
+    1.0,
+    1.0,
+)  # what is to be over by itself is over after them
 
 Place = tuple[VirtualServerKey, RealServerKey]
 Serving = Mapping[VirtualServerKey, AbstractSet[RealServerKey]]
@@ -87,6 +97,11 @@ class Hostile(Mortal):
         """Refuse and lose nothing that it was to."""
         self.left = self.lost = None
         self._failures.clear()
+        self.readable()
+
+    def readable(self) -> None:
+        """Have no reading fail that was to."""
+        self._observe_failures.clear()
 
     def apply(self, requests: Sequence[Request]) -> list[Refused | None]:
         done: list[Refused | None] = []
@@ -126,15 +141,28 @@ class Hostile(Mortal):
         }
 
 
+class Disk(Store):
+    """A state directory that can be full."""
+
+    is_full = False
+
+    def save(self, ledger: Ledger, *, durable: bool) -> None:
+        if self.is_full:
+            raise StateError("no space left on device")
+        super().save(ledger, durable=durable)
+
+
 @attrs.define
 class Machine(World):
-    """A world with the other clock of its machine, too, which nobody sets."""
+    """A world with the other clock of its machine, too, which nobody sets, and a disk that can be full."""
 
     steady: float = 0.0
+    disk: Disk = attrs.field(init=False)
 
     def restart(self) -> None:
+        self.disk = Disk(self.state)
         self.reconciler = Reconciler(
-            self.kernel, self.addresses, Store(self.state), lambda: self.now, steady=lambda: self.steady
+            self.kernel, self.addresses, self.disk, lambda: self.now, steady=lambda: self.steady
         )
 
     def wait(self, seconds: float) -> None:
@@ -150,11 +178,15 @@ class Director:
     kernel: Hostile
     said: dict[tuple[str, str], dict[int, Instance | None]]  # by Consul service and datacenter
     doubtful: set[str] = attrs.field(factory=set)  # Consul services
+    unheard: dict[str, str] = attrs.field(
+        factory=dict
+    )  # how the others' answers are there: not, by snapshot, or silent
     options: dict[str, dict[str, Any]] = attrs.field(factory=lambda: {name: {} for name in NAMES})
     absent: frozenset[str] = frozenset()  # from the file
     max_removals: int = 40
     overrides: Overrides = NO_OVERRIDES
     orders: Orders = NO_ORDERS
+    opinions: dict[VirtualServerKey, Opinion] = attrs.field(factory=dict)
     released: frozenset[str] = frozenset()
     config: Config = attrs.field(factory=Config)
     was_set: bool = False  # the clock, since the last cycle
@@ -182,23 +214,35 @@ class Director:
                 found[name] = known[name] if known.get(name) == made else made
         self.config = Config(virtual_servers=found, safety=SafetyConfig(max_removals=self.max_removals))
 
+    def machines(self) -> Iterator[RealServerKey]:
+        """Yield every real server that there may be."""
+        for each in self.world.table.values():
+            yield from each.real_servers
+        for numbers in self.said.values():
+            for found in numbers.values():
+                if found is not None:
+                    yield RealServerKey(address=ip_address(found.address), port=found.port)
+
     def answers(self) -> Answers:
-        """Return what Consul says."""
-        return {
+        """Return what Consul says, or what is known of what it said."""
+        found = {
             Query(service=service, datacenter=datacenter): Answer(
                 instances=tuple(filter(None, numbers.values())),
                 index=1,
                 doubt="x" if service in self.doubtful and not datacenter else "",
+                snapshot=self.world.now - 60.0 if self.unheard.get(service) == "snapshot" else None,
+                silent=self.unheard.get(service) == "silent",
             )
             for (service, datacenter), numbers in self.said.items()
         }
+        return {query: answer for query, answer in found.items() if self.unheard.get(query.service) != "not"}
 
     def cycle(self, only: frozenset[VirtualServerKey] | None = None, border: Border = NO_WORD) -> Cycle | None:
         """Reconcile once and check what was done; None where it was killed, or does not know what it did."""
         world, released, before = self.world, self.released, self.kernel.serving()
         self.released = frozenset()
         self.kernel.forget_all()
-        world.reconciler.orders = self.orders
+        world.reconciler.orders, world.reconciler.opinions = self.orders, self.opinions
         cycle = None
         try:
             cycle = world.reconciler.cycle(
@@ -213,10 +257,13 @@ class Director:
             world.restart()
         except NetlinkError:
             pass
+        self.kernel.readable()
         self._check_ways(before)
         if cycle is not None:
             decision = cycle.look.decision
             self._check_deletions(decision)
+            for name in decision.waiting:
+                assert before.get(KEYS[name]) == self.kernel.serving().get(KEYS[name]), "who waits is left as it is"
             for key, each in decision.virtual_servers.items():
                 self._check_whole(each, before.get(key, set()), is_released=each.name in released)
                 if not cycle.undone and (cycle.only is None or key in cycle.only):
@@ -300,7 +347,7 @@ class Director:
         self.kernel.harmless()
         look = world.reconciler.look(self.config, self.answers(), overrides=self.overrides)
         stranger = Reconciler(world.kernel, FakeAddresses(), Store(world.state), lambda: world.now)
-        stranger.orders = self.orders
+        stranger.orders, stranger.opinions = self.orders, self.opinions
         assert stranger.look(self.config, self.answers(), overrides=self.overrides).decision == look.decision
         if look.decision.steps:
             return
@@ -313,7 +360,11 @@ class Director:
     def settles(self) -> None:
         """Check what the table is after hours in which nothing happens; what is foreign by then is adopted."""
         self.kernel.harmless()
+        self.world.disk.is_full = False
         self.doubtful.clear()
+        self.unheard.clear()
+        nobody = Opinion(unknowable=frozenset(self.machines()))
+        self.opinions = dict.fromkeys(KEYS.values(), nobody)
         ours = frozenset(KEYS.values()) & self.world.table.keys()
         self.cycle(border=Border(adopted=ours))
         for seconds in PERIODS:
