@@ -154,19 +154,17 @@ def kept_back(
     """Return what leaves and may not yet, because the kernel refused some of the real servers that were to come.
 
     Everything where those that come were to take over and none of them is there; else as many as are missing until
-    `least` serve. `refused` are those the kernel did not take.
+    `least` serve; never what is rejected. `refused` are those the kernel did not take.
     """
     taking_over = {key for key, real_server in intended.items() if serves(real_server)}
     there = {key for key in taking_over if key not in refused or (key in observed and serves(observed[key]))}
-    leaving = observed.keys() - taking_over
-    if taking_over and not there:
-        return leaving
-    missing = min(least, len(taking_over)) - len(there)
-    if missing <= 0:
-        return NOBODY
     registered, known = (_registered(wanted), wanted.by_key.keys()) if wanted else (NOBODY, NOBODY)
-    may_stay = [key for key in leaving if serves(observed[key]) and (key in registered or key not in known)]
-    return frozenset(sorted(may_stay, key=lambda key: (key not in registered, key))[:missing])
+    may_stay = {key for key in observed.keys() - taking_over if key in registered or key not in known}
+    if taking_over and not there:
+        return may_stay
+    missing = min(least, len(taking_over)) - len(there)
+    serving = [key for key in may_stay if serves(observed[key])]
+    return frozenset(sorted(serving, key=lambda key: (key not in registered, key))[: max(0, missing)])
 
 
 def serves(real_server: RealServer) -> bool:
