@@ -3,7 +3,7 @@
 Pure. A catalogue that calls instances bad or gone by the dozen is more often wrong than right (a lost permission
 answers an empty list with status 200), and a virtual server without real servers is an outage for certain. Three rules,
 each for what the one before it leaves:
-1. doubt: while Consul's answer is in doubt (`consul.doubt`), what serves and is not registered any more stays;
+1. doubt: while Consul's answer is in doubt (`consul.doubt`), what serves by it and is not registered any more stays;
 2. the last: where nothing would serve, what serves now stays, what is registered rather than what is gone;
 3. the floor: where fewer would serve than `served` asks for, as many stay as are missing, registered ones first.
 The whole table has a limit, too, which is one more floor for some (`velocity`).
@@ -80,7 +80,16 @@ def guard(
         before = after(entry.served, serving, now)
     floor = max(floor_of(before, wanted.config.floor, now), limit, key=lambda each: each.least)
     opinion = opinion if wanted.config.probe else None
-    found = hold(wanted, observed, written, floor, absent=absent, opinion=opinion, ordered=ordered)
+    found = hold(
+        wanted,
+        observed,
+        written,
+        floor,
+        elsewhere=entry is not None and _is_from_elsewhere(entry, wanted),
+        absent=absent,
+        opinion=opinion,
+        ordered=ordered,
+    )
     least = floor.least
     if released:
         found, before, least = Hold(released=found.real_servers), NEVER, 0
@@ -105,6 +114,7 @@ def hold(
     written: RealServers,
     floor: Floor,
     *,
+    elsewhere: bool = False,
     absent: AbstractSet[RealServerKey] = NOBODY,
     opinion: Opinion | None = None,
     ordered: Ordered = NOT_ORDERED,
@@ -113,8 +123,11 @@ def hold(
 
     It is what serves in `observed`, as we last wrote it (`written`), and what a hand quiesced or deleted since; of what
     was deleted only that which Consul still has, for an old ledger may remember addresses that are somebody else's now.
+    Where that came from `elsewhere`, a doubt about the answer of now is none about it.
     """
-    doubtful, order = _doubtful(wanted, observed, written, ordered.drained), ordered.hold
+    doubt = "" if elsewhere else wanted.doubt
+    doubtful = _doubtful(wanted, observed, written, ordered.drained) if doubt else {}
+    order = ordered.hold
     kept = {**_last(wanted, observed, written), **doubtful}  # who is in doubt may be gone
     if order is not None and (all_of_them := {**_serving(wanted, observed, written, ordered.drained), **kept}):
         return Hold(real_servers=all_of_them, why=f"an operator's order ({order.words})", order=order)
@@ -123,7 +136,7 @@ def hold(
     more = lost[: max(0, floor.least - len(staying))]
     if not kept and not more:
         return NO_HOLD
-    doubt = f"Consul's answer is in doubt ({wanted.doubt})" if wanted.doubt else ""
+    doubt = f"Consul's answer is in doubt ({doubt})" if doubt else ""
     found = Hold(
         real_servers={**kept, **{key: written[key] for key in more}},
         why=floor.why or f"fewer than {floor.least} of the {floor.most} that served would be left"
@@ -182,6 +195,12 @@ def _resting(wanted: Wanted) -> AbstractSet[RealServerKey]:
     return {key for key, member in wanted.by_key.items() if member.is_in_maintenance}
 
 
+def _is_from_elsewhere(entry: LedgerEntry, wanted: Wanted) -> bool:
+    """Tell whether what was written came from another Consul service or datacenter than is asked for now."""
+    before, config = entry.provenance, wanted.config
+    return bool(before.service) and (before.service, before.datacenter) != (config.consul_service, wanted.datacenter)
+
+
 def _same_instances(entry: LedgerEntry, wanted: Wanted) -> bool:
     """Tell whether what was written came from where `wanted` comes from."""
     before, config = entry.provenance, wanted.config
@@ -192,9 +211,7 @@ def _same_instances(entry: LedgerEntry, wanted: Wanted) -> bool:
 def _doubtful(
     wanted: Wanted, observed: RealServers, written: RealServers, drained: AbstractSet[RealServerKey]
 ) -> RealServers:
-    """Return what serves and is not registered any more, while that is in doubt; but what an operator `drained`."""
-    if not wanted.doubt:
-        return {}
+    """Return what serves and is not registered any more; but what an operator `drained`."""
     return {
         key: each for key, each in _there(observed, written).items() if key not in wanted.by_key and key not in drained
     }
