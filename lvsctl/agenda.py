@@ -8,7 +8,8 @@ decide, so a reason that is forgotten costs no more than waiting for that.
 
 A look at ten thousand real servers takes a second or two, in which nobody else is looked at. So where there is a reason
 to look at a large virtual server and at others, the others come first, once: the next look is at the large one again.
-So do they before an audit, which may find that the large one is to be looked at.
+So do they before an audit, which may find that the large one is to be looked at. And news of a large one wait for a
+moment: others that came with them are on their way, and more of its own often are.
 """
 
 from collections.abc import Set as AbstractSet
@@ -25,6 +26,7 @@ from netlink.types import VirtualServerKey
 VERIFY: Final = 1.0  # seconds after a write until what was written is looked at again
 SOONEST: Final = 0.05  # seconds between two looks that nobody woke us for
 LARGE: Final = 1000  # real servers from which on others come first
+MOMENT: Final = 0.25  # seconds that news of a large one wait for
 EVERYTHING: Final = 30  # audits until everything is looked at, whatever a glance shows
 
 Keys = frozenset[VirtualServerKey]
@@ -66,7 +68,9 @@ class Agenda:
         put_off, self._put_off = self._put_off, None
         if now >= self._everything:
             return Due(None)
-        keys = frozenset(key for key, at in self._some.items() if at <= now) | news
+        for key in (news & self._large) - at_once:
+            self._by(key, now + MOMENT)
+        keys = frozenset(key for key, at in self._some.items() if at <= now) | (news - self._large) | at_once
         if len(keys) > MOST:
             return Due(None)
         audit = now >= self._audit

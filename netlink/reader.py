@@ -90,6 +90,7 @@ class Reader:
         self._request = dump_request(family, codec.GET_SERVICE, codec.VERSION)
         self._before = self._after = _Services([], [], [], [])
         self._read: dict[VirtualServerKey, _Destinations] = {}
+        self._long: dict[VirtualServerKey, _Destinations] = {}  # the lists of several datagrams that were asked for
         self._whole: tuple[_Services, Observed] | None = None  # of `_after` and `_read`, the last that agreed
         self._hidden: dict[VirtualServerKey, _Destinations] = {}  # from `sockopt`, as the last glance read them
 
@@ -106,7 +107,7 @@ class Reader:
         return self._retried(self._glance_at_all)
 
     def forget(self) -> None:
-        """Forget what only makes the next `observe` cheaper."""
+        """Forget what only makes the next `observe` cheaper; long lists that are asked for again are not forgotten."""
         self._after = _Services([], [], [], [])
         self._read = {}
         self._whole = None
@@ -155,10 +156,14 @@ class Reader:
 
     def _observe_some(self, keys: Sequence[VirtualServerKey]) -> Observed:
         before = self._ask_services(keys)
-        read = {each.key: self._read_real_servers(each, self._read) for each in before.virtual_servers}
+        known = {**self._read, **self._long} if self._long else self._read
+        read = {each.key: self._read_real_servers(each, known) for each in before.virtual_servers}
         after = self._ask_services(keys)
         if read.keys() != {virtual_server.key for virtual_server in after.virtual_servers}:
             raise Disturbed("virtual servers came or went")
+        for key in keys:
+            self._long.pop(key, None)
+        self._long |= {key: each for key, each in read.items() if len(each.datagrams) > 1}
         return _observed(after, read)
 
     def _glance_at_all(self) -> Glance:

@@ -60,6 +60,20 @@ class Belief:
         return min(self.begun.values(), default=None)
 
 
+@attrs.frozen(kw_only=True)
+class _Listed:
+    """Which instances an answer lists; found out once, for there may be ten thousand."""
+
+    found: AbstractSet[Identity]
+    known: AbstractSet[Identity]  # those that were there when an answer was last believed
+    lost: AbstractSet[Identity]  # of those
+
+    @property
+    def is_few(self) -> bool:
+        """Tell whether more than half are lost, or none is listed."""
+        return 2 * len(self.lost) > len(self.known) or not self.found
+
+
 def recalled(answer: Answer) -> Belief:
     """Return what `answer` of a snapshot is worth: what Consul says next is compared with it, as if heard just now."""
     return Belief(answer=answer, trusted=answer, index=answer.index, filtered=answer.filtered)
@@ -88,23 +102,25 @@ def believe(
     """
     if before and _is_known(before, answer):
         return Belief(answer=answer, trusted=answer, index=answer.index, filtered=answer.filtered)
-    found = identities(answer)
+    listed = _listed(before, answer)
     if before:
         served = before.served
-    elif 2 * len(found) >= served:
+    elif 2 * len(listed.found) >= served:
         served = 0
     begun = dict(before.begun) if before else {}
-    contradiction = _contradiction(before, answer, refused=refused, served=served)
+    contradiction = _contradiction(before, answer, listed, refused=refused, served=served)
     if contradiction:
         begun[Doubt.CONTRADICTED] = now
     elif before:
         contradiction = before.contradiction
     if before is None and answer.filtered:
         begun[Doubt.FILTERED] = now  # whether or not the server that says so has a leader
-    if before and failed and _is_few(before, found):
+    if before and failed and listed.is_few:
         begun.setdefault(Doubt.RETURNED, now)
     held = {doubt: now - since for doubt, since in begun.items()}
-    doubt, text = _doubt(before, answer, held, contradiction=contradiction, consistent=consistent, served=served)
+    doubt, text = _doubt(
+        before, answer, listed, held, contradiction=contradiction, consistent=consistent, served=served
+    )
     if doubt is None:
         return Belief(answer=answer, trusted=answer, index=answer.index, filtered=answer.filtered)
     begun.setdefault(doubt, now)
@@ -135,9 +151,15 @@ def _is_known(before: Belief, answer: Answer) -> bool:
     )
 
 
+def _listed(before: Belief | None, answer: Answer) -> _Listed:
+    found, known = identities(answer), before.known if before else frozenset()
+    return _Listed(found=found, known=known, lost=known - found)
+
+
 def _doubt(
     before: Belief | None,
     answer: Answer,
+    listed: _Listed,
     held: Mapping[Doubt, float],
     *,
     contradiction: str,
@@ -147,18 +169,17 @@ def _doubt(
     """Return why `answer` is not believed wholly, and that in words; `held` is seconds since each doubt began."""
     if stale := _staleness(answer):
         return Doubt.STALE, stale
-    found = identities(answer)
-    lost = before.known - found if before else frozenset()
+    found, lost = listed.found, listed.lost
     if _newly_filtered(before, answer, lost=bool(lost), held=held.get(Doubt.FILTERED, HOLD)):
         return Doubt.FILTERED, "Consul leaves out what the token may not read; it needs node:read and service:read"
     if not lost and len(found) >= served:
         return None, ""
     if held.get(Doubt.CONTRADICTED, HOLD) < HOLD:
         return Doubt.CONTRADICTED, contradiction
-    number = f"{len(found)} of {_known(before, served)}"
+    number = f"{len(found)} of {max(served, len(listed.known))}"
     if held.get(Doubt.RETURNED, SETTLING) < SETTLING:
         return Doubt.RETURNED, f"Consul has just come back, and lists {number} instances"
-    unsure = before is None or _is_few(before, found) or answer.streamed or before.doubt is not None
+    unsure = before is None or listed.is_few or answer.streamed or before.doubt is not None
     if unsure and not consistent:
         return Doubt.UNCONFIRMED, f"it lists {number} instances and is not confirmed yet"
     return None, ""
@@ -171,18 +192,9 @@ def is_whole(belief: Belief, answer: Answer) -> bool:
 
 def not_confirmed(belief: Belief, why: str) -> Belief:
     """Return `belief`, which is to be confirmed, with the words for that nobody did."""
-    listed, known = len(identities(belief.answer)), _known(belief, belief.served)
+    listed, known = len(identities(belief.answer)), max(belief.served, len(belief.known))
     text = f"it lists {listed} of {known} instances, and no leader confirms it ({why})"
     return attrs.evolve(belief, answer=attrs.evolve(belief.answer, doubt=text))
-
-
-def _known(before: Belief | None, served: int) -> int:
-    """Return how many instances there should be."""
-    return max(served, len(before.known) if before else 0)
-
-
-def _is_few(before: Belief, found: AbstractSet[Identity]) -> bool:
-    return 2 * len(before.known - found) > len(before.known) or not found
 
 
 def _staleness(answer: Answer) -> str:
@@ -206,22 +218,21 @@ def _newly_filtered(before: Belief | None, answer: Answer, *, lost: bool, held: 
     return lost
 
 
-def _contradiction(before: Belief | None, answer: Answer, *, refused: bool, served: int) -> str:
+def _contradiction(before: Belief | None, answer: Answer, listed: _Listed, *, refused: bool, served: int) -> str:
     """Return how an answer that lacks instances does not fit what Consul said before; empty when it may be true.
 
     It is compared with the last answer that was believed until it contradicts that, and with the last one in any case:
     a Consul may lose its data twice. No other doubt hides it: what a server without a leader has lost stays lost.
     """
-    found = identities(answer)
+    found = listed.found
     if before is None:
         return f"it lists {len(found)} of the {served} or more instances that served before the start" if served else ""
-    lost = before.known - found
-    if not lost:
+    if not listed.lost:
         return ""
     last = identities(before.answer)
     told = answer.filtered and not before.filtered  # that a permission is lost, which it says as long as it is so
     if Doubt.CONTRADICTED not in before.begun:
-        if refused and not told and _is_few(before, found):
+        if refused and not told and listed.is_few:
             return "Consul refused the token, and now lists far fewer instances"
         if text := _misfit(before.index, answer, told=told):
             return text

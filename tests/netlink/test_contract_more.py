@@ -382,6 +382,28 @@ def test_what_is_read_after_forgetting_is_the_same(client: Client) -> None:
     assert client.glance() == glance
 
 
+def test_a_long_list_that_is_asked_for_again_is_what_it_is_now(client: Client) -> None:
+    many = [real(f"198.51.{number >> 8}.{number & 255}") for number in range(1, 601)]
+    done(client, *additions(entry(VirtualServer(key=TCP), *many)))
+    assert client.observe([TCP]) == client.observe()
+    client.forget()
+    changes = (
+        SetRealServer(virtual_server=TCP, real_server=attrs.evolve(many[300], weight=77)),
+        DeleteRealServer(virtual_server=TCP, key=many[5].key),
+        AddRealServer(virtual_server=TCP, real_server=real("198.51.200.1")),
+        SetVirtualServer(virtual_server=VirtualServer(key=TCP, scheduler="rr")),
+        DeleteVirtualServer(key=TCP),
+    )
+    for change in changes:
+        done(client, change)
+        asked = client.observe([TCP])
+        assert asked == client.observe([TCP])
+        assert asked == client.observe(), change
+    assert not client.observe([TCP]).table
+    done(client, *additions(entry(VirtualServer(key=TCP), real("198.51.100.1"))))
+    assert client.observe([TCP]) == client.observe()
+
+
 def test_two_tables_that_were_exchanged_are_two(client: Client) -> None:
     """What a kernel shows in two ways is not taken for the other."""
     one, other = real("198.51.100.1"), real("198.51.100.2", forwarding=Forwarding.TUNNEL)
