@@ -164,6 +164,7 @@ def test_status_log_and_journal_say_so(world: World) -> None:
     (standing,) = standings(look.config, look.decision, look.observed, refused=frozenset()).values()
     assert standing.damped == 1
     assert (row.state, row.serving, row.wanted) == (State.DEGRADED, 3, 4)
+    assert row.note == "1 damped; lvsctl release reco lets it in"
     (damped,) = [each for each in row.real_servers if each.instance == "reco-4"]
     assert (damped.place, damped.check, damped.why) == (Place.DRAINING, "passing", why)
     assert any(
