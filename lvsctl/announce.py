@@ -21,6 +21,7 @@ from lvsctl.core.difference import Line, Sign, address_lines, line_of, remedy_of
 from lvsctl.core.event import Event, Evidence
 from lvsctl.core.evidence import evidence_of, evidence_of_member
 from lvsctl.core.failover import named
+from lvsctl.core.fleet import ended_by
 from lvsctl.core.ownership import Owner
 from lvsctl.core.provenance import CLOSED
 from lvsctl.core.restoration import OLD
@@ -82,6 +83,12 @@ class Announcer:
             _announce(event)
             if event.attempt & (event.attempt - 1) == 0:  # a refusal is tried for ever: the 1st, 2nd, 4th, 8th …
                 self._tell(event)
+        if cycle.clock_set:
+            by = f"{cycle.clock_set:+.0f} s"
+            log.warning(
+                "clock_set", by=by, follows="drains, slow starts, holds and damping last as long as they were to"
+            )
+            self._tell(Event(time=now(), event="clock_set", what=by))
         _announce_restored(cycle)
         self._announce_overrides(cycle)
         if planned:
@@ -271,7 +278,8 @@ def _troubles_of(each: VirtualServerDecision) -> Trouble:
         kept = (
             "1 real server that serves is" if len(each.held) == 1 else f"{len(each.held)} real servers that serve are"
         )
-        release = f"; lvsctl release {each.name} lets go" if each.hold.floor.least or each.hold.order else ""
+        command = ended_by(each.hold.order) if each.hold.order else f"lvsctl release {each.name}"
+        release = f"; {command} lets go" if each.hold.floor.least or each.hold.order else ""
         troubles[HOLD, each.name] = f"{each.hold.why}; {kept} kept{release}"
     if each.fallback is not None:
         troubles["fallback", each.name] = f"{why_nobody(each)}; {each.fallback} serves"

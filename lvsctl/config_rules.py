@@ -5,7 +5,7 @@ that would need it stays silent, so one mistake is told once. Rules yield what i
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 import attrs
@@ -18,6 +18,7 @@ from lvsctl.config import (
     SCHEDULER_FLAGS,
     ConsulConfig,
     DefaultsTable,
+    Probe,
     VirtualServerConfig,
     VirtualServerTable,
 )
@@ -212,7 +213,9 @@ def failover(merged: Merged) -> Iterator[Wrong]:
 
 
 def _probe(merged: Merged) -> Iterator[Wrong]:
-    if merged.is_written("probe") and merged.known("probe") and merged.value("probe") and not _is_tcp(merged):
+    if not merged.is_written("probe") or not merged.known("probe") or _is_tcp(merged):
+        return
+    if merged.value("probe") is not Probe.NOBODY:
         yield Wrong(
             "probe connects by TCP, and this virtual server is not told to be TCP alone",
             'remove this key, or write address and protocol = "tcp"',
@@ -315,6 +318,21 @@ def duplicates(servers: Mapping[str, VirtualServerKey | None], lines: Mapping[st
         first.setdefault(key, name)
 
 
+def misplaced_fallbacks(servers: Sequence[Merged]) -> Iterator[Wrong]:
+    """Yield every fallback at another virtual server's address: the director would take its packets for its own."""
+    at = {each.own.table.address.address: each.name for each in reversed(servers) if each.own.table.address}
+    for merged in servers:
+        fallback, address = merged.own.table.fallback, merged.own.table.address
+        if fallback is None or (address is not None and address.address == fallback.address):
+            continue
+        if (name := at.get(fallback.address)) is not None:
+            yield Wrong(
+                f"the fallback is at the virtual address of virtual_server.{shown_name(name)}",
+                "write the address of the machine that it runs on",
+                merged.at("fallback"),
+            )
+
+
 def shown_name(name: str) -> str:
     """Return a virtual server's name as it is written in a header."""
     return name if re.fullmatch("[A-Za-z0-9_-]{1,63}", name) else shown(name)
@@ -356,7 +374,7 @@ def virtual_server(merged: Merged) -> VirtualServerConfig:
         one_packet=table.one_packet,
         persistence=int(merged.value("persistence") or 0) or None,
         persistence_prefix=prefix.length if prefix else None,
-        probe=bool(merged.value("probe")) and _is_tcp(merged),
+        probe=merged.value("probe") if _is_tcp(merged) else Probe.NOBODY,
         slow_start=_slow_start(merged),
         fallback=_fallback_key(merged, key),
         **{

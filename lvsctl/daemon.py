@@ -46,7 +46,7 @@ from lvsctl.keeping import Keeping
 from lvsctl.kernel_settings import KernelSettings
 from lvsctl.orders import OrderDesk
 from lvsctl.preview import preview, preview_of_start
-from lvsctl.probing import Prober
+from lvsctl.probing import Knock, Prober, knock
 from lvsctl.reconcile import Cycle, Look, Reconciler
 from lvsctl.record import Record
 from lvsctl.releases import Releases
@@ -69,7 +69,9 @@ log = structlog.get_logger()
 class Daemon:
     """One running lvsctl. `dry_run` looks and logs but never writes, and opens no socket."""
 
-    def __init__(self, path: Path, config: Config, reconciler: Reconciler, *, dry_run: bool) -> None:
+    def __init__(
+        self, path: Path, config: Config, reconciler: Reconciler, *, dry_run: bool, knock: Knock = knock
+    ) -> None:
         self._path = path
         self._reconciler = reconciler
         self._dry_run = dry_run
@@ -115,7 +117,7 @@ class Daemon:
         self._agenda = Agenda()
         self._releases = Releases()
         self._settings = KernelSettings(tell=self._note)
-        self._prober = Prober(self._wake.set, tell=self._note)
+        self._prober = Prober(self._wake.set, knock, self._note)
         self._moves = Moves()
         self._judged_by: frozenset[Query] = frozenset()  # of what Consul had answered when the start was judged last
         self._known = config  # with what was discovered, as the last cycle had it
@@ -269,7 +271,9 @@ class Daemon:
         return await (desk.plan_end(wish, prefix) if end else desk.plan(wish, by, prefix))
 
     async def release(self, name: str, by: str) -> Released:
-        """Let go of what is held of virtual server `name`, for `by`, and end the order to hold it, where there is one.
+        """Let go of what is held of virtual server `name`, for `by`, and let in who is damped.
+
+        It ends the order to hold it, where there is one.
 
         Raises DaemonError where that cannot be done.
         """
@@ -295,13 +299,12 @@ class Daemon:
             released = Released(name=name, real_servers=(), serving=0)  # nothing of it is decided: the order ends alone
         if force.hold is not None and await self._orders.end_hold(name, by):
             released = attrs.evolve(released, order=force.hold.words)
-        if released.real_servers:
-            real_servers, refused = (
-                list(released.real_servers),
-                {"refused": released.refused} if released.refused else {},
-            )
-            log.warning("released", name=name, by=by, real_servers=real_servers, serving=released.serving, **refused)
-            what = ", ".join(real_servers)
+        if released.real_servers or released.let_in:
+            real_servers, let_in = list(released.real_servers), list(released.let_in)
+            more: dict[str, object] = {"let_in": let_in} if let_in else {}
+            more |= {"refused": released.refused} if released.refused else {}
+            log.warning("released", name=name, by=by, real_servers=real_servers, serving=released.serving, **more)
+            what = "; ".join(filter(None, (", ".join(real_servers), f"let in {', '.join(let_in)}" if let_in else "")))
             self._note(Event(time=now(), event="released", name=name, what=what, by=by, error=released.refused))
         return released
 
