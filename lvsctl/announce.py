@@ -82,6 +82,12 @@ class Announcer:
             _announce(event)
             if event.attempt & (event.attempt - 1) == 0:  # a refusal is tried for ever: the 1st, 2nd, 4th, 8th …
                 self._tell(event)
+        if cycle.clock_set:
+            by = f"{cycle.clock_set:+.0f} s"
+            log.warning(
+                "clock_set", by=by, follows="drains, slow starts, holds and damping last as long as they were to"
+            )
+            self._tell(Event(time=now(), event="clock_set", what=by))
         _announce_restored(cycle)
         self._announce_overrides(cycle)
         if planned:

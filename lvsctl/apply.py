@@ -129,6 +129,11 @@ def refusals_after(done: Sequence[Done], before: Refusals, now: float) -> Refusa
     return after
 
 
+def later(refusals: Refusals, seconds: float) -> Refusals:
+    """Return `refusals` as they are for a clock that was set by so many `seconds`."""
+    return {target: attrs.evolve(refusal, retry_at=refusal.retry_at + seconds) for target, refusal in refusals.items()}
+
+
 def _may_go(step: Step, decision: Decision, *, unsent: AbstractSet[Target], refused: AbstractSet[Target]) -> bool:
     """Tell whether `step` may be sent, after what was refused in the stages before it; those `unsent` may not."""
     target = target_of(step)

@@ -5,7 +5,7 @@ that would need it stays silent, so one mistake is told once. Rules yield what i
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 import attrs
@@ -316,6 +316,21 @@ def duplicates(servers: Mapping[str, VirtualServerKey | None], lines: Mapping[st
                 ("virtual_server", name, at),
             )
         first.setdefault(key, name)
+
+
+def misplaced_fallbacks(servers: Sequence[Merged]) -> Iterator[Wrong]:
+    """Yield every fallback at another virtual server's address: the director would take its packets for its own."""
+    at = {each.own.table.address.address: each.name for each in reversed(servers) if each.own.table.address}
+    for merged in servers:
+        fallback, address = merged.own.table.fallback, merged.own.table.address
+        if fallback is None or (address is not None and address.address == fallback.address):
+            continue
+        if (name := at.get(fallback.address)) is not None:
+            yield Wrong(
+                f"the fallback is at the virtual address of virtual_server.{shown_name(name)}",
+                "write the address of the machine that it runs on",
+                merged.at("fallback"),
+            )
 
 
 def shown_name(name: str) -> str:

@@ -259,6 +259,7 @@ class _Reading:
         identities = {merged.name: config_rules.key_of(merged) for merged in servers}
         at_lines = {name: self._line(("virtual_server", name)) or 0 for name in identities}
         self._add(config_rules.duplicates(identities, at_lines))
+        self._add(config_rules.misplaced_fallbacks(servers))
         return servers
 
     def _table(self, table: type[T], name: str) -> Read[T] | None:

@@ -244,7 +244,9 @@ class Daemon:
         return await (self._orders.end(wish, by) if end else self._orders.give(wish, by))
 
     async def release(self, name: str, by: str) -> Released:
-        """Let go of what is held of virtual server `name`, for `by`, and end the order to hold it, where there is one.
+        """Let go of what is held of virtual server `name`, for `by`, and let in who is damped.
+
+        It ends the order to hold it, where there is one.
 
         Raises DaemonError where that cannot be done.
         """
@@ -263,13 +265,12 @@ class Daemon:
             released = Released(name=name, real_servers=(), serving=0)  # nothing of it is decided: the order ends alone
         if force.hold is not None and await self._orders.end_hold(name, by):
             released = attrs.evolve(released, order=force.hold.words)
-        if released.real_servers:
-            real_servers, refused = (
-                list(released.real_servers),
-                {"refused": released.refused} if released.refused else {},
-            )
-            log.warning("released", name=name, by=by, real_servers=real_servers, serving=released.serving, **refused)
-            what = ", ".join(real_servers)
+        if released.real_servers or released.let_in:
+            real_servers, let_in = list(released.real_servers), list(released.let_in)
+            more: dict[str, object] = {"let_in": let_in} if let_in else {}
+            more |= {"refused": released.refused} if released.refused else {}
+            log.warning("released", name=name, by=by, real_servers=real_servers, serving=released.serving, **more)
+            what = "; ".join(filter(None, (", ".join(real_servers), f"let in {', '.join(let_in)}" if let_in else "")))
             self._note(Event(time=now(), event="released", name=name, what=what, by=by, error=released.refused))
         return released
 

@@ -12,8 +12,10 @@ from typing import Final
 
 import attrs
 
-from lvsctl.apply import Done, Refusals, Target, apply, is_done, refusals_after, target_of
+from lvsctl.apply import Done, Refusals, Target, apply, is_done, later, refusals_after, target_of
+from lvsctl.clock_watch import ClockWatch
 from lvsctl.config import Config
+from lvsctl.core import clock as ledger_clock
 from lvsctl.core import part
 from lvsctl.core.addresses import AddressMoves, address_moves
 from lvsctl.core.candidates import Questions, Refusal, queries_elsewhere, queries_to_ask, questions_of
@@ -75,6 +77,7 @@ class Cycle:
     ledger_error: str = ""  # why the ledger on disk is not the one in memory; empty when it is
     only: frozenset[VirtualServerKey] | None = None  # those it was about; None: everything
     audit: bool = False  # it was about all that are not as they were, too
+    clock_set: float = 0.0  # seconds by which somebody had set the clock since the cycle before; 0: nobody
     late: tuple["Cycle", ...] = ()  # what is found to be done of those before it that could not be finished
 
     @property
@@ -94,12 +97,16 @@ class Reconciler:
         store: Store,
         clock: Callable[[], float],
         setting: Callable[[str], int | None] = settings.read,
+        *,
+        steady: Callable[[], float] | None = None,
     ) -> None:
+        """Take what it works on; `clock` gives Unix seconds, `steady` those of a clock that nobody sets."""
         self._kernel = kernel
         self._setting = setting
         self._addresses = VirtualAddresses(addresses)
         self._ledger = KeptLedger(store)
         self._clock = clock
+        self._clock_watch = ClockWatch(clock, steady or clock)
         self._put_off = False  # a virtual server waits for a ledger that can be written
         self._counted = 0.0  # Unix seconds when everything was read last
         self._decision: Decision | None = None  # the last one
@@ -298,7 +305,9 @@ class Reconciler:
         done until then is found again by the next cycle. A ledger that cannot be written stops what would be new in it
         and nothing else: a full disk must not keep a failing instance in the table.
         """
-        seen = None
+        seen, clock_set = None, self._follow_clock()
+        if clock_set:
+            only = None
         if only is not None and audit:
             seen, only = self._glance(config, only)
         if seen is not None and not only:
@@ -314,7 +323,15 @@ class Reconciler:
             self._audited, self._written = seen, written
         else:
             self._written |= written
-        return attrs.evolve(cycle, audit=audit)
+        return attrs.evolve(cycle, audit=audit, clock_set=clock_set)
+
+    def _follow_clock(self) -> float:
+        """Return by how much the clock was set, once what is remembered has gone with it; 0 where it was not."""
+        seconds = self._clock_watch.set_by()
+        if seconds:
+            self._ledger.keep(ledger_clock.moved(self._ledger.own(), seconds), None, durable=False)
+            self.refusals = later(self.refusals, seconds)
+        return seconds
 
     def _idle_cycle(self, config: Config) -> Cycle:
         """Return a cycle about nothing."""

@@ -1,4 +1,4 @@
-"""Operators' wishes to let go of what is held: from the control socket to the next cycle, and its outcome back.
+"""Operators' wishes to let go of what is held and let in who is damped: from the control socket to the next cycle.
 
 Does no I/O. Whoever asks waits for the cycle that does it, so that the answer tells what was done.
 """
@@ -60,11 +60,13 @@ def _outcome(key: VirtualServerKey, cycle: Cycle) -> Released | DaemonError:
         return DaemonError("it waits for Consul, which has not answered for it; nothing of it is held")
     tried = {target_of(done.step): done.refused for done in cycle.done if done.step.key == key}
     there = each.observed.real_servers if each.observed else {}
-    stayed = [server for server in each.hold.released.keys() & there.keys() if tried.get((key, server), WAITS)]
+    going = each.hold.released.keys() & there.keys()
+    stayed = [server for server in going | each.let_in if tried.get((key, server), WAITS)]
     left = each.intended.real_servers.values() if each.intended else ()
     return Released(
         name=each.name,
         real_servers=tuple(str(server) for server in sorted(each.hold.released)),
+        let_in=tuple(str(server) for server in sorted(each.let_in)),
         serving=sum(map(serves, left)),
         refused=str(tried.get((key, min(stayed)), WAITS)) if stayed else "",
     )

@@ -583,6 +583,21 @@ def test_two_virtual_servers_cannot_be_the_same(one: str, other: str, shown: str
     assert problem.wrong == f"{shown} is also virtual_server.a (line 1)"
 
 
+def test_a_fallback_is_at_no_virtual_address() -> None:
+    text = """[virtual_server.a]
+address = "10.9.0.100:80"
+[virtual_server.b]
+firewall_mark = 7
+fallback = "10.9.0.100:8080"
+"""
+    problem = only(text)
+    assert (problem.line, problem.key) == (5, "virtual_server.b.fallback")
+    assert problem.wrong == "the fallback is at the virtual address of virtual_server.a"
+    assert only(text.replace("firewall_mark = 7", 'address = "10.9.0.100:81"')).wrong == (
+        "the fallback is at the virtual address itself"
+    )
+
+
 def test_what_differs_in_protocol_port_or_family_is_not_the_same() -> None:
     text = """
 [virtual_server.a]

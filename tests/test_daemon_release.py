@@ -15,7 +15,7 @@ from lvsctl.errors import DaemonError
 from lvsctl.releases import Releases
 from tests.consul.server import Blocking, refusing
 from tests.test_daemon import Running, running
-from tests.values import config_of, entry, instance, real, table_of
+from tests.values import config_of, entry, failing, instance, real, table_of
 
 SIX = tuple(instance(number) for number in range(1, 7))
 
@@ -128,3 +128,21 @@ def test_who_waits_when_the_daemon_stops_is_told() -> None:
         assert releases.keys == frozenset()
 
     asyncio.run(asked())
+
+
+async def test_an_operator_lets_in_who_is_damped(tmp_path: Path) -> None:
+    blocking = Blocking(SIX[:3])
+    async with running(blocking, tmp_path, lines=["damping = true", 'drain_timeout = "0s"']) as daemon:
+        await daemon.until(table_of(entry(*map(real, range(1, 4)))))
+        for returns in range(4):
+            await blocking.change(SIX[0], SIX[1], failing(3))
+            await daemon.until(table_of(entry(real(1), real(2))))
+            await blocking.change(*SIX[:3])
+            if returns < 3:
+                await daemon.until(table_of(entry(*map(real, range(1, 4)))))
+        await daemon.until_status(lambda status: "damped until" in status.virtual_servers[0].real_servers[2].why)
+        released = await release(daemon)
+        assert released == Released(name="reco", real_servers=(), serving=3, let_in=("10.0.0.3:8080",))
+        await daemon.until(table_of(entry(*map(real, range(1, 4)))))
+        (said,) = daemon.events("released")
+        assert (said["real_servers"], said["let_in"]) == ([], ["10.0.0.3:8080"])

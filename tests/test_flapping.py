@@ -13,7 +13,8 @@ from lvsctl.cli.status_screen import render
 from lvsctl.config import Config
 from lvsctl.core.event import Event as Told
 from lvsctl.core.event_words import sentence
-from lvsctl.core.instance import Instance
+from lvsctl.core.instance import Health, Instance
+from lvsctl.core.order import NO_ORDERS, Drain, OnNode, Order, Orders
 from lvsctl.core.override import Override, Overrides, Percent
 from lvsctl.core.ramp import NO_RAMPS
 from lvsctl.core.standing import standings
@@ -163,6 +164,7 @@ def test_status_log_and_journal_say_so(world: World) -> None:
     (standing,) = standings(look.config, look.decision, look.observed, refused=frozenset()).values()
     assert standing.damped == 1
     assert (row.state, row.serving, row.wanted) == (State.DEGRADED, 3, 4)
+    assert row.note == "1 damped; lvsctl release reco lets it in"
     (damped,) = [each for each in row.real_servers if each.instance == "reco-4"]
     assert (damped.place, damped.check, damped.why) == (Place.DRAINING, "passing", why)
     assert any(
@@ -225,3 +227,33 @@ def test_the_ledger_has_who_ramps_and_who_flaps_and_one_without_can_be_read(worl
     assert "ramps" not in written
     assert "flapping" not in written
     assert decode(encode([written])[0])[0] == {KEY: plain}
+
+
+def test_an_operator_lets_it_in_and_what_it_did_is_forgotten(world: World) -> None:
+    flap(world, 4)
+    cycle = world.reconciler.cycle(DAMPING, answers_of(DAMPING, *FOUR), released=frozenset({KEY}))
+    assert cycle.look.decision.virtual_servers[KEY].let_in == {real_key(4)}
+    assert weight(world) == 1
+    cycle = world.cycle(DAMPING, *FOUR)
+    assert not cycle.done
+    assert cycle.look.decision.virtual_servers[KEY].let_in == frozenset()
+    assert Store(world.state).load(set_aside_damage=False)[KEY].flapping == {}
+    for _ in range(3):
+        flap(world, 1)
+        assert weight(world) == 1
+
+
+@pytest.mark.parametrize("by_order", [True, False])
+def test_who_was_taken_out_on_purpose_comes_back_at_once(world: World, *, by_order: bool) -> None:
+    flap(world, 4)
+    assert not weight(world)
+    world.now += 5
+    if by_order:
+        order = Order(what=Drain(OnNode("app4")), by="alice", written=world.now)
+        world.reconciler.orders = Orders((order,))
+        world.cycle(DAMPING, *FOUR)
+        world.reconciler.orders = NO_ORDERS
+    else:
+        world.cycle(DAMPING, *THREE, failing(4, Health.MAINTENANCE))
+    world.cycle(DAMPING, *FOUR)
+    assert weight(world) == 1

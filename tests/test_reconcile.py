@@ -4,7 +4,7 @@ import contextlib
 import errno
 import tempfile
 from collections.abc import Iterable, Sequence
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import attrs
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvsctl.config import Config, VipConfig
+from lvsctl.config import Config, SafetyConfig, VipConfig
 from lvsctl.core.addresses import AddressMoves
 from lvsctl.core.decision import Decision
 from lvsctl.core.desired import queries_of
@@ -306,6 +306,14 @@ def test_what_serves_stays_until_what_takes_over_is_there(world: World) -> None:
         world.now = NOW + second
         world.cycle(config_of(), failing(1), instance(2))
     assert world.table == table_of(entry(real(1, weight=0), real(2)))
+
+
+def test_what_may_not_be_in_the_table_leaves_although_nobody_takes_over(world: World) -> None:
+    world.cycle(config_of(), instance(9), instance(1))
+    narrow = config_of(safety=SafetyConfig(allowed_networks=(ip_network("10.0.0.0/29"),)))  # without 10.0.0.9
+    world.kernel.fail_next(AddRealServer, errno.ENOMEM)
+    world.cycle(narrow, instance(9), failing(1), instance(2))
+    assert world.table == table_of(entry(real(1), real(9, weight=0)))
 
 
 def test_a_virtual_server_that_somebody_else_creates_meanwhile_is_foreign(tmp_path: Path) -> None:

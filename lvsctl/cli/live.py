@@ -33,7 +33,7 @@ log = structlog.get_logger()
 def reconciler(config: Config) -> Iterator[Reconciler]:
     """Open the kernel; raises netlink.errors.Unavailable when IPVS cannot be used from here."""
     with IPVS() as kernel:
-        found = Reconciler(kernel, Addresses(), Store(config.daemon.state_directory), time.time)
+        found = Reconciler(kernel, Addresses(), Store(config.daemon.state_directory), time.time, steady=time.monotonic)
         try:
             found.orders = OrderFile(config.daemon.state_directory).load(set_aside_damage=False)
         except StateError as error:

@@ -16,7 +16,8 @@ EPILOG = """\b
 What lvsctl holds is a real server that Consul wants out while too few others
 would serve (lvsctl status NAME says why). Released, it leaves as any other: it
 is quiesced, and deleted when its connections are gone. What is held later is
-held again. Ask before you release: is it Consul that is wrong? What an operator
+held again. Who is damped (damping = true) comes back at once, and what it did is
+forgotten. Ask before you release: is it Consul that is wrong? What an operator
 held (lvsctl hold NAME) is released, too, and that order ends.
 \b
 Exit codes: 0 done, or nothing was held; 1 declined, or the kernel refused;
@@ -28,7 +29,7 @@ Examples:
 """
 
 
-@click.command(epilog=EPILOG, short_help="Let real servers go that are held.")
+@click.command(epilog=EPILOG, short_help="Let real servers go that are held, and in that are damped.")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @config_file
 @click.option("--yes", is_flag=True, help="Do not ask, even where nothing would be left.")
@@ -70,15 +71,27 @@ def lines_of(released: "Released") -> list[str]:
 
     name = visible(released.name)
     ended = [f"{name}: no longer {visible(released.order)}"] if released.order else []
+    many = count(len(released.real_servers) + len(released.let_in), "real server")
+    if released.refused:
+        return [*ended, f"{name}: {many} could not be released: {visible(released.refused)}"]
+    ended += _let_in(released)
     if not released.real_servers:
         return ended or [f"{name}: nothing is held"]
     many = count(len(released.real_servers), "real server")
-    if released.refused:
-        return [*ended, f"{name}: {many} could not be released: {visible(released.refused)}"]
     left = count(released.serving, "other") if released.serving else "nothing"
     verb = "leaves" if len(released.real_servers) == 1 else "leave"
     rest = f"{left} {'serves' if released.serving <= 1 else 'serve'}"
     return [*ended, f"{name}: {many} {verb}, {rest}", *(f"  {visible(each)}" for each in released.real_servers)]
+
+
+def _let_in(released: "Released") -> list[str]:
+    from lvsctl.cli.columns import count
+
+    if not released.let_in:
+        return []
+    verb = "comes" if len(released.let_in) == 1 else "come"
+    line = f"{visible(released.name)}: {count(len(released.let_in), 'real server')} {verb} back, no longer damped"
+    return [line, *(f"  {visible(each)}" for each in released.let_in)]
 
 
 def _is_asked() -> bool:

@@ -3,9 +3,10 @@
 Pure. `virtual_server_status` shows both, `standing` counts the words.
 """
 
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 
-from lvsctl.core.admission import Rejected
+from lvsctl.core.admission import Excluded, Reason, Rejected
 from lvsctl.core.decision import VirtualServerDecision
 from lvsctl.core.desired import Wanted
 from lvsctl.core.failover import named, why_failed_over
@@ -32,12 +33,7 @@ def state_of(each: VirtualServerDecision, *, serving: int, wanted: int, refused:
 
 def note_on(each: VirtualServerDecision, state: State, local: AbstractSet[Address]) -> str:
     """Return what is to be said of a virtual server in `state`, which is not foreign; empty where all is well."""
-    notes = []
-    if each.ordered.pause:
-        changes = f"{len(each.steps)} change{'s' if len(each.steps) > 1 else ''} to make, but " if each.steps else ""
-        notes.append(f"{changes}{each.ordered.pause.words}; lvsctl resume ends it")
-    if each.ordered.hold and not each.hold.order and each.wanted:  # what left the file it does not keep
-        notes.append(f"{each.ordered.hold.words}; lvsctl release {each.name} ends it")
+    notes = [*_orders_on(each)]
     if each.wanted and each.wanted.failed_over:
         notes.append(_failed_over(each.wanted))
     if state is State.HELD:
@@ -51,9 +47,27 @@ def note_on(each: VirtualServerDecision, state: State, local: AbstractSet[Addres
     if each.ramps.times > 1:
         whom = f"{len(each.ramps.of)} real server" + ("s have their" if len(each.ramps.of) > 1 else " has its")
         notes.append(f"weights are times {each.ramps.times} while {whom} slow start")
+    if many := damped_of(each):
+        notes.append(f"{many} damped; lvsctl release {each.name} lets {'it' if many == 1 else 'them'} in")
     if each.key.address is not None and each.key.address not in local:
         notes.append(f"{each.key.address} is on no interface of this machine")
     return "; ".join(notes)
+
+
+def _orders_on(each: VirtualServerDecision) -> Iterator[str]:
+    if each.ordered.pause:
+        changes = f"{len(each.steps)} change{'s' if len(each.steps) > 1 else ''} to make, but " if each.steps else ""
+        yield f"{changes}{each.ordered.pause.words}; lvsctl resume ends it"
+    if each.ordered.hold and not each.hold.order and each.wanted:  # what left the file it does not keep
+        yield f"{each.ordered.hold.words}; lvsctl release {each.name} ends it"
+
+
+def damped_of(each: VirtualServerDecision) -> int:
+    """Return how many instances pass and wait, because they come and go."""
+    if each.undamped is None or each.wanted is None:
+        return 0
+    verdicts = [member.verdict for member in each.wanted.members]
+    return sum(isinstance(verdict, Excluded) and verdict.reason is Reason.DAMPED for verdict in verdicts)
 
 
 def _failed_over(wanted: Wanted) -> str:

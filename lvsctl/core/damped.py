@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
 from lvsctl.core.admission import Excluded, Reason
-from lvsctl.core.damping import NOT_DAMPED, Damped, Flapping, after, words
+from lvsctl.core.damping import NOT_DAMPED, Damped, Flapping, after, let_in, words
 from lvsctl.core.desired import Wanted, left_out
 from lvsctl.core.fallback import fallbacks
 from lvsctl.core.ownership import LedgerEntry
@@ -18,11 +18,17 @@ from netlink.types import RealServerKey, RealServers
 
 
 def damped(
-    wanted: Wanted, entry: LedgerEntry | None, *, absent: AbstractSet[RealServerKey], now: float
+    wanted: Wanted,
+    entry: LedgerEntry | None,
+    *,
+    absent: AbstractSet[RealServerKey],
+    now: float,
+    released: bool = False,
 ) -> tuple[Wanted, Damped]:
     """Return `wanted` without who is damped at `now`, and who flaps; `wanted` itself where nobody is.
 
-    `entry` is what the ledger has of it; those `absent` the kernel refuses.
+    `entry` is what the ledger has of it; those `absent` the kernel refuses. Nobody is where an operator has just
+    `released` it.
     """
     if not wanted.config.damping or entry is None or entry.written is None:
         return wanted, NOT_DAMPED
@@ -33,7 +39,7 @@ def damped(
         return wanted, NOT_DAMPED
     floor = floor_of(entry.served, wanted.config.floor, now)
     found = after(
-        entry.flapping,
+        {key: flaps for key, flaps in entry.flapping.items() if not _is_out_by_word(wanted, key)},
         served=served,
         wanted=serving,
         failed=frozenset(key for key in leaving if _has_failed(wanted, key)),
@@ -41,9 +47,16 @@ def damped(
         absent=absent,
         now=now,
     )
+    if released:
+        found = let_in(found)
     if not found.waiting:
         return wanted, found
     return left_out(wanted, _verdicts(found.flapping, found.waiting)), found
+
+
+def _is_out_by_word(wanted: Wanted, key: RealServerKey) -> bool:
+    """Tell whether somebody took `key` out on purpose: who does that puts it back when it is well."""
+    return key in wanted.by_key and wanted.by_key[key].is_in_maintenance
 
 
 def _verdicts(flapping: Flapping, until: Mapping[RealServerKey, float]) -> dict[RealServerKey, Excluded]:

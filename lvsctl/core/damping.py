@@ -48,6 +48,7 @@ class Damped:
 
     flapping: Flapping = NOTHING
     waiting: Mapping[RealServerKey, float] = NOTHING
+    let_in: AbstractSet[RealServerKey] = NOBODY  # who would wait, but that an operator has just let it in
 
 
 NOT_DAMPED: Final = Damped()
@@ -86,6 +87,12 @@ def after(
         latest = sorted(found, key=lambda key: (key not in waiting, -found[key].left, key))
         found = {key: found[key] for key in latest[: max(MOST, len(waiting))]}
     return Damped(flapping=found or NOTHING, waiting=waiting or NOTHING)
+
+
+def let_in(found: Damped) -> Damped:
+    """Return `found` without those that wait: an operator lets them in, and what they did is forgotten."""
+    flapping = {key: flaps for key, flaps in found.flapping.items() if key not in found.waiting}
+    return Damped(flapping=flapping or NOTHING, let_in=frozenset(found.waiting))
 
 
 def back_off(count: int) -> float:

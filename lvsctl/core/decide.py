@@ -43,7 +43,7 @@ from lvsctl.core.ramping import ramping, whole
 from lvsctl.core.restoration import stands_alone
 from lvsctl.core.served import NO_FLOOR, Floor
 from lvsctl.core.steps import steps_of, why_leaving
-from lvsctl.core.undrained import undrained, why_undrained
+from lvsctl.core.undrained import undrained
 from lvsctl.core.velocity import Loss, limits_of_table
 from lvsctl.core.whereabouts import whereabouts
 from netlink.types import (
@@ -214,9 +214,9 @@ def _same_as_before(
     now: float,
 ) -> VirtualServerDecision | None:
     """Return `before` where it was made of the same; what leaves is decided by the clock and by connections too."""
-    if before is None or before.leaving or before.steps or before.hold.released or before.hold.floor.why:
+    if before is None or before.leaving or before.steps or before.hold.floor.why:
         return None
-    if before.next_look is not None:
+    if before.next_look is not None or before.hold.released or before.let_in:
         return None
     if before.wanted is not wanted or before.remembered is not entry:
         return None
@@ -268,7 +268,7 @@ def _decide_configured(
         )
     if entry is not None and entry.disowned:
         entry = None  # what it says is of long ago
-    undamped, (wanted, flapping) = wanted, damped(wanted, entry, absent=absent, now=now)
+    undamped, (wanted, flapping) = wanted, damped(wanted, entry, absent=absent, released=released, now=now)
     there = current.real_servers if current else {}
     behind = _behind(wanted, there, last) if last else NOTHING
     hold, counts = guard(
@@ -284,9 +284,6 @@ def _decide_configured(
     )
     found = ramping(wanted, hold, counts, there, entry, absent=absent, now=now)
     fallback = fallback_of(wanted.config, found.real_servers)
-    undrained_for = why_undrained(
-        wanted.config, templates_expire=templates_expire, connections_expire=connections_expire
-    )
     return _decide_leaving(
         VirtualServerDecision(
             name=wanted.config.name,
@@ -306,11 +303,16 @@ def _decide_configured(
             ramps=found.ramps,
             next_look=min(filter(None, (found.next_step, *flapping.waiting.values())), default=None),
             flapping=flapping.flapping,
+            let_in=flapping.let_in,
             undamped=undamped if undamped is not wanted else None,
             fallback=fallback.key if fallback else None,
             drain_timeout=wanted.config.drain_timeout,
-            undrained=undrained(wanted, undrained_for),
-            undrained_for=undrained_for,
+            undrained=undrained(
+                wanted,
+                entry.fallback if entry else None,
+                templates_expire=templates_expire,
+                connections_expire=connections_expire,
+            ),
         ),
         _entry(wanted, {**found.real_servers, fallback.key: fallback} if fallback else found.real_servers),
         observed,

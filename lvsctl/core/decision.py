@@ -4,6 +4,7 @@ Pure. `decide` makes it; `reconcile` carries it out, `diff` and `status` show it
 """
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 import attrs
 
@@ -57,13 +58,13 @@ class VirtualServerDecision:
     leaving_causes: Mapping[RealServerKey, Cause] = NOTHING
     steps: tuple[Step, ...] = ()
     drain_timeout: float = 0.0
-    undrained: frozenset[RealServerKey] = NOBODY  # not drained when they leave
-    undrained_for: str = ""  # why; empty where whoever fails is drained
+    undrained: Mapping[RealServerKey, str] = NOTHING  # not drained when they leave, and why
     # Who was behind what is in the kernel and in no answer any more; what is decided does not depend on it.
     behind: Mapping[RealServerKey, Member] = attrs.field(default=NOTHING, eq=False, repr=False)
     became: Mapping[RealServerKey, str] = attrs.field(default=NOTHING, eq=False, repr=False)  # of those, in words
     ramps: Ramps = NO_RAMPS  # who has a slow start, and how far each is
     flapping: Flapping = NOTHING  # who comes and goes
+    let_in: AbstractSet[RealServerKey] = NOBODY  # who was damped until an operator has just said otherwise
     undamped: Wanted | None = None  # what would be wanted, were nobody damped; None where nobody is
     next_look: float | None = attrs.field(default=None, eq=False)  # when it is another one by itself, but for drains
     remembered: LedgerEntry | None = attrs.field(default=None, eq=False, repr=False)  # what the ledger had of it

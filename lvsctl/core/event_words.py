@@ -40,6 +40,7 @@ WORDS: Final = {
     "reload_refused": ("reload refused", "kept the old configuration"),
     "reload_confirmed": ("reload confirmed", "keeps its configuration"),
     "reload_rolled_back": ("rolled back", "went back to the configuration before"),
+    "clock_set": ("the clock was set", "found that the clock was set"),
     "started": ("started", "started"),
     "stopped": ("stopped", "stopped"),
 }
@@ -87,6 +88,7 @@ OURSELVES: Final = frozenset(
         "reload_rolled_back",
         "cycle_failed",
         "orders_failed",
+        "clock_set",
     }
 )
 # Causes that Consul's answer alone decides; of the others its index says nothing.

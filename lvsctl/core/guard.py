@@ -3,7 +3,7 @@
 Pure. A catalogue that calls instances bad or gone by the dozen is more often wrong than right (a lost permission
 answers an empty list with status 200), and a virtual server without real servers is an outage for certain. Three rules,
 each for what the one before it leaves:
-1. doubt: while Consul's answer is in doubt (`consul.doubt`), what serves and is not registered any more stays;
+1. doubt: while Consul's answer is in doubt (`consul.doubt`), what serves by it and is not registered any more stays;
 2. the last: where nothing would serve, what serves now stays, what is registered rather than what is gone;
 3. the floor: where fewer would serve than `served` asks for, as many stay as are missing, registered ones first.
 The whole table has a limit, too, which is one more floor for some (`velocity`).
@@ -82,7 +82,16 @@ def guard(
         before = after(entry.served, serving, now)
     floor = max(floor_of(before, wanted.config.floor, now), limit, key=lambda each: each.least)
     opinion = opinion if wanted.config.probe is not Probe.NOBODY else None
-    found = hold(wanted, observed, written, floor, absent=absent, opinion=opinion, ordered=ordered)
+    found = hold(
+        wanted,
+        observed,
+        written,
+        floor,
+        elsewhere=entry is not None and _is_from_elsewhere(entry, wanted),
+        absent=absent,
+        opinion=opinion,
+        ordered=ordered,
+    )
     least = floor.least
     if released:
         found, before, least = Hold(released=found.real_servers), NEVER, 0
@@ -107,6 +116,7 @@ def hold(
     written: RealServers,
     floor: Floor,
     *,
+    elsewhere: bool = False,
     absent: AbstractSet[RealServerKey] = NOBODY,
     opinion: Opinion | None = None,
     ordered: Ordered = NOT_ORDERED,
@@ -115,8 +125,11 @@ def hold(
 
     It is what serves in `observed`, as we last wrote it (`written`), and what a hand quiesced or deleted since; of what
     was deleted only that which Consul still has, for an old ledger may remember addresses that are somebody else's now.
+    Where that came from `elsewhere`, a doubt about the answer of now is none about it.
     """
-    doubtful, order = _doubtful(wanted, observed, written, ordered.drained), ordered.hold
+    doubt = "" if elsewhere else wanted.doubt
+    doubtful = _doubtful(wanted, observed, written, ordered.drained) if doubt else {}
+    order = ordered.hold
     last = _last(wanted, observed, written)
     serving = _serving(wanted, observed, written, ordered.drained) if order is not None else NOTHING
     if order is not None and (all_of_them := {**serving, **last, **doubtful}):
@@ -132,7 +145,7 @@ def hold(
     dying = dead & (last.keys() | set(lost))
     if not kept and not more:
         return attrs.evolve(NO_HOLD, suspects=dying) if dying else NO_HOLD
-    doubt = f"Consul's answer is in doubt ({wanted.doubt})" if wanted.doubt else ""
+    doubt = f"Consul's answer is in doubt ({doubt})" if doubt else ""
     found = Hold(
         real_servers={**kept, **{key: written[key] for key in more}},
         why=floor.why or f"fewer than {floor.least} of the {floor.most} that served would be left"
@@ -165,19 +178,17 @@ def kept_back(
     """Return what leaves and may not yet, because the kernel refused some of the real servers that were to come.
 
     Everything where those that come were to take over and none of them is there; else as many as are missing until
-    `least` serve. `refused` are those the kernel did not take.
+    `least` serve; never what is rejected. `refused` are those the kernel did not take.
     """
     taking_over = {key for key, real_server in intended.items() if serves(real_server)}
     there = {key for key in taking_over if key not in refused or (key in observed and serves(observed[key]))}
-    leaving = observed.keys() - taking_over
-    if taking_over and not there:
-        return leaving
-    missing = min(least, len(taking_over)) - len(there)
-    if missing <= 0:
-        return NOBODY
     registered, known = (_registered(wanted), wanted.by_key.keys()) if wanted else (NOBODY, NOBODY)
-    may_stay = [key for key in leaving if serves(observed[key]) and (key in registered or key not in known)]
-    return frozenset(sorted(may_stay, key=lambda key: (key not in registered, key))[:missing])
+    may_stay = {key for key in observed.keys() - taking_over if key in registered or key not in known}
+    if taking_over and not there:
+        return may_stay
+    missing = min(least, len(taking_over)) - len(there)
+    serving = [key for key in may_stay if serves(observed[key])]
+    return frozenset(sorted(serving, key=lambda key: (key not in registered, key))[: max(0, missing)])
 
 
 def serves(real_server: RealServer) -> bool:
@@ -195,6 +206,12 @@ def _resting(wanted: Wanted) -> AbstractSet[RealServerKey]:
     return {key for key, member in wanted.by_key.items() if member.is_in_maintenance}
 
 
+def _is_from_elsewhere(entry: LedgerEntry, wanted: Wanted) -> bool:
+    """Tell whether what was written came from another Consul service or datacenter than is asked for now."""
+    before, config = entry.provenance, wanted.config
+    return bool(before.service) and (before.service, before.datacenter) != (config.consul_service, wanted.datacenter)
+
+
 def _same_instances(entry: LedgerEntry, wanted: Wanted) -> bool:
     """Tell whether what was written came from where `wanted` comes from."""
     before, config = entry.provenance, wanted.config
@@ -205,9 +222,7 @@ def _same_instances(entry: LedgerEntry, wanted: Wanted) -> bool:
 def _doubtful(
     wanted: Wanted, observed: RealServers, written: RealServers, drained: AbstractSet[RealServerKey]
 ) -> RealServers:
-    """Return what serves and is not registered any more, while that is in doubt; but what an operator `drained`."""
-    if not wanted.doubt:
-        return {}
+    """Return what serves and is not registered any more; but what an operator `drained`."""
     return {
         key: each for key, each in _there(observed, written).items() if key not in wanted.by_key and key not in drained
     }

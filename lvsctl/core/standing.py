@@ -12,10 +12,10 @@ from typing import Final
 import attrs
 
 from lvsctl.config import Config
-from lvsctl.core.admission import Excluded, Reason, Rejected
-from lvsctl.core.condition import state_of
+from lvsctl.core.admission import Reason, Rejected
+from lvsctl.core.condition import damped_of, state_of
 from lvsctl.core.decision import Decision, VirtualServerDecision
-from lvsctl.core.desired import Member, Wanted
+from lvsctl.core.desired import Wanted
 from lvsctl.core.fingerprint import fingerprint
 from lvsctl.core.guard import serves
 from lvsctl.core.nothing import NOTHING
@@ -108,7 +108,7 @@ def _decided(each: VirtualServerDecision, *, refused: bool) -> Standing:
             held=len(each.held.keys() & there.keys()),
             draining=len((each.leaving.keys() - each.held.keys()) & there.keys()),
             ramping=len(each.ramps.of),
-            damped=sum(_is_damped(member) for member in each.wanted.members) if each.undamped and each.wanted else 0,
+            damped=damped_of(each),
             kernel_print=_fingerprint(each.observed),
         )
     return attrs.evolve(
@@ -118,10 +118,6 @@ def _decided(each: VirtualServerDecision, *, refused: bool) -> Standing:
         decision=each,
         refused=refused,
     )
-
-
-def _is_damped(member: Member) -> bool:
-    return isinstance(member.verdict, Excluded) and member.verdict.reason is Reason.DAMPED
 
 
 def _rejected(wanted: Wanted | None) -> Mapping[Reason, int]:

@@ -163,6 +163,7 @@ class Released:
     serving: int  # real servers that are left
     refused: str = ""  # why the kernel did not let them go
     order: str = ""  # the operator's order to hold that this ended, in words; empty where there was none
+    let_in: tuple[str, ...] = ()  # that were damped, and come back
 
 
 @attrs.frozen(kw_only=True)

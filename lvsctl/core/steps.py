@@ -80,7 +80,7 @@ def _cause(request: TableRequest, decision: VirtualServerDecision, entry: Ledger
             assert isinstance(state, Drained)  # noqa: S101  # what drains still is never deleted
             leaving = decision.leaving_causes[key]
             if key in decision.undrained:
-                return Cause(kind=leaving.kind, text=f"not drained, {decision.undrained_for}; {leaving.text}")
+                return Cause(kind=leaving.kind, text=f"not drained, {decision.undrained[key]}; {leaving.text}")
             return cause_of_deletion(state, leaving, timeout=decision.drain_timeout, now=now)
         case _:
             intended, observed = decision.intended, decision.observed

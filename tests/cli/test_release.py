@@ -52,6 +52,21 @@ def test_where_nothing_is_held_that_is_said_and_all_is_well(tmp_path: Path) -> N
     assert (result.exit_code, result.output) == (0, "reco: nothing is held\n")
 
 
+def test_it_says_who_was_damped_and_comes_back(tmp_path: Path) -> None:
+    let_in = Released(name="reco", real_servers=(), serving=2, let_in=("10.0.0.2:8080",))
+    result = run(tmp_path, "reco", told=told(reco=let_in))
+    assert result.exit_code == 0
+    assert result.output.splitlines() == ["reco: 1 real server comes back, no longer damped", "  10.0.0.2:8080"]
+    both = attrs.evolve(OUTCOMES["reco"], let_in=("10.0.0.3:8080", "10.0.0.4:8080"))
+    assert run(tmp_path, "reco", told=told(reco=both)).output.splitlines() == [
+        "reco: 2 real servers come back, no longer damped",
+        "  10.0.0.3:8080",
+        "  10.0.0.4:8080",
+        "reco: 1 real server leaves, 1 other serves",
+        "  10.0.0.2:8080",
+    ]
+
+
 def test_what_the_kernel_refuses_is_said(tmp_path: Path) -> None:
     refused = attrs.evolve(OUTCOMES["reco"], refused="no memory (ENOMEM)")
     result = run(tmp_path, "reco", told=told(reco=refused))

@@ -29,6 +29,7 @@ from tests.values import (
     OWN,
     VIP,
     Cycles,
+    answers_of,
     config_of,
     configured,
     entry,
@@ -540,6 +541,27 @@ def test_an_empty_answer_that_is_believed_fails_over() -> None:
     assert table(world) == table_of(entry(real(11), real(12)))
     shown = row(world)
     assert (shown.state, shown.serving, shown.wanted) == (State.DEGRADED, 2, 2)
+
+
+def test_a_doubt_about_the_one_that_takes_over_keeps_nobody_of_the_first() -> None:
+    world = world_of(asked(own=ALL_GOOD, dc2=THERE))
+    world.until_quiet()
+    world.answers = asked(own=[], dc2=Answer(instances=THERE, doubt="no leader"))
+    world.until_quiet()
+    assert table(world) == table_of(entry(real(11), real(12)))
+    world.answers = asked(own=[], dc2=Answer(instances=THERE[:1], doubt="no leader"))
+    world.until_quiet()
+    assert table(world) == table_of(entry(real(11), real(12))), "of its own it does"
+
+
+def test_a_doubt_about_another_consul_service_keeps_nobody_of_the_one_before() -> None:
+    config = config_of(configured())
+    world = Cycles(config=config, answers=answers_of(config, *ALL_GOOD), kernel=kernel_with({}), ledger={})
+    world.until_quiet()
+    world.config = config_of(configured(consul_service="shop"))
+    world.answers = {Query(service="shop"): Answer(instances=THERE, doubt="no leader")}
+    world.until_quiet()
+    assert table(world) == table_of(entry(real(11), real(12)))
 
 
 def test_a_doubt_about_the_other_one_does_not_give_it_back_to_a_few() -> None:

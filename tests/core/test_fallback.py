@@ -1,9 +1,11 @@
 """The fallback server: it serves where nothing else does, and nowhere else; histories of it are in test_floor."""
 
+from typing import Any
+
 import attrs
 import pytest
 
-from lvsctl.config import Probe
+from lvsctl.config import OnCritical, Probe
 from lvsctl.core.cause import Kind
 from lvsctl.core.decide import decide
 from lvsctl.core.decision import Decision
@@ -13,6 +15,7 @@ from lvsctl.core.opinion import Opinion
 from lvsctl.core.ownership import LedgerEntry, Owner
 from lvsctl.core.status import Place, State
 from lvsctl.core.virtual_server_status import virtual_servers
+from netlink.requests import AddRealServer, DeleteRealServer, SetRealServer
 from netlink.types import Forwarding, RealServerKey, RealServers
 from tests.values import (
     KEY,
@@ -148,6 +151,30 @@ def test_where_all_are_dead_by_the_directors_own_word_it_takes_over() -> None:
     assert decision.fallback is None
     decision = asked(failing(1), failing(2), opinion=Opinion(unknowable=both)).virtual_servers[KEY]
     assert set(decision.held) == both
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({}, ""),
+        ({"on_critical": OnCritical.DELETE}, ""),
+        ({"persistence": 300}, "persistence would keep its clients"),
+        ({"scheduler": "dh"}, "dh would refuse its clients"),
+        ({"scheduler": "sh", "on_critical": OnCritical.DELETE}, "sh would refuse its clients"),
+    ],
+)
+def test_it_goes_at_once_where_its_clients_would_only_wait(options: dict[str, Any], why: str) -> None:
+    config = config_of(configured(fallback=SORRY, **options))
+    world = Cycles(config=config, answers=answers_of(config), kernel=kernel_with({}), ledger={})
+    world.until_quiet()
+    world.answers = answers_of(config, instance(1))
+    added, leaves = world.once().steps
+    assert isinstance(added.request, AddRealServer)
+    if why:
+        assert leaves.request == DeleteRealServer(virtual_server=KEY, key=SORRY)
+        assert leaves.cause.text == f"not drained, {why}; the fallback is not needed: others serve"
+    else:
+        assert leaves.request == SetRealServer(virtual_server=KEY, real_server=attrs.evolve(FALLBACK, weight=0))
 
 
 def test_another_one_in_the_file_takes_over_from_it() -> None:

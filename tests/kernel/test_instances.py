@@ -24,9 +24,9 @@ VERDICTS = 20  # how often the time from a verdict to the table is taken
 R1, R2, R3, R4 = (f"10.2.0.{10 + number}:{HTTP}" for number in range(1, 5))
 
 
-def reco(director: Director, more: str = "", *, daemon: str = AUDITED) -> str:
+def reco(director: Director, more: str = "", *, daemon: str = AUDITED, scheduler: str = "wrr") -> str:
     """Have the daemon serve reco with these further lines of configuration; return ipvsadm's words for it."""
-    text = f'[virtual_server.reco]\naddress = "{VIP4}:{director.port}"\nscheduler = "wrr"\n{more}'
+    text = f'[virtual_server.reco]\naddress = "{VIP4}:{director.port}"\nscheduler = "{scheduler}"\n{more}'
     director.configure(text, daemon=daemon)
     return tcp(VIP4, director.port)
 

@@ -51,3 +51,28 @@ def test_the_share_of_a_new_one_grows_to_its_part_and_no_request_fails(
     assert shares[2] > 0.15
     writes = [event["what"] for event in director.events("real_server_changed") if event["real_server"] == R4]
     assert len(writes) == 15, writes
+
+
+def test_by_wlc_a_new_one_is_not_sent_everything_at_once(
+    director: Director, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has no connections, and without slow start as many new ones in a row as the others have each."""
+    for name in ("r1", "r2", "r3"):
+        director.register(instance(director, name))
+    virtual_server = reco(director, 'slow_start = "6s"', scheduler="wlc")
+    director.wait_for_weights(virtual_server, {R1: 1, R2: 1, R3: 1})
+    with Traffic(director.scene.client, VIP4, director.port, rate=100) as traffic:
+        time.sleep(3)
+        director.register(instance(director, "r4"))
+        director.wait_for_weights(virtual_server, {**OTHERS, R4: 1})
+        began, before = time.monotonic(), dict(traffic.report().answers)
+        time.sleep(max(0.0, began + 1 - time.monotonic()))
+        now = dict(traffic.report().answers)
+        director.wait_for_weights(virtual_server, {R1: 1, R2: 1, R3: 1, R4: 1})
+        report = traffic.stop()
+    new = {name: count - before.get(name, 0) for name, count in now.items()}
+    share = new.get("r4", 0) / sum(new.values())
+    with capsys.disabled():
+        print(f"\nslow start by wlc, share of the first second: {100 * share:.1f} %; {report}")
+    assert not report.failures, report
+    assert share < 0.35
