@@ -32,6 +32,7 @@ from lvsctl.config_types import (
     AnyKeyType,
     absolute_path,
     boolean,
+    boolean_or,
     choice,
     duration,
     integer,
@@ -73,6 +74,14 @@ class OnCritical(enum.Enum):
     DELETE = "delete"
 
 
+class Probe(enum.Enum):
+    """Whom the director connects to itself, where something is to be held."""
+
+    NOBODY = False
+    HELD = "held"
+    ALL = True
+
+
 FORWARDING: Final = {
     "masquerade": Forwarding.MASQUERADE,
     "direct-route": Forwarding.DIRECT_ROUTE,
@@ -87,6 +96,7 @@ FORWARDING_ELSEWHERE: Final = {
 ON_CRITICAL: Final = {each.value: each for each in OnCritical}
 ON_CRITICAL_ELSEWHERE: Final = {"drain": "quiesce", "remove": "delete"}
 PROTOCOLS: Final = {"tcp": Protocol.TCP, "udp": Protocol.UDP, "sctp": Protocol.SCTP}
+PROBE: Final = {Probe.HELD.value: Probe.HELD}
 FAMILIES: Final = {"ipv4": Family.IPV4, "ipv6": Family.IPV6}
 SCHEDULER_FLAGS: Final = {
     "sh-fallback": SchedulerFlag.FLAG_1, "sh-port": SchedulerFlag.FLAG_2,
@@ -400,12 +410,13 @@ class DefaultsTable:
         percentage("50%"),
         default=None,
     )
-    probe: bool | None = _key(
-        "Take a second opinion where something is to be held: the director connects to all that Consul calls bad or "
-        "gone then. What answers stays, and what does not goes, even below the floor; see "
-        "[operations](operations.md#a-second-opinion). For TCP only.",
+    probe: Probe | None = _key(
+        "Take a second opinion where something is to be held: the director connects to it. What does not take the "
+        'connection goes, even below the floor. `"held"` asks what the floor holds and nobody else; `true` asks all '
+        "that Consul calls bad or gone then, and all of those that answer stay; `false` asks nobody. See "
+        "[operations](operations.md#a-second-opinion). For TCP only; for everything else it is `false`.",
         "true",
-        boolean(),
+        boolean_or(PROBE, yes=Probe.ALL, no=Probe.NOBODY),
         default=None,
     )
     only_passing: bool | None = _key(
@@ -661,7 +672,7 @@ class VirtualServerConfig:
     slow_start: float = 0.0
     damping: bool = False
     floor: int = 50  # percent
-    probe: bool = False
+    probe: Probe = Probe.HELD
     fallback: RealServerKey | None = None
     declaration: Declaration | None = None  # None: it is in the file
 

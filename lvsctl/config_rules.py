@@ -18,6 +18,7 @@ from lvsctl.config import (
     SCHEDULER_FLAGS,
     ConsulConfig,
     DefaultsTable,
+    Probe,
     VirtualServerConfig,
     VirtualServerTable,
 )
@@ -212,7 +213,9 @@ def failover(merged: Merged) -> Iterator[Wrong]:
 
 
 def _probe(merged: Merged) -> Iterator[Wrong]:
-    if merged.is_written("probe") and merged.known("probe") and merged.value("probe") and not _is_tcp(merged):
+    if not merged.is_written("probe") or not merged.known("probe") or _is_tcp(merged):
+        return
+    if merged.value("probe") is not Probe.NOBODY:
         yield Wrong(
             "probe connects by TCP, and this virtual server is not told to be TCP alone",
             'remove this key, or write address and protocol = "tcp"',
@@ -371,7 +374,7 @@ def virtual_server(merged: Merged) -> VirtualServerConfig:
         one_packet=table.one_packet,
         persistence=int(merged.value("persistence") or 0) or None,
         persistence_prefix=prefix.length if prefix else None,
-        probe=bool(merged.value("probe")) and _is_tcp(merged),
+        probe=merged.value("probe") if _is_tcp(merged) else Probe.NOBODY,
         slow_start=_slow_start(merged),
         fallback=_fallback_key(merged, key),
         **{

@@ -120,6 +120,25 @@ def boolean() -> KeyType[bool]:
     return KeyType(name="boolean", between="true or false", read=read, write=lambda value: str(value).lower())
 
 
+def boolean_or(words: Mapping[str, T], *, yes: T, no: T) -> KeyType[T]:
+    """Return the type of true, false, or one of `words`."""
+    known = one_of(map(quoted, words))
+    spelled = {value: quoted(word) for word, value in words.items()} | {yes: "true", no: "false"}
+
+    def read(value: object) -> T:
+        if isinstance(value, bool):
+            return yes if value else no
+        if isinstance(value, str) and value in words:
+            return words[value]
+        raise Wrong(
+            f"{shown(value)} is neither true, false nor {known}", f"write true or false without quotes, or {known}"
+        )
+
+    return KeyType(
+        name="boolean or string", between=f"true, false or {known}", read=read, write=lambda value: spelled[value]
+    )
+
+
 def integer(low: int, high: int, example: int) -> KeyType[int]:
     """Return the type of whole numbers from `low` to `high`."""
     between = f"{low} to {high}"

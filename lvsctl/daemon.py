@@ -42,7 +42,7 @@ from lvsctl.keeping import Keeping
 from lvsctl.kernel_settings import KernelSettings
 from lvsctl.orders import OrderDesk
 from lvsctl.preview import preview
-from lvsctl.probing import Prober
+from lvsctl.probing import Knock, Prober, knock
 from lvsctl.reconcile import Cycle, Look, Reconciler
 from lvsctl.record import Record
 from lvsctl.releases import Releases
@@ -64,7 +64,9 @@ log = structlog.get_logger()
 class Daemon:
     """One running lvsctl. `dry_run` looks and logs but never writes, and opens no socket."""
 
-    def __init__(self, path: Path, config: Config, reconciler: Reconciler, *, dry_run: bool) -> None:
+    def __init__(
+        self, path: Path, config: Config, reconciler: Reconciler, *, dry_run: bool, knock: Knock = knock
+    ) -> None:
         self._path = path
         self._reconciler = reconciler
         self._dry_run = dry_run
@@ -98,7 +100,7 @@ class Daemon:
         self._agenda = Agenda()
         self._releases = Releases()
         self._settings = KernelSettings(tell=self._note)
-        self._prober = Prober(self._wake.set, tell=self._note)
+        self._prober = Prober(self._wake.set, knock, self._note)
         self._moves = Moves()
         self._known = config  # with what was discovered, as the last cycle had it
         self._concerned_by = config, concerned(config)

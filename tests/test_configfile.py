@@ -17,6 +17,7 @@ from lvsctl.config import (
     DefaultsTable,
     DiscoveryConfig,
     OnCritical,
+    Probe,
     VirtualServerConfig,
     VirtualServerTable,
 )
@@ -139,6 +140,7 @@ drain_timeout = "250ms"
             upper_threshold=100,
             lower_threshold=80,
             drain_timeout=0.25,
+            probe=Probe.NOBODY,
         )
     }
     assert type(config.virtual_servers["reco"].persistence) is int
@@ -161,6 +163,15 @@ def test_discovery_arrives_with_the_defaults_and_needs_no_virtual_server() -> No
     )
     assert config.virtual_servers == {}
     assert parse(SERVER, FILE).discovery is None, "off by default"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("", Probe.HELD), ('probe = "held"', Probe.HELD), ("probe = true", Probe.ALL), ("probe = false", Probe.NOBODY)],
+)
+def test_whom_the_director_asks_itself_is_a_word_or_none_or_all(line: str, expected: Probe) -> None:
+    config = parse(f'[virtual_server.reco]\naddress = "10.9.0.1:80"\n{line}\n', FILE)
+    assert config.virtual_servers["reco"].probe is expected
 
 
 def test_defaults_reach_every_virtual_server_and_yield_to_its_own_keys() -> None:
@@ -217,15 +228,15 @@ firewall_mark = 7
         return [getattr(one, name) for name in attrs.fields_dict(DefaultsTable)]
 
     assert values(own) == [
-        "rr", Forwarding.MASQUERADE, 0.0, OnCritical.QUIESCE, 0.0, False, 0, False, True, "", None, 0, 0, "dc1", (),
-        "here",
+        "rr", Forwarding.MASQUERADE, 0.0, OnCritical.QUIESCE, 0.0, False, 0, Probe.NOBODY, True, "", None, 0, 0,
+        "dc1", (), "here",
     ]  # fmt: skip
     assert values(inherits) == [
-        "sed", Forwarding.DIRECT_ROUTE, 3600.0, OnCritical.DELETE, 45.0, True, 75, True, False, "lvs-weight", 60, 9, 8,
-        "dc2", ("dc1",), "there",
+        "sed", Forwarding.DIRECT_ROUTE, 3600.0, OnCritical.DELETE, 45.0, True, 75, Probe.ALL, False, "lvs-weight", 60,
+        9, 8, "dc2", ("dc1",), "there",
     ]  # fmt: skip
-    assert not config.virtual_servers["datagrams"].probe, "for TCP only"
-    assert not config.virtual_servers["marked"].probe
+    assert config.virtual_servers["datagrams"].probe is Probe.NOBODY, "for TCP only"
+    assert config.virtual_servers["marked"].probe is Probe.NOBODY
 
 
 @pytest.mark.parametrize(
@@ -297,6 +308,9 @@ IN_SERVER = [
     ('scheduler_flags = "flag-1"', "scheduler_flags", "is not a list", 'write it in square brackets: ["flag-1"]'),
     ("one_packet = true", "one_packet", "does not work with tcp", 'write protocol = "udp"'),
     ('probe = true\nprotocol = "udp"', "probe", "probe connects by TCP", 'protocol = "tcp"'),
+    ('probe = "held"\nprotocol = "udp"', "probe", "probe connects by TCP", "remove this key"),
+    ('probe = "true"', "probe", '"true" is neither true, false nor "held"', 'without quotes, or "held"'),
+    ("probe = 1", "probe", '1 is neither true, false nor "held"', 'without quotes, or "held"'),
     ("one_packet = 1", "one_packet", "1 is neither true nor false", "without quotes"),
     ('only_passing = "true"', "only_passing", '"true" is neither true nor false', "without quotes"),
     ("persistence = 300", "persistence", "300 has no unit", 'write "300s"'),

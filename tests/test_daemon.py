@@ -20,6 +20,7 @@ from lvsctl import control
 from lvsctl.configfile import load
 from lvsctl.consul.pace import SHORTEST_POLL
 from lvsctl.core.instance import Answer, Query
+from lvsctl.core.opinion import Found
 from lvsctl.core.reload import Order
 from lvsctl.core.status import State, Status
 from lvsctl.daemon import MOST_FILES, Daemon
@@ -29,7 +30,7 @@ from lvsctl.store import Store
 from netlink.errors import Refused
 from netlink.fake import FakeIPVS
 from netlink.requests import DeleteRealServer, Request
-from netlink.types import Table
+from netlink.types import RealServerKey, Table
 from tests.addresses import FakeAddresses
 from tests.consul.server import DEADLINE, Answering, Blocking, Consul, consul, refusing
 from tests.values import KEY, entry, failing, instance, real, real_key, table_of
@@ -96,6 +97,11 @@ def written(server: Consul, directory: Path, *lines: str, tables: str = "") -> P
     return file
 
 
+async def unknown(_: RealServerKey) -> Found | None:
+    """Return that nothing can be found out: these real servers have addresses of networks elsewhere."""
+    return None
+
+
 def port_of(server: Consul) -> int:
     """Return the port at which the next Consul is the same one, come back."""
     return int(server.address.rpartition(":")[2])
@@ -124,7 +130,8 @@ async def running(
             file.write_text(text)
         reconciler = Reconciler(kernel, FakeAddresses(), Store(directory), time.time)
         with capture_logs() as logs:
-            task = asyncio.create_task(Daemon(file, load(file), reconciler, dry_run=dry_run).run(), name="daemon")
+            made = Daemon(file, load(file), reconciler, dry_run=dry_run, knock=unknown)
+            task = asyncio.create_task(made.run(), name="daemon")
             found = Running(server=server, kernel=kernel, file=file, task=task, logs=logs)
             await server.came(1)
             yield found

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvsctl.config import Config, SafetyConfig
+from lvsctl.config import Config, Probe, SafetyConfig
 from lvsctl.core.admission import Reason, Rejected
 from lvsctl.core.decision import VirtualServerDecision
 from lvsctl.core.fallback import fallbacks, with_fallback
@@ -83,7 +83,7 @@ class Director:
     overrides: Overrides = NO_OVERRIDES
     released: bool = False
     never: int | None = None  # the kernel does not take it
-    probe: bool = False
+    probe: Probe = Probe.NOBODY
     opinion: Opinion = NO_OPINION
     fallback: RealServerKey | None = None
     history: list[tuple[float, int]] = attrs.field(factory=list)
@@ -156,11 +156,12 @@ class Director:
         if released or source != (each.wanted.datacenter, filters_of(self.config.virtual_servers["reco"])):
             self.history.clear()
         else:
-            dead = self.opinion.dead if self.probe else frozenset()
+            asked = self.probe is not Probe.NOBODY
+            dead = self.opinion.dead if self.probe is not Probe.NOBODY else frozenset()
             lost = {key for key in served - counted if not is_rejected(each, key)}
             left = lost - dead if self.fallback else lost
             assert not left or any(found.weight for found in now.values()), "never empty on Consul's word"
-            assert not self.probe or not lost & self.opinion.alive & each.hold.suspects, "who lives stays"
+            assert not asked or not lost & self.opinion.alive & each.hold.suspects, "who lives stays"
             lost -= dead
             least = -(-most_lately(self.history, world.now, WINDOW) * self.floor // 100) if self.history else 0
             assert not lost or len(counted) >= least
@@ -314,7 +315,7 @@ events: st.SearchStrategy[Event] = st.one_of(
     st.just(restart),
     st.builds(lambda number: change(never=number), st.sampled_from((None, *NUMBERS))),
     st.builds(lambda: change(released=True)),
-    st.builds(lambda found: change(probe=found), st.booleans()),
+    st.builds(lambda found: change(probe=found), st.sampled_from(Probe)),
     st.builds(lambda found: change(fallback=found), st.sampled_from((None, real_key(99), real_key(98), real_key(1)))),
     st.builds(lambda found: change(opinion=found), opinions),
     st.builds(lambda found: change(opinion=found), opinions),

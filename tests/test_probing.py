@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import errno
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from ipaddress import ip_address
@@ -11,10 +13,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from lvsctl import probing
+from lvsctl.config import Probe
 from lvsctl.core.event import Event
 from lvsctl.core.event_words import sentence
 from lvsctl.core.instance import Health
-from lvsctl.core.opinion import ALONE, Opinion
+from lvsctl.core.opinion import ALONE, REFUSALS, Found, Opinion
 from lvsctl.probing import OTHERS, Prober, knock
 from netlink.requests import Flush
 from netlink.types import RealServerKey
@@ -28,17 +31,30 @@ class Doors:
     """Who opens, by number, and how often each was knocked at."""
 
     open: set[int]
+    refusing: set[int] = attrs.field(factory=set)
     untried: set[int] = attrs.field(factory=set)
     broken: set[int] = attrs.field(factory=set)
+    hanging: set[int] = attrs.field(factory=set)
     knocks: dict[int, int] = attrs.field(factory=dict)
+    now: int = 0
+    most: int = 0  # at a time
 
-    async def __call__(self, key: RealServerKey) -> bool | None:
+    async def __call__(self, key: RealServerKey) -> Found | None:
         number = int(key.address) & 255
         self.knocks[number] = self.knocks.get(number, 0) + 1
+        self.now += 1
+        self.most = max(self.most, self.now)
         await asyncio.sleep(0)
+        self.now -= 1
+        if number in self.hanging:
+            await asyncio.get_running_loop().create_future()
         if number in self.broken:
             raise ValueError(number)
-        return None if number in self.untried else number in self.open
+        if number in self.untried:
+            return None
+        if number in self.open:
+            return Found.OPEN
+        return Found.REFUSED if number in self.refusing else Found.SILENT
 
     async def rounds(self, many: int) -> None:
         """Return after so many more rounds."""
@@ -76,12 +92,14 @@ class Knocking:
 
 
 @contextlib.asynccontextmanager
-async def knocking(*opened: int, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Knocking]:
+async def knocking(*opened: int, monkeypatch: pytest.MonkeyPatch, probe: Probe = Probe.ALL) -> AsyncIterator[Knocking]:
     """Have a director that wants opinions; doors of those numbers are open."""
-    monkeypatch.setattr(probing, "EVERY", 0.001)
+    for name in ("QUICK", "EVERY", "CONFIRM"):
+        monkeypatch.setattr(probing, name, 0.001)
+    monkeypatch.setattr(probing, "MOST_A_SECOND", 1_000_000)
     woken, doors = asyncio.Event(), Doors(open=set(opened))
     with directing() as director:
-        change(probe=True)(director)
+        change(probe=probe)(director)
         told: list[Event] = []
         prober = Prober(woken.set, doors, told.append)
         task = asyncio.create_task(prober.run())
@@ -245,8 +263,12 @@ async def test_nobody_is_knocked_at_without_need_and_few_of_those_that_serve(mon
         set_instances([2], failing)(here.director)
         here.cycle()
         await here.until(lambda: here.prober.opinions[KEY].alive == keys(2))
+        await here.doors.rounds(5)
+        assert here.doors.knocks.keys() == {2}, "as long as it opens"
+        here.doors.open.discard(2)
+        await here.until(lambda: here.prober.opinions[KEY].dead == keys(2))
         assert len(here.doors.knocks) == 1 + OTHERS
-        change(probe=False)(here.director)
+        change(probe=Probe.NOBODY)(here.director)
         here.cycle()
         assert here.prober.opinions == {}
         before = dict(here.doors.knocks)
@@ -254,12 +276,139 @@ async def test_nobody_is_knocked_at_without_need_and_few_of_those_that_serve(mon
         assert here.doors.knocks == before
 
 
+async def test_by_default_what_is_held_is_asked_and_goes_when_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six become two, orderly: four may leave at once, and the floor holds one, until its program stops, too."""
+    async with knocking(*range(1, 7), monkeypatch=monkeypatch, probe=Probe.HELD) as here:
+        here.cycle()
+        set_instances([1, 2, 3, 4], lambda _: None)(here.director)
+        assert here.cycle() == {1, 5, 6}
+        await here.until(lambda: here.prober.opinions[KEY].alive == keys(1))
+        assert here.cycle() == {1, 5, 6}
+        assert here.doors.knocks.keys() == {1}, "nobody else, as long as it opens"
+        here.doors.open, here.doors.refusing = {5, 6}, {1}
+        before = here.doors.knocks[1]
+        with capture_logs() as logs:
+            await here.until(lambda: here.prober.opinions[KEY].dead == keys(1))
+        assert here.doors.knocks[1] - before <= REFUSALS + 1
+        assert here.doors.knocks.keys() == {1, 5, 6}
+        assert [each["dead"] for each in logs if each["event"] == "probed"] == [["10.0.0.1:8080"]]
+        assert here.cycle() == here.cycle() == {5, 6}
+        assert here.prober.opinions == {}
+
+
+async def test_by_default_the_floor_is_of_those_that_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with knocking(2, 3, 4, 5, 6, monkeypatch=monkeypatch, probe=Probe.HELD) as here:
+        change(floor=100)(here.director)
+        here.doors.refusing = {1}
+        here.cycle()
+        set_instances([1, 2, 3], failing)(here.director)
+        assert here.cycle() == {1, 2, 3, 4, 5, 6}
+        await here.until(lambda: here.prober.opinions[KEY].dead == keys(1))
+        assert here.cycle() == {2, 3, 4, 5, 6}
+
+
+async def test_by_default_who_never_answered_is_judged_by_those_alone_that_all_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Behind a firewall that refuses for some, or where some listen at the virtual address alone, it means nothing."""
+    async with knocking(2, 5, monkeypatch=monkeypatch, probe=Probe.HELD) as here:
+        change(floor=100)(here.director)
+        here.doors.refusing = {1, 6}
+        here.cycle()
+        set_instances([1, 2], lambda _: None)(here.director)
+        assert here.cycle() == {1, 2, 3, 4, 5, 6}
+        await here.doors.rounds(2 * ALONE)
+        assert here.prober.opinions[KEY] == Opinion(alive=keys(2), unknowable=keys(1))
+        here.doors.open.remove(2)
+        await here.until(lambda: here.prober.opinions[KEY].dead == keys(2))
+        assert here.cycle() == {1, 3, 4, 5, 6}
+
+
+async def test_by_default_an_empty_answer_takes_nobody_whom_the_director_never_reached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with knocking(1, 99, monkeypatch=monkeypatch, probe=Probe.HELD) as here:
+        change(fallback=real_key(99))(here.director)
+        here.doors.refusing = {2, 3, 4}
+        here.cycle()
+        set_instances([*range(1, 7)], lambda _: None)(here.director)
+        assert here.cycle() == {1, 2, 3, 4, 5, 6}
+        await here.until(lambda: here.prober.opinions[KEY].unknowable == keys(2, 3, 4, 5, 6))
+        await here.doors.rounds(2 * ALONE)
+        assert here.cycle() == {1, 2, 3, 4, 5, 6}
+        assert here.prober.opinions[KEY].dead == frozenset()
+
+
+async def test_by_default_the_last_ones_go_to_a_fallback_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with knocking(*range(1, 7), 99, monkeypatch=monkeypatch, probe=Probe.HELD) as here:
+        here.cycle()
+        set_instances([*range(1, 7)], lambda _: None)(here.director)
+        assert here.cycle() == {1, 2, 3, 4, 5, 6}
+        await here.until(lambda: len(here.prober.opinions[KEY].alive) == 6)
+        here.doors.refusing = {*range(1, 7)}
+        here.doors.open = {6, 99}
+        await here.until(lambda: here.prober.opinions[KEY].dead == keys(1, 2, 3, 4, 5))
+        assert here.cycle() == {6}
+        here.doors.open = {99}
+        await here.doors.rounds(2 * ALONE)
+        assert here.cycle() == {6}, "the last one stays, for nothing takes over"
+        change(fallback=real_key(99))(here.director)
+        here.cycle()
+        await here.until(lambda: here.prober.opinions[KEY].dead == keys(6))
+        assert here.cycle() == {99}
+
+
+async def test_who_is_silent_keeps_no_one_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with knocking(1, 5, 6, monkeypatch=monkeypatch, probe=Probe.HELD) as here:
+        change(floor=100)(here.director)
+        here.doors.hanging = {2}
+        here.cycle()
+        set_instances([1, 2], lambda _: None)(here.director)
+        here.cycle()
+        await here.until(lambda: here.prober.opinions[KEY].alive == keys(1))
+        here.doors.open, here.doors.refusing = {3, 4, 5, 6}, {1}
+        await here.until(lambda: here.prober.opinions[KEY].dead == keys(1))
+        assert here.doors.knocks[2] == 1, "the first of them hangs still"
+        assert here.cycle() == {2, 3, 4, 5, 6}
+
+
+async def test_where_many_are_held_they_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "MOST_OF_ONE", 2)
+    async with knocking(*range(1, 7), monkeypatch=monkeypatch, probe=Probe.HELD) as here:
+        change(floor=100)(here.director)
+        here.cycle()
+        set_instances([1, 2, 3, 4, 5], failing)(here.director)
+        assert here.cycle() == {1, 2, 3, 4, 5, 6}
+        await here.until(lambda: here.prober.opinions[KEY].alive == keys(1, 2, 3, 4, 5))
+        assert here.doors.most == 2
+        await here.doors.rounds(10)
+        knocks = [here.doors.knocks[number] for number in range(1, 6)]
+        assert max(knocks) - min(knocks) <= 1
+        here.doors.open, here.doors.refusing = {6}, {1, 2, 3, 4, 5}
+        await here.until(lambda: here.prober.opinions[KEY].dead == keys(1, 2, 3, 4, 5))
+        assert here.cycle() == {6}
+
+
 async def test_a_knock_is_a_connection() -> None:
     here = ip_address("127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        assert await knock(RealServerKey(address=here, port=port))
+        assert await knock(RealServerKey(address=here, port=port)) is Found.OPEN
         connection, _ = server.accept()
         with connection:
             assert connection.recv(1) == b"", "nothing is sent"
-    assert not await knock(RealServerKey(address=here, port=port))
+    assert await knock(RealServerKey(address=here, port=port)) is Found.REFUSED
+
+
+async def test_no_route_is_as_slow_as_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel may say at once that there is none for now, and five times is soon then."""
+    loop = asyncio.get_running_loop()
+
+    async def no_route(_: socket.socket, address: tuple[str, int]) -> None:
+        raise OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH), address)
+
+    monkeypatch.setattr(loop, "sock_connect", no_route)
+    monkeypatch.setattr(probing, "PATIENCE", 0.05)
+    began = loop.time()
+    assert await knock(real_key(1)) is Found.SILENT
+    assert loop.time() - began >= 0.04

@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-from lvsctl.config import Config
+from lvsctl.config import Config, Probe
 from lvsctl.core import peak
 from lvsctl.core.admission import Limits
 from lvsctl.core.cause import cause_of_virtual_server
@@ -116,7 +116,7 @@ def decide(
         key = each.config.key
         absent = _absent(refused.get(key, NOBODY), each, observed.table.get(key))
         there, entry, opinion = observed.table.get(key), ledger.get(key), None
-        if opinions is not None and each.config.probe:
+        if opinions is not None and each.config.probe is not Probe.NOBODY:
             opinion = opinions.get(key, NO_OPINION)
         ordered = force.on(each.config.name, there.real_servers if there else ())
         same = _same_as_before(

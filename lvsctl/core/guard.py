@@ -7,8 +7,9 @@ each for what the one before it leaves:
 2. the last: where nothing would serve, what serves now stays, what is registered rather than what is gone;
 3. the floor: where fewer would serve than `served` asks for, as many stay as are missing, registered ones first.
 The whole table has a limit, too, which is one more floor for some (`velocity`).
-Where the operator wants a second opinion (`probe`), it decides who is held by the last two (`opinion`). Before them all
-comes an operator's order to hold: then all that serves stays, but for what a drain or an override takes out.
+Of what the last two would hold, that goes which the director itself finds dead (`opinion`), for its clients are refused
+anyway; where the operator wants more (`probe`), what it finds decides who is held by them at all. Before them all comes
+an operator's order to hold: then all that serves stays, but for what a drain or an override takes out.
 
 What admission rejected is never kept: an address that must not be in the table is worse than an empty one. An
 operator's word is no loss: what an override quiesced or is in maintenance counts as serving, and what the file or
@@ -21,6 +22,7 @@ from typing import Final
 
 import attrs
 
+from lvsctl.config import Probe
 from lvsctl.core.admission import Reason, Rejected
 from lvsctl.core.desired import Wanted
 from lvsctl.core.fallback import fallbacks, without
@@ -75,11 +77,11 @@ def guard(
     before = NEVER
     if entry and _same_instances(entry, wanted):
         serving = len(counted(wanted, written))
-        if wanted.config.probe:
+        if wanted.config.probe is Probe.ALL:
             serving = min(serving, entry.served.count)  # who stayed for an opinion alone is in what was written
         before = after(entry.served, serving, now)
     floor = max(floor_of(before, wanted.config.floor, now), limit, key=lambda each: each.least)
-    opinion = opinion if wanted.config.probe else None
+    opinion = opinion if wanted.config.probe is not Probe.NOBODY else None
     found = hold(
         wanted,
         observed,
@@ -128,14 +130,21 @@ def hold(
     doubt = "" if elsewhere else wanted.doubt
     doubtful = _doubtful(wanted, observed, written, ordered.drained) if doubt else {}
     order = ordered.hold
-    kept = {**_last(wanted, observed, written), **doubtful}  # who is in doubt may be gone
-    if order is not None and (all_of_them := {**_serving(wanted, observed, written, ordered.drained), **kept}):
+    last = _last(wanted, observed, written)
+    serving = _serving(wanted, observed, written, ordered.drained) if order is not None else NOTHING
+    if order is not None and (all_of_them := {**serving, **last, **doubtful}):
         return Hold(real_servers=all_of_them, why=f"an operator's order ({order.words})", order=order)
+    dead = opinion.dead - doubtful.keys() if opinion and wanted.config.probe is Probe.HELD else NOBODY
+    living = {key: each for key, each in last.items() if key not in dead}
+    if not living and not doubtful and wanted.config.fallback is None:
+        living = dict(last)  # the last ones stay whatever anybody says, where nothing takes over
+    kept = {**living, **doubtful}  # who is in doubt may be gone
     staying = kept.keys() | _staying(wanted, absent)
     lost = _under_the_floor(wanted, observed, written, staying | absent)
-    more = lost[: max(0, floor.least - len(staying))]
+    more = [key for key in lost if key not in dead][: max(0, floor.least - len(staying))]
+    dying = dead & (last.keys() | set(lost))
     if not kept and not more:
-        return NO_HOLD
+        return attrs.evolve(NO_HOLD, suspects=dying) if dying else NO_HOLD
     doubt = f"Consul's answer is in doubt ({doubt})" if doubt else ""
     found = Hold(
         real_servers={**kept, **{key: written[key] for key in more}},
@@ -146,12 +155,14 @@ def hold(
     )
     if opinion is None:
         return found
+    if wanted.config.probe is Probe.HELD:
+        return attrs.evolve(found, suspects=frozenset(found.real_servers.keys() - doubtful.keys()) | dying)
     suspects = {**kept, **{key: written[key] for key in lost}}
     suspects = {key: each for key, each in suspects.items() if key not in doubtful}
     stay = _stay(wanted, observed, found, suspects, opinion)
-    last = kept and not doubtful and not stay  # the last ones stay whatever anybody says, where nothing takes over
-    last = last and wanted.config.fallback is None
-    return _in_opinion(found, suspects, kept.keys() if last else stay)
+    if not stay and not doubtful and wanted.config.fallback is None:
+        stay = kept.keys()  # the last ones stay whatever anybody says, where nothing takes over
+    return _in_opinion(found, suspects, stay)
 
 
 def counted(wanted: Wanted, real_servers: RealServers) -> AbstractSet[RealServerKey]:

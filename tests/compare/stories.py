@@ -178,16 +178,33 @@ def careless_deploy(site: Site) -> None:
         time.sleep(PAUSE)
 
 
-def scale(site: Site) -> None:
-    """Scale from four to eight, and to two."""
+def scale(site: Site, *, maintenance: bool = False, grace: float = GRACE) -> None:
+    """Scale from four to eight, and to two; programs stop `grace` seconds after their instances were deregistered.
+
+    With `maintenance` they are in that for as long before.
+    """
     for each in site.programs[FIRST:]:
         each.start()
     site.register(*range(FIRST, 2 * FIRST))
     time.sleep(PAUSE)
+    if maintenance:
+        for number in range(2, 2 * FIRST):
+            site.consul.maintain(f"{SERVICE}-{number}", enable=True)
+        time.sleep(grace)
     site.deregister(*range(2, 2 * FIRST))
-    time.sleep(GRACE)
+    time.sleep(grace)
     for number in range(2, 2 * FIRST):
         site.stop(number)
+
+
+def scale_at_once(site: Site) -> None:
+    """Scale from four to eight, and to two, and stop the programs at once, one after the other."""
+    scale(site, grace=0.0)
+
+
+def scale_in_order(site: Site) -> None:
+    """Scale from four to eight, and to two, which are told first by maintenance mode."""
+    scale(site, maintenance=True)
 
 
 def grey_release(site: Site) -> None:
@@ -273,6 +290,8 @@ STORIES: Final[Mapping[str, Callable[[Site], None]]] = {
     "rolling deploy of 4, deregistered first": rolling_deploy,
     "rolling deploy of 4, by their checks": careless_deploy,
     "scale 4 to 8 to 2": scale,
+    "scale 4 to 8 to 2, without a grace": scale_at_once,
+    "scale 4 to 8 to 2, maintenance first": scale_in_order,
     "grey release: weight 1, 10, 40, the old ones out": grey_release,
     "all 4 health pages fail by mistake, 4 s": mass_failure,
     "Consul's catalogue is empty, 4 s": catalogue_lost,

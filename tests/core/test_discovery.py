@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvsctl.config import DECLARABLE, Config, Declaration, DefaultsTable, DiscoveryConfig, VirtualServerConfig
+from lvsctl.config import DECLARABLE, Config, Declaration, DefaultsTable, DiscoveryConfig, Probe, VirtualServerConfig
 from lvsctl.config_addresses import PortRange
 from lvsctl.core.candidates import Refusal, asked, name_of, queries_to_ask, remembered
 from lvsctl.core.declaration import is_candidate
@@ -91,6 +91,7 @@ def test_tags_declare_a_virtual_server() -> None:
         drain_timeout=60.0,
         upper_threshold=1000,
         lower_threshold=800,
+        probe=Probe.NOBODY,
     )
     assert made.declaration is not None
     assert dict(made.declaration.values)["scheduler_flags"] == "sh-port, sh-fallback"

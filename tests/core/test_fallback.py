@@ -5,7 +5,7 @@ from typing import Any
 import attrs
 import pytest
 
-from lvsctl.config import OnCritical
+from lvsctl.config import OnCritical, Probe
 from lvsctl.core.cause import Kind
 from lvsctl.core.decide import decide
 from lvsctl.core.decision import Decision
@@ -124,7 +124,7 @@ def test_one_that_only_fails_is_kept_beside_those_in_maintenance() -> None:
 
 def asked(*instances: Instance, opinion: Opinion, fallback: RealServerKey | None = SORRY) -> Decision:
     """Return what is decided of two that served, once Consul has `instances` and the director this opinion."""
-    config = config_of(configured(probe=True, fallback=fallback))
+    config = config_of(configured(probe=Probe.ALL, fallback=fallback))
     ours = LedgerEntry(name="reco", drain_timeout=30.0, written=entry(real(1), real(2)))
     return decide(
         config,

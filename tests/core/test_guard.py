@@ -7,10 +7,11 @@ import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvsctl.config import SafetyConfig
+from lvsctl.config import Probe, SafetyConfig
 from lvsctl.core.desired import Wanted, desired
 from lvsctl.core.guard import guard, hold
 from lvsctl.core.instance import Health, Instance
+from lvsctl.core.opinion import Opinion
 from lvsctl.core.override import Fixed, Override
 from lvsctl.core.ownership import LedgerEntry
 from lvsctl.core.provenance import Provenance, filters_of
@@ -311,3 +312,62 @@ def test_who_is_put_into_maintenance_first_may_leave_in_any_number() -> None:
         for _ in range(9):
             assert world.once().virtual_servers[KEY].held == {}
     assert world.kernel.observe().table == table_of(entry(real(1), real(2)))
+
+
+numbers = st.frozensets(st.integers(1, 6))
+some_instances = st.dictionaries(
+    st.integers(1, 6),
+    st.sampled_from([instance, failing, lambda number: failing(number, Health.MAINTENANCE)]),
+).map(lambda found: [make(number) for number, make in found.items()])
+
+
+@given(
+    instances=some_instances,
+    served=numbers,
+    dead=numbers,
+    alive=numbers,
+    least=st.integers(0, 6),
+    fallback=st.booleans(),
+    doubt=st.sampled_from(("", "x")),
+)
+def test_by_default_what_is_held_is_that_without_the_dead_and_nothing_that_lives_goes_for_them(
+    *,
+    instances: list[Instance],
+    served: frozenset[int],
+    dead: frozenset[int],
+    alive: frozenset[int],
+    least: int,
+    fallback: bool,
+    doubt: str,
+) -> None:
+    config = config_of(configured(probe=Probe.HELD, fallback=real_key(99) if fallback else None))
+    answers = {query: attrs.evolve(answer, doubt=doubt) for query, answer in answers_of(config, *instances).items()}
+    found = desired(config, answers, limits(config))["reco"]
+    there = entry(*map(real, sorted(served))).real_servers
+    floor = Floor(least=least, most=6)
+    opinion = Opinion(dead=frozenset(map(real_key, dead)), alive=frozenset(map(real_key, alive - dead)))
+    without = hold(found, there, there, floor)
+    asked = hold(found, there, there, floor, opinion=opinion)
+    kept = asked.real_servers.keys()
+    assert without.real_servers.keys() - opinion.dead <= kept
+    assert len(kept) <= len(without.real_servers)
+    serving = {key for key, each in found.entry.real_servers.items() if each.weight}
+    assert fallback or bool(serving | kept) is bool(serving | without.real_servers.keys()), "never the last"
+    doubted = {key for key in kept if doubt and key not in found.by_key}
+    if kept & opinion.dead - doubted:
+        assert not fallback
+        assert not serving
+        assert kept <= opinion.dead, "the last ones, and none of them lives"
+    assert kept - doubted <= asked.suspects <= without.real_servers.keys() | kept | opinion.dead
+    assert not asked.by_opinion
+
+
+@given(instances=some_instances, served=numbers, alive=numbers, least=st.integers(0, 6))
+def test_by_default_nothing_goes_of_which_nothing_is_found(
+    instances: list[Instance], served: frozenset[int], alive: frozenset[int], least: int
+) -> None:
+    found, there = wanted(*instances), entry(*map(real, sorted(served))).real_servers
+    floor = Floor(least=least, most=6)
+    opinion = Opinion(alive=frozenset(map(real_key, alive)), unknowable=frozenset(map(real_key, served - alive)))
+    without = hold(found, there, there, floor)
+    assert hold(found, there, there, floor, opinion=opinion).real_servers == without.real_servers
