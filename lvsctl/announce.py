@@ -22,6 +22,7 @@ from lvsctl.core.event import Event, Evidence
 from lvsctl.core.evidence import evidence_of, evidence_of_member
 from lvsctl.core.failover import named
 from lvsctl.core.ownership import Owner
+from lvsctl.core.provenance import CLOSED
 from lvsctl.core.restoration import OLD
 from lvsctl.core.weighing import Effect, override_words
 from lvsctl.core.words import moment
@@ -123,7 +124,8 @@ class Announcer:
         for name, selector in gone:
             effect = self._overrides.pop((name, selector))
             override = effect.override
-            why = "its time is over" if override.until is not None and override.until <= time.time() else "cleared"
+            why = "cleared" if cycle.look.config.overrides is not None else CLOSED
+            why = "its time is over" if override.until is not None and override.until <= time.time() else why
             log.info("override_over", name=name, selector=selector, share=str(override.share), by=override.by, why=why)
             self._tell(_override_event("override_over", effect, why=why))
         self._overrides |= found

@@ -10,10 +10,12 @@ import attrs
 
 from lvsctl.config import Config
 from lvsctl.core.difference import Line, line_of
-from lvsctl.core.ownership import Border
+from lvsctl.core.guard import serves
+from lvsctl.core.ownership import Border, Owner
+from lvsctl.core.removal import MOST_NAMED
 from lvsctl.core.status import Moved
-from lvsctl.errors import DaemonError
-from lvsctl.reconcile import Cycle
+from lvsctl.errors import DaemonError, OrderRefused
+from lvsctl.reconcile import Cycle, Look
 from netlink.types import VirtualServerKey
 
 
@@ -64,6 +66,20 @@ class Moves:
                 wish.outcome.set_exception(DaemonError(why))
 
 
+def demand_gentle(look: Look, key: VirtualServerKey) -> None:
+    """Raise OrderRefused where adopting the virtual server at `key` takes most of what serves there away, by `look`."""
+    each = look.decision.virtual_servers.get(key)
+    if each is None or each.owner is not Owner.ADOPTED or each.observed is None:
+        return
+    there = {server for server, found in each.observed.real_servers.items() if serves(found)}
+    intended = each.intended.real_servers if each.intended else {}
+    leaving = [server for server in sorted(there) if server not in intended or not serves(intended[server])]
+    if 2 * len(leaving) > len(there):
+        shown = ", ".join(map(str, leaving[:MOST_NAMED])) + (" …" if len(leaving) > MOST_NAMED else "")
+        gone = f"{len(leaving)} of its {len(there)} real servers that serve ({shown})"
+        raise OrderRefused(f"it would take away {gone}; nothing was done", empties=True)
+
+
 def _end(future: asyncio.Future[Moved], outcome: Moved | DaemonError) -> None:
     if isinstance(outcome, DaemonError):
         future.set_exception(outcome)
@@ -73,8 +89,10 @@ def _end(future: asyncio.Future[Moved], outcome: Moved | DaemonError) -> None:
 
 def _outcome(wish: _Wish, key: VirtualServerKey, cycle: Cycle) -> Moved | DaemonError:
     each = cycle.look.decision.virtual_servers.get(key)
-    if each is None:
+    if each is None and wish.name in cycle.look.decision.waiting:
         return DaemonError("it waits for Consul, which has not answered for it; whose it is stays as it was")
+    if each is None:
+        return DaemonError("another configuration is in use since; whose it is stays as it was")
     if cycle.ledger_error:
         return DaemonError(f"the ledger cannot be written, so a restart would forget it: {cycle.ledger_error}")
     before = each.remembered

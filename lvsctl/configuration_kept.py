@@ -41,12 +41,14 @@ class Kept:
 
     text: str  # of the configuration in use, or of the one before that while it waits to be confirmed
     not_taken: NotTaken | None = None
+    file: str = ""  # where it came from, absolute; empty where that is not known
 
 
 class ConfigurationKept:
-    """The file in a state directory; with none nothing is kept, but in memory."""
+    """The file in a state directory; with none nothing is kept, but in memory. What is taken comes from `file`."""
 
-    def __init__(self, directory: Path | None) -> None:
+    def __init__(self, directory: Path | None, file: Path | None = None) -> None:
+        self._file = str(file.absolute()) if file else ""
         self._path = directory / FILE if directory else None
         self.kept: Kept | None = None  # as it should be on disk; None: what is in use is not known as a text
 
@@ -68,7 +70,7 @@ class ConfigurationKept:
 
         It is what is in use `anyway`, or only where it could be written.
         """
-        before, failed = self.kept, self._write(Kept(text=text))
+        before, failed = self.kept, self._write(Kept(text=text, file=self._file))
         if failed and not anyway:
             self.kept = before
         return failed

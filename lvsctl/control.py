@@ -60,8 +60,11 @@ class Asked(Protocol):
     async def order(self, wish: Wish, by: str, *, end: bool) -> OrderGiven:
         """Have an order stand, or `end` one, for `by`; raises OrderRefused."""
 
-    async def move(self, name: str, *, adopt: bool, by: str) -> Moved:
-        """Take virtual server `name` over as it stands, or leave it to somebody else; raises DaemonError."""
+    async def move(self, name: str, *, adopt: bool, by: str, force: bool) -> Moved:
+        """Take virtual server `name` over as it stands, or leave it to somebody else; raises DaemonError.
+
+        Raises OrderRefused where most of what serves in it would go, unless by `force`.
+        """
 
     async def reload(self, order: Order, by: str) -> Reloaded:
         """Do `order` about the configuration; raises DaemonError."""
@@ -112,7 +115,7 @@ def _application(asked: Asked) -> "web.Application":
         try:
             return web.json_response(converter.unstructure(await asking))
         except DaemonError as error:
-            return web.json_response({"error": str(error)}, status=409)
+            return web.json_response(_refusal(error), status=409)
 
     async def post_release(request: web.Request) -> web.Response:
         who = await asyncio.to_thread(_who, request)  # the directory of users may be a slow one
@@ -120,7 +123,8 @@ def _application(asked: Asked) -> "web.Application":
 
     async def post_border(request: web.Request) -> web.Response:
         who, adopt = await asyncio.to_thread(_who, request), request.match_info["word"] == "adopt"
-        return await answered(asked.move(request.match_info["name"], adopt=adopt, by=who))
+        name, force = request.match_info["name"], "force" in request.query
+        return await answered(asked.move(name, adopt=adopt, by=who, force=force))
 
     async def post_reload(request: web.Request) -> web.Response:
         who, sent = await asyncio.to_thread(_who, request), await request.read()
@@ -132,8 +136,7 @@ def _application(asked: Asked) -> "web.Application":
             who = await asyncio.to_thread(_whose, request, wish.user)
             given = await asked.order(wish, who, end=end)
         except OrderRefused as refused:
-            said = {"error": str(refused), "unknown": refused.unknown, "empties": refused.empties}
-            return web.json_response(said, status=409)
+            return web.json_response(_refusal(refused), status=409)
         except DaemonError as error:
             return web.json_response({"error": str(error)}, status=400)
         return web.json_response(converter.unstructure(given))
@@ -146,6 +149,12 @@ def _application(asked: Asked) -> "web.Application":
     application.router.add_post("/v1/orders", functools.partial(post_order, end=False))
     application.router.add_post("/v1/orders/end", functools.partial(post_order, end=True))
     return application
+
+
+def _refusal(error: DaemonError) -> dict[str, object]:
+    """Return why something is not done, as an object."""
+    said: dict[str, object] = {"error": str(error)}
+    return said | ({"unknown": error.unknown, "empties": error.empties} if isinstance(error, OrderRefused) else {})
 
 
 async def _reloaded(asked: Asked, sent: bytes, who: str) -> Reloaded:
@@ -170,10 +179,13 @@ def release(path: Path, name: str) -> Released:
     return _post(path, f"/v1/release/{urllib.parse.quote(name, safe='')}", b"", Released, RELEASE_TIMEOUT)
 
 
-def move(path: Path, name: str, *, adopt: bool) -> Moved:
-    """Have virtual server `name` adopted as it stands, or disowned; raises DaemonError where the daemon refuses."""
-    word = "adopt" if adopt else "disown"
-    return _post(path, f"/v1/{word}/{urllib.parse.quote(name, safe='')}", b"", Moved, RELEASE_TIMEOUT)
+def move(path: Path, name: str, *, adopt: bool, force: bool = False) -> Moved:
+    """Have virtual server `name` adopted as it stands, or disowned; raises DaemonError where the daemon refuses.
+
+    Raises OrderRefused where most of what serves in it would go, unless by `force`.
+    """
+    target = f"/v1/{'adopt' if adopt else 'disown'}/{urllib.parse.quote(name, safe='')}{'?force=1' if force else ''}"
+    return _post(path, target, b"", Moved, RELEASE_TIMEOUT)
 
 
 def reload(path: Path, order: Order) -> Reloaded:
@@ -186,7 +198,10 @@ def _post(path: Path, target: str, sent: bytes, kind: type[T], patience: float) 
     """Return the daemon's answer to `sent`; raises DaemonError, with its words where it says why not."""
     status, body = _request(path, "POST", target, patience, sent)
     if status == 409:
-        raise DaemonError(str(_structured(body, dict[str, str]).get("error", "")))
+        refused = _structured(body, _Refused)
+        if refused.empties:
+            raise OrderRefused(refused.error, empties=True)
+        raise DaemonError(refused.error)
     if status == 404:
         raise DaemonError(OTHER_VERSION)
     if status != 200:

@@ -22,13 +22,14 @@ import structlog
 from lvsctl import __version__, control, memory, systemd
 from lvsctl.agenda import Agenda, Due, Keys
 from lvsctl.announce import Announcer
-from lvsctl.border import Moves
+from lvsctl.border import Moves, demand_gentle
 from lvsctl.config import Config
 from lvsctl.core.candidates import questions_of
 from lvsctl.core.event import Event
 from lvsctl.core.instance import Query
 from lvsctl.core.measures import Seen
 from lvsctl.core.order import Orders, Wish, in_force
+from lvsctl.core.ownership import NO_WORD, Border
 from lvsctl.core.part import concerned
 from lvsctl.core.reload import Order, Reloaded
 from lvsctl.core.restoration import stands_alone
@@ -41,7 +42,7 @@ from lvsctl.journal import Journal, now
 from lvsctl.keeping import Keeping
 from lvsctl.kernel_settings import KernelSettings
 from lvsctl.orders import OrderDesk
-from lvsctl.preview import preview
+from lvsctl.preview import preview, preview_of_start
 from lvsctl.probing import Knock, Prober, knock
 from lvsctl.reconcile import Cycle, Look, Reconciler
 from lvsctl.record import Record
@@ -50,6 +51,7 @@ from lvsctl.reloading import Reloading
 from lvsctl.snapshot import Snapshot
 from lvsctl.sources import Sources
 from lvsctl.unexpected import in_words
+from netlink.errors import NetlinkError
 
 FIRST_ANSWERS: Final = 10.0  # seconds to wait for an answer to every query before the first write
 WITH_SNAPSHOT: Final = 3.0  # the same where a snapshot can restore what is empty; less once every query has failed
@@ -84,6 +86,9 @@ class Daemon:
             path,
             config,
             look=functools.partial(preview, sources=self._sources, reconciler=reconciler, kernel=self._kernel),
+            look_back=functools.partial(
+                preview_of_start, sources=self._sources, reconciler=reconciler, kernel=self._kernel
+            ),
             served=reconciler.served_last,
             take=self._take,
             over=self._reloaded,
@@ -102,6 +107,7 @@ class Daemon:
         self._settings = KernelSettings(tell=self._note)
         self._prober = Prober(self._wake.set, knock, self._note)
         self._moves = Moves()
+        self._judged_by: frozenset[Query] = frozenset()  # of what Consul had answered when the start was judged last
         self._known = config  # with what was discovered, as the last cycle had it
         self._concerned_by = config, concerned(config)
 
@@ -143,6 +149,8 @@ class Daemon:
                 self._sources.heard.expect(await asyncio.to_thread(expected))
             await self._sources.recall_overrides()
             await self._orders.recall(writes=not self._dry_run)
+            if not self._dry_run:
+                await self._resume_what_is_lost()
             async with asyncio.TaskGroup() as group:
                 tasks = self._sources.tasks(group)
                 tasks.append(group.create_task(self._health.feed_watchdog(), name="watchdog"))
@@ -161,6 +169,13 @@ class Daemon:
                 await self._keeping.keep(renew=True)
             self._note(Event(time=now(), event="stopped", what="the table is left serving"))
         log.info("stopped", table="left serving")
+
+    async def _resume_what_is_lost(self) -> None:
+        """End the pauses of what a reboot has taken out of the kernel: they are to leave that as it is, not empty."""
+        if "pause" in self._orders.counts():
+            with contextlib.suppress(NetlinkError, StateError):  # the first cycle says so
+                names, everything = await asyncio.to_thread(self._reconciler.lost)
+                await self._orders.end_lost(names, everything=everything)
 
     def _note(self, event: Event) -> None:
         """Have `event` in the journal; one that only looks has none."""
@@ -211,8 +226,8 @@ class Daemon:
             orders_error=self._orders.error,
         )
 
-    async def _preview(self, orders: Orders) -> Look:
-        """Return what a cycle under these orders would do."""
+    async def _preview(self, orders: Orders, border: Border = NO_WORD) -> Look:
+        """Return what a cycle under these orders would do, and with this word of operators on whose things are."""
         async with self._kernel:
             return await asyncio.to_thread(
                 self._reconciler.preview,
@@ -221,6 +236,7 @@ class Daemon:
                 overrides=self._sources.overrides,
                 candidates=self._sources.candidates,
                 orders=orders,
+                border=border,
             )
 
     async def order(self, wish: Wish, by: str, *, end: bool) -> OrderGiven:
@@ -237,6 +253,8 @@ class Daemon:
         force = in_force(self._orders.orders, time.time()).on(name)
         if force.pause is not None:
             raise DaemonError(f"nothing can be released: {force.pause.words}; lvsctl resume ends it")
+        if force.hold is not None:
+            await self._orders.demand_kept()  # what is let go of may not be held again by an order that did not end
         try:
             asked = self._releases.ask(self._known, name)
             self._wake.set()
@@ -256,13 +274,22 @@ class Daemon:
             self._note(Event(time=now(), event="released", name=name, what=what, by=by, error=released.refused))
         return released
 
-    async def move(self, name: str, *, adopt: bool, by: str) -> Moved:
-        """Take virtual server `name` over as it stands, or leave it to somebody else, for `by`; raises DaemonError."""
+    async def move(self, name: str, *, adopt: bool, by: str, force: bool) -> Moved:
+        """Take virtual server `name` over as it stands, or leave it to somebody else, for `by`; raises DaemonError.
+
+        Raises OrderRefused where most of what serves in it would go, unless by `force`.
+        """
         pause = in_force(self._orders.orders, time.time()).on(name).pause
         if pause is not None:
             raise DaemonError(f"whose it is cannot change now: {pause.words}; lvsctl resume ends it")
+        if adopt and not force and name in self._known.virtual_servers:
+            key = self._known.virtual_servers[name].key
+            try:
+                look = await self._preview(self._orders.orders, Border(adopted=frozenset({key})))
+            except (NetlinkError, StateError) as error:
+                raise DaemonError(f"{error}; whose it is stays as it was") from error
+            demand_gentle(look, key)
         asked = self._moves.ask(self._known, name, adopt=adopt)
-        self._agenda.everything()
         self._wake.set()
         moved = await asyncio.shield(asked)
         if moved.changed:
@@ -325,9 +352,10 @@ class Daemon:
             self._wake.clear()
             due = Due(None)
             try:
+                await self._judge_start()
                 news = self._sources.heard.take_news()
-                if news and self._config.discovery is not None:
-                    self._agenda.everything()  # what one declares concerns others
+                if (news and self._config.discovery is not None) or self._moves.border != NO_WORD:
+                    self._agenda.everything()  # what one declares concerns others; who asks may have come in a cycle
                 concerned = self._concerned(news) | self._releases.keys | self._prober.take_news()
                 due = self._agenda.due(concerned, time.monotonic(), at_once=self._releases.keys)
                 if due and await self._one_cycle(due) > MANY:
@@ -352,6 +380,14 @@ class Daemon:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
+
+    async def _judge_start(self) -> None:
+        """See what a file that was changed before the start takes away, as soon as Consul's answers tell it."""
+        answers = self._sources.heard.answers
+        heard = frozenset(query for query, each in answers.items() if each.snapshot is None)
+        if self._reloading.is_unjudged and heard != self._judged_by:
+            await self._reloading.judge()
+            self._judged_by = heard
 
     async def _first_answers(self) -> None:
         """Wait until every query is answered, or long enough that those that are should be served.

@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +34,7 @@ from lvsctl.core.order import (
 )
 from lvsctl.core.order_status import order_status, orders_status
 from lvsctl.core.order_target import Unresolved, known_of, resolve, resolve_ordered
+from lvsctl.core.ownership import Owner
 from lvsctl.core.status import OrderGiven, OrderStatus, Place
 from lvsctl.core.words import moment
 from lvsctl.errors import OrderRefused, StateError
@@ -43,6 +45,7 @@ from netlink.errors import NetlinkError
 
 LONGEST: Final = 366 * 86400.0  # seconds
 LONGEST_PAUSE: Final = 86400.0  # seconds; nobody is to find out next week that nothing was written
+LOST: Final = "the kernel lost what was paused while lvsctl was away (a reboot?), and paused it would stay lost"
 PAUSE: Final = 3600.0  # seconds, where nobody says how long
 
 Tell = Callable[[Event], None]
@@ -136,6 +139,7 @@ class OrderDesk:
                 given,
                 replaced=order_status(before) if before else None,
                 paused=paused.words if paused and not isinstance(what, Pause) else "",
+                foreign=_is_foreign(what, look),
             )
 
     async def end(self, wish: Wish, by: str) -> OrderGiven:
@@ -154,6 +158,26 @@ class OrderDesk:
             left = _left(before, orders_status(after, (await self._look(after)).decision, look.observed, now))
             await self._end(order, now, by)
             return attrs.evolve(before, left=left, paused=look.decision.paused.words if look.decision.paused else "")
+
+    async def end_lost(self, lost: AbstractSet[str], *, everything: bool) -> None:
+        """End the pauses of virtual servers that the kernel has `lost` while we were away, or of everything."""
+        async with self._turn:
+            standing = self.orders.standing(time.time())
+            over = [each for each in standing.entries if _is_lost(each.what, lost, everything=everything)]
+            if not over:
+                return
+            kept = Orders(tuple(each for each in standing.entries if each not in over))
+            with contextlib.suppress(OrderRefused):  # until the next start, then
+                await self._save(kept)
+            self.orders = kept
+            for each in over:
+                self._over(each, by="", why=LOST)
+
+    async def demand_kept(self) -> None:
+        """Raise OrderRefused where orders cannot be written now, before anything is done that ends one."""
+        async with self._turn:
+            await self._read_again()
+            await self._save(self.orders)
 
     async def end_hold(self, name: str, by: str) -> bool:
         """End the hold of virtual server `name`, for `by`, and return whether there was one; raises OrderRefused."""
@@ -261,6 +285,10 @@ class OrderDesk:
         self._changed()
 
 
+def _is_lost(what: What, lost: AbstractSet[str], *, everything: bool) -> bool:
+    return isinstance(what, Pause) and (what.virtual_server in lost if what.virtual_server else everything)
+
+
 def _reason(wish: Wish) -> str:
     if len(wish.reason) > MAX_WORDS:
         raise OrderRefused(f"a reason has {MAX_WORDS} characters at most", unknown=True)
@@ -296,6 +324,14 @@ def _pause_of(look: Look, given: OrderGiven) -> Order | None:
     names = {each.virtual_server for each in given.order.real_servers}
     pauses = [each.ordered.pause for each in look.decision.virtual_servers.values() if each.name in names]
     return next((pause for pause in pauses if pause), None)
+
+
+def _is_foreign(what: What, look: Look) -> bool:
+    """Tell whether `what` is to be held or paused is somebody else's, and nothing of that name is ours."""
+    if isinstance(what, Drain) or not what.virtual_server:
+        return False
+    owners = [each.owner for each in look.decision.virtual_servers.values() if each.name == what.virtual_server]
+    return bool(owners) and set(owners) == {Owner.FOREIGN}
 
 
 def _left(before: OrderGiven, after: Sequence[OrderStatus]) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ answer in time is left out: its virtual servers are left as they are, and the pr
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -20,14 +21,17 @@ from lvsctl.consul.once import ask_once
 from lvsctl.core.desired import queries_in_order
 from lvsctl.core.difference import Line, difference, unknown_line
 from lvsctl.core.instance import Answer, Answers, Query
+from lvsctl.core.order import NO_ORDERS, Hold, Orders, Pause
 from lvsctl.core.override import NO_OVERRIDES, Overrides
 from lvsctl.core.reload import PlannedLine
 from lvsctl.core.removal import Removal, removal
 from lvsctl.errors import ConsulError
 from lvsctl.reconcile import Look, Reconciler
 from lvsctl.sources import Sources, asks_alike
+from netlink.types import Table
 
 PATIENCE: Final = 5.0  # seconds for Consul to answer in
+A_SECOND: Final = 500  # queries for which it has another second
 SILENT: Final = f"Consul did not answer within {PATIENCE:g} s"
 
 
@@ -50,11 +54,16 @@ class Preview:
     now: Look
     then: Look  # by the other one
     asked: _Asked
+    orders: Orders = NO_ORDERS  # that stand
 
     @property
     def removal(self) -> Removal:
         """Return how much of what serves the other one would take away."""
-        return removal(self.now.observed.table, self.now.decision, self.then.decision, self.now.config)
+        return self.removal_of(self.now.observed.table)
+
+    def removal_of(self, table: Table) -> Removal:
+        """Return the same of what served in `table`, which was there a while ago."""
+        return removal(table, self.now.decision, self.then.decision, self.now.config)
 
     @property
     def lines(self) -> tuple[PlannedLine, ...]:
@@ -66,8 +75,28 @@ class Preview:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Return what Consul did not say, but for the answers of `lines`."""
-        return self.asked.missing
+        """Return what Consul did not say, but for the answers of `lines`, and what orders have to do with it."""
+        return (*self.asked.missing, *self._paused, *self._lapsed)
+
+    @property
+    def _paused(self) -> Iterator[str]:
+        """Yield whose order it is that what is shown is not written yet."""
+        decision = self.then.decision
+        if decision.paused:
+            yield f"nothing is written yet: everything is {decision.paused.words}; lvsctl resume ends that"
+            return
+        for each in decision.virtual_servers.values():
+            pause = each.ordered.pause
+            if pause and each.steps:
+                yield f"{each.name}: nothing is written yet: {pause.words}; lvsctl resume {each.name} ends that"
+
+    @property
+    def _lapsed(self) -> Iterator[str]:
+        """Yield the orders that would be about nothing any more: they know a virtual server by its name."""
+        gone = self.now.config.virtual_servers.keys() - self.then.config.virtual_servers.keys()
+        for each in self.orders.entries:
+            if isinstance(each.what, Hold | Pause) and each.what.virtual_server in gone:
+                yield f"{each.what} does nothing any more: the file has no virtual server of that name"
 
     @property
     def complete(self) -> bool:
@@ -108,7 +137,27 @@ async def preview(
 
     async with kernel:
         now, then = await asyncio.to_thread(looks)
-    return Preview(config=in_use, now=now, then=then, asked=asked)
+    return Preview(config=in_use, now=now, then=then, asked=asked, orders=reconciler.orders.standing(time.time()))
+
+
+async def preview_of_start(
+    config: Config, before: Config, *, sources: Sources, reconciler: Reconciler, kernel: asyncio.Lock
+) -> Preview:
+    """Return what `config`, with which we have started, would do in place of the one `before`; nobody is asked.
+
+    What Consul has not answered for since stays as it is by both. Raises NetlinkError or StateError.
+    """
+    heard = sources.heard.answers
+    answers = heard if asks_alike(config, before) else {}
+
+    def looks() -> tuple[Look, Look]:
+        overrides, candidates = sources.overrides, sources.candidates
+        now = reconciler.preview(before, answers, overrides=overrides, candidates=candidates)
+        return now, reconciler.preview(config, heard, overrides=overrides, candidates=candidates)
+
+    async with kernel:
+        now, then = await asyncio.to_thread(looks)
+    return Preview(config=before, now=now, then=then, asked=_Asked(answers=heard))
 
 
 async def _ask(config: Config, in_use: Config, sources: Sources, reconciler: Reconciler) -> _Asked:
@@ -149,18 +198,21 @@ async def _ask(config: Config, in_use: Config, sources: Sources, reconciler: Rec
 
 
 async def _ask_each(client: Client, queries: AbstractSet[Query], ends: float) -> tuple[Answers, Mapping[Query, str]]:
-    """Return the answers to `queries` that came before `ends` of the loop's clock, and why others did not."""
+    """Return the answers to `queries` that came before `ends` of the loop's clock, and why others did not.
+
+    Of very many it takes longer.
+    """
+    asked, more = sorted(queries), len(queries) / A_SECOND
 
     async def one(query: Query) -> Answers | str:
         try:
-            async with asyncio.timeout_at(ends):
+            async with asyncio.timeout_at(ends + more):
                 return await ask_once(client, [query])
         except ConsulError as error:
             return str(error)
         except TimeoutError:
-            return SILENT
+            return f"Consul did not answer within {PATIENCE + more:g} s" if more >= 1 else SILENT
 
-    asked = sorted(queries)
     outcomes = await asyncio.gather(*(one(query) for query in asked))
     answers: dict[Query, Answer] = {}
     unanswered: dict[Query, str] = {}

@@ -200,20 +200,31 @@ class Reconciler:
         overrides: Overrides,
         candidates: AbstractSet[str],
         orders: Orders | None = None,
+        border: Border = NO_WORD,
     ) -> Look:
         """Return what would be done with `config`, which may not be in use; the next cycle knows nothing of it.
 
-        By other `orders` than those that stand, where there are any.
+        By other `orders` than those that stand, where there are any; with what operators would have said of the
+        `border`.
         """
         kept = self._discovered, self._decided_by, self._counted, self._decision
         try:
-            return self.look(config, answers, overrides=overrides, candidates=candidates, orders=orders)
+            return self.look(config, answers, overrides=overrides, candidates=candidates, orders=orders, border=border)
         finally:
             self._discovered, self._decided_by, self._counted, self._decision = kept
 
     def served_last(self) -> Ledger:
         """Return the ledger: what we left in the kernel. Raises StateError where it cannot be read."""
         return self._ledger.known()
+
+    def lost(self) -> tuple[frozenset[str], bool]:
+        """Return by name what we left in the kernel and is not there any more, and whether that is all of it.
+
+        Raises NetlinkError or StateError.
+        """
+        left = {key: each.name for key, each in self._ledger.known().items() if each.written and not each.disowned}
+        gone = left.keys() - self._kernel.observe().table.keys() if left else frozenset()
+        return frozenset(left[key] for key in gone), bool(left) and len(gone) == len(left)
 
     def _surroundings(self, config: Config) -> Surroundings:
         return Surroundings(

@@ -28,9 +28,12 @@ from lvsctl.errors import ConfigError, DaemonError, StateError
 from lvsctl.journal import now
 from lvsctl.preview import Preview
 from lvsctl.unexpected import in_words
+from netlink.errors import NetlinkError
+from netlink.types import Table
 
 BY_SIGNAL: Final = "SIGHUP"
 ENDED: Final = "not confirmed before lvsctl ended, so the start did not use it"
+CHANGED_SINCE: Final = "the file has changed since it was reloaded; what was confirmed is what was reloaded then"
 AT_START: Final = "state_directory, control_socket and [metrics] change at the next start only"
 
 log = structlog.get_logger()
@@ -47,11 +50,21 @@ class Pending:
     ends: float  # the same by the loop's clock
 
 
+@attrs.frozen(kw_only=True)
+class _Unjudged:
+    """What a start goes back to where the file, which is `text` now, turns out to take too much away."""
+
+    before: Config
+    text: str
+    table: Table | None = None  # as it was when it was judged first: what has left since counts
+
+
 class Reloading:
     """Owns the configuration in use; run `run()` as a task.
 
-    `look` says what a configuration would do in place of the one in use, `served` what served last. `take` is called
-    when another one is in use, `over` after every SIGHUP. One that only looks (`dry_run`) keeps nothing on disk.
+    `look` says what a configuration would do in place of the one in use, `look_back` what the one in use would do in
+    place of another, by what is heard; `served` what served last. `take` is called when another one is in use, `over`
+    after every SIGHUP. One that only looks (`dry_run`) keeps nothing on disk.
     """
 
     def __init__(
@@ -60,6 +73,7 @@ class Reloading:
         config: Config,
         *,
         look: Callable[[Config, Config], Awaitable[Preview]],
+        look_back: Callable[[Config, Config], Awaitable[Preview]],
         served: Callable[[], Ledger],
         take: Callable[[], None],
         over: Callable[[], None],
@@ -71,12 +85,14 @@ class Reloading:
         self.rolled_back = False  # it was in use until it was taken back
         self._path = path
         self._look = look
+        self._look_back = look_back
         self._served = served
         self._take = take
         self._over = over
         self._note = note
-        self._kept = ConfigurationKept(None if dry_run else config.daemon.state_directory)
+        self._kept = ConfigurationKept(None if dry_run else config.daemon.state_directory, path)
         self._pending: Pending | None = None
+        self._unjudged: _Unjudged | None = None
         self._turn = asyncio.Lock()
         self._news = asyncio.Event()
         self._hung_up = False
@@ -87,21 +103,25 @@ class Reloading:
         return self._pending.until if self._pending else None
 
     def start(self) -> bool:
-        """Begin with the file; or with what was in use before it, where it was not taken or lacks most of that.
+        """Begin with the file; or with what was in use before it, where it is not good, was not taken or lacks most.
 
         Return whether it is another one than was given. What is compared is what served last, for Consul has said
-        nothing yet.
+        nothing yet. What a file that is another one by now does to the rest is seen when it has (`judge`).
         """
         given, kept = self.config, self._kept.load()
         try:
             config, text = read(self._path)
-        except ConfigError:  # it was good a moment ago
+        except ConfigError as error:  # what was given is what was in use before
+            self._refuse([problem.at(self._path) for problem in error.problems])
             return False
         why, rolled_back = self._why_not(config, text, kept)
-        before = self._before(kept.text) if why and kept else None
-        if before is None:
+        before = self._before(kept.text) if kept and kept.text != text else None
+        if before is None or not why:
             self.config = self._fixed(config)
-            self._kept.take(text)
+            if before is None:
+                self._kept.take(text)
+            else:
+                self._unjudged = _Unjudged(before=self._fixed(before), text=text)
             return self.config != given
         self.config = self._fixed(before)
         if rolled_back:
@@ -110,6 +130,41 @@ class Reloading:
             self._refuse([why])
         self._kept.leave(text, why, rolled_back=rolled_back)
         return self.config != given
+
+    @property
+    def is_unjudged(self) -> bool:
+        """Tell whether a start uses another file than was in use, and nobody has seen yet what that takes away."""
+        return self._unjudged is not None
+
+    async def judge(self) -> None:
+        """Go back to the configuration before the start where it is seen now that the file takes too much away.
+
+        To be called before anything is written, and again when Consul has answered for more. Raises NetlinkError or
+        StateError where nothing can be seen.
+        """
+        async with self._turn:
+            if self._unjudged is None:
+                return
+            before, text = self._unjudged.before, self._unjudged.text
+            try:
+                seen = await self._look_back(self.config, before)
+            except (NetlinkError, StateError):
+                raise
+            except Exception as error:  # noqa: BLE001  # a start may not hang on what it was before
+                in_words(error, "reload")
+                self._unjudged = None
+                return
+            if self._unjudged.table is None:
+                self._unjudged = attrs.evolve(self._unjudged, table=seen.now.observed.table)
+            gone = seen.removal_of(self._unjudged.table or {})
+            if gone.is_mass:
+                why = _unless_allowed(gone.words)
+                self._use(before)
+                self._refuse([why])
+                await asyncio.to_thread(self._kept.leave, text, why, rolled_back=False)
+            elif seen.complete:
+                self._unjudged = None
+                await asyncio.to_thread(self._kept.take, text)
 
     def _why_not(self, config: Config, text: str, kept: Kept | None) -> tuple[str, bool]:
         """Return why a start does not use `config`, which is `text`, empty where it does; and if it was rolled back."""
@@ -162,8 +217,10 @@ class Reloading:
         async with self._turn:
             match order.ask:
                 case Ask.KEEP:
+                    self._demand_meant(order)
                     return await self._confirm(by)
                 case Ask.REVERT:
+                    self._demand_meant(order)
                     return await self._revert(by)
                 case Ask.RELOAD:
                     return await self._reload(order, by)
@@ -221,6 +278,8 @@ class Reloading:
 
     async def _arm(self, text: str, seconds: float) -> None:
         """Have what is about to be used, which is `text`, taken back after `seconds`."""
+        if self._unjudged:  # it is what there is to go back to all the same
+            await asyncio.to_thread(self._kept.take, self._unjudged.text)
         failed = await asyncio.to_thread(self._kept.leave, text, ENDED, rolled_back=True)
         if failed:
             raise DaemonError(f"what to go back to cannot be written down, so nothing was changed: {failed}")
@@ -234,13 +293,15 @@ class Reloading:
         self._news.set()
 
     async def _confirm(self, by: str) -> Reloaded:
-        failed = await asyncio.to_thread(self._kept.take, self._demand_pending().text, anyway=False)
+        text = self._demand_pending().text
+        failed = await asyncio.to_thread(self._kept.take, text, anyway=False)
         if failed:
             raise DaemonError(f"not confirmed, for a restart would not know of it: {failed}; {self._to_confirm()}")
         self._pending = None
         log.info("reload_confirmed", config=str(self._path), by=by)
         self._note(Event(time=now(), event="reload_confirmed", what=str(self._path), by=by))
-        return Reloaded(became=Became.CONFIRMED, config=str(self._path.absolute()))
+        notes = () if await asyncio.to_thread(_has, self._path, text) else (CHANGED_SINCE,)
+        return Reloaded(became=Became.CONFIRMED, config=str(self._path.absolute()), notes=notes)
 
     async def _revert(self, by: str) -> Reloaded:
         self._demand_pending()
@@ -262,6 +323,11 @@ class Reloading:
             raise DaemonError(f"nothing is to be confirmed{was}")
         return self._pending
 
+    def _demand_meant(self, order: Order) -> None:
+        """Raise DaemonError where somebody answers for another configuration than the one that is to be confirmed."""
+        if order.of is not None and self._demand_pending().until != order.of:
+            raise DaemonError(f"that was for a reload before; somebody has reloaded since: {self._to_confirm()}")
+
     def _to_confirm(self) -> str:
         assert self._pending is not None  # noqa: S101  # who asks knows
         return (
@@ -270,7 +336,7 @@ class Reloading:
         )
 
     def _use(self, config: Config) -> None:
-        self.config, self.error, self.rolled_back = config, "", False
+        self.config, self.error, self.rolled_back, self._unjudged = config, "", False, None
         self._take()
 
     def _say_reloaded(self, planned: Reloaded, by: str) -> None:
@@ -340,6 +406,14 @@ def _clock(seconds: float) -> str:
 
 def _unless_allowed(why: str) -> str:
     return f"{why}; if that is meant: {ALLOW}"
+
+
+def _has(path: Path, text: str) -> bool:
+    """Tell whether the file `path` is `text`."""
+    try:
+        return read(path)[1] == text
+    except ConfigError:
+        return False
 
 
 def _is_same(one: Path, other: Path) -> bool:

@@ -107,6 +107,7 @@ class Told:
     its: Status | None = None  # None: it is in trouble
     releases: dict[str, Released] = attrs.field(factory=dict)
     moves: dict[str, Moved] = attrs.field(factory=dict)
+    moves_by_force: bool = False
     asked: list[tuple[str, str]] = attrs.field(factory=list)  # what was to be released or moved, and by whom
     given: OrderGiven | None = None  # None: every order is refused
     wishes: list[tuple[Wish, str, bool]] = attrs.field(factory=list)  # each with whose it is, and whether it ends one
@@ -135,9 +136,11 @@ class Told:
             raise OrderRefused("no such target", unknown=True)
         return self.given
 
-    async def move(self, name: str, *, adopt: bool, by: str) -> Moved:
-        """Return what it was made with."""
+    async def move(self, name: str, *, adopt: bool, by: str, force: bool) -> Moved:
+        """Return what it was made with; refuse where it takes `force`."""
         self.asked.append((f"{'adopt' if adopt else 'disown'} {name}", by))
+        if self.moves_by_force and not force:
+            raise OrderRefused("it would take away 3 of 4 real servers", empties=True)
         if name not in self.moves:
             raise DaemonError(f"no virtual server '{name}'")
         return self.moves[name]

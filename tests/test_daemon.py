@@ -17,6 +17,7 @@ from aiohttp import web
 from structlog.testing import capture_logs
 
 from lvsctl import control
+from lvsctl.config import Config
 from lvsctl.configfile import load
 from lvsctl.consul.pace import SHORTEST_POLL
 from lvsctl.core.instance import Answer, Query
@@ -118,10 +119,12 @@ async def running(
     lines: Sequence[str] = (),
     tables: str = "",
     text: str = "",
+    begin: Callable[[Path], Config] = load,
 ) -> AsyncIterator[Running]:
     """Run a daemon until the context ends, then stop it as systemd does.
 
-    `port` is Consul's, any when 0; `lines` are more of reco's. With `text` that is the whole file.
+    `port` is Consul's, any when 0; `lines` are more of reco's. With `text` that is the whole file. It begins with what
+    `begin` makes of the file.
     """
     kernel = kernel or Watched()
     async with consul(answering, port=port) as server:
@@ -130,7 +133,7 @@ async def running(
             file.write_text(text)
         reconciler = Reconciler(kernel, FakeAddresses(), Store(directory), time.time)
         with capture_logs() as logs:
-            made = Daemon(file, load(file), reconciler, dry_run=dry_run, knock=unknown)
+            made = Daemon(file, begin(file), reconciler, dry_run=dry_run, knock=unknown)
             task = asyncio.create_task(made.run(), name="daemon")
             found = Running(server=server, kernel=kernel, file=file, task=task, logs=logs)
             await server.came(1)

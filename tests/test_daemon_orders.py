@@ -164,6 +164,40 @@ async def test_wait_returns_when_the_connections_are_gone(tmp_path: Path) -> Non
         assert daemon.kernel.writes[-1] == DeleteRealServer(virtual_server=KEY, key=real_key(1))
 
 
+async def test_wait_is_not_over_when_the_instance_is_deregistered_before_its_connections_end(tmp_path: Path) -> None:
+    blocking = Blocking(FOUR)
+    async with running(blocking, tmp_path) as daemon:
+        await daemon.until(ALL)
+        daemon.kernel.set_usage(KEY, real_key(1), RealServerUsage(active=3))
+        waiting = asyncio.create_task(command(daemon, "drain", "app1", "--wait", "--timeout", "3s"))
+        await daemon.until(table_of(entry(real(1, 0), real(2), real(3), real(4))))
+        await blocking.change(*FOUR[1:])
+        status = await daemon.until_status(lambda status: "no longer reg" in places(status)["10.0.0.1:8080"][1])
+        (row,) = status.orders[0].real_servers
+        assert (row.place, row.instance, row.active) == (Place.DRAINING, "reco-1", 3)
+        result = await waiting
+        assert result.exit_code == 1, result.output
+        assert "node app1 stays drained, and is not out after 3 s: 1 of 1 real server left, 3 active" in result.output
+        await blocking.change(instance(1, port=9090), *FOUR[1:])
+        await daemon.until_status(lambda status: len(status.orders[0].real_servers) == 2)
+        assert (await command(daemon, "undrain", "app1")).output.endswith(
+            "(it was by root): 1 instance may serve again\n"
+        )
+
+
+async def test_wait_is_not_over_while_nobody_knows_what_is_drained(tmp_path: Path) -> None:
+    async with running(Blocking(FOUR), tmp_path) as daemon:
+        await daemon.until(ALL)
+        daemon.kernel.set_usage(KEY, real_key(1), RealServerUsage(active=3))
+        assert (await command(daemon, "drain", "app1")).exit_code == 0
+        await daemon.until(table_of(entry(real(1, 0), real(2), real(3), real(4))))
+    async with running(refusing(500), tmp_path, daemon.kernel, port=port_of(daemon.server)) as again:
+        words = ("drain", "app1", "--as", "node", "--ahead", "--wait", "--timeout", "1s")
+        result = await command(again, *words)
+        assert result.exit_code == 1, result.output
+        assert result.output.endswith("is not out after 1 s: Consul has not answered for it since lvsctl was started\n")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -228,6 +262,7 @@ async def test_what_is_out_by_another_drain_is_said(tmp_path: Path) -> None:
         assert [line.split()[:3] for line in shown.output.splitlines()] == [
             ["ORDER", "TARGET", "UNTIL"], ["drain", "node", "app1"], ["drain", "10.0.0.1", "undrained"],
         ]  # fmt: skip
+        assert "matches nothing" not in shown.output
         result = await command(daemon, "undrain", "10.0.0.1")
         assert "some of it is still out: node app1" in result.output
         await daemon.until(OTHERS)
@@ -351,6 +386,7 @@ async def test_a_pause_writes_nothing_until_it_is_resumed(tmp_path: Path) -> Non
         assert result.exit_code == 1
         assert "nothing is written yet: paused by root until" in result.output
         assert "node app1 does not leave now, nothing is written: paused by root" in result.output
+        assert (await daemon.status()).virtual_servers[0].serving == 3, "what is drained serves on"
         result = await command(daemon, "release", "reco")
         assert result.exit_code == 8
         assert "nothing can be released: paused by root" in result.output
@@ -380,6 +416,23 @@ async def test_a_pause_of_one_leaves_the_others_alone(tmp_path: Path) -> None:
         ]  # fmt: skip
         assert (await command(daemon, "resume", "shop")).exit_code == 0
         await daemon.until_status(lambda status: all(row.serving == 2 for row in status.virtual_servers))
+
+
+@pytest.mark.parametrize("words", [("pause",), ("pause", "reco")])
+async def test_a_pause_does_not_outlive_what_it_leaves_as_it_is(tmp_path: Path, words: tuple[str, ...]) -> None:
+    async with running(Blocking(FOUR), tmp_path) as daemon:
+        await daemon.until(ALL)
+        assert (await command(daemon, *words, "--for", "24h")).exit_code == 0
+    kernel, port = daemon.kernel, port_of(daemon.server)
+    async with running(Blocking(FOUR), tmp_path, kernel, port=port) as daemon:
+        status = await daemon.until_status(lambda status: status.virtual_servers[0].state is State.PAUSED)
+        assert len(status.orders) == 1, "what is there is paused over a restart"
+    async with running(Blocking(FOUR), tmp_path, port=port) as daemon:  # the machine was booted
+        await daemon.until(ALL)
+        assert (await daemon.status()).orders == ()
+        (over,) = daemon.events("order_over")
+        assert over["why"].startswith("the kernel lost what was paused while lvsctl was away")
+        assert decode_orders((tmp_path / FILE).read_bytes()).entries == ()
 
 
 async def test_a_damaged_file_is_told_until_somebody_has_looked(tmp_path: Path) -> None:
@@ -417,6 +470,22 @@ async def test_an_order_that_cannot_be_kept_is_refused(tmp_path: Path) -> None:
         (tmp_path / "orders.new").rmdir()
         assert (await command(daemon, "drain", "app1")).exit_code == 0
         assert (await command(daemon, "status")).exit_code == 0
+
+
+async def test_where_its_order_cannot_be_ended_nothing_is_released(tmp_path: Path) -> None:
+    blocking = Blocking(FOUR)
+    async with running(blocking, tmp_path) as daemon:
+        await daemon.until(ALL)
+        await command(daemon, "hold", "reco")
+        await blocking.change(failing(1), *FOUR[1:])
+        await daemon.until_status(lambda status: status.virtual_servers[0].state is State.HELD)
+        (tmp_path / "orders.new").mkdir()
+        result = await command(daemon, "release", "reco", "--yes")
+        assert (result.exit_code, "nothing was changed" in result.output) == (8, True), result.output
+        assert (await daemon.status()).virtual_servers[0].state is State.HELD
+        assert daemon.kernel.observe().table == ALL
+        (tmp_path / "orders.new").rmdir()
+        assert "1 real server leaves, 3 others serve" in (await command(daemon, "release", "reco", "--yes")).output
 
 
 async def test_while_the_kernel_cannot_be_read_no_order_is_taken(tmp_path: Path) -> None:

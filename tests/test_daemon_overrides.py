@@ -10,6 +10,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+import structlog
 from aiohttp import web
 
 from lvsctl.daemon import FIRST_ANSWERS
@@ -78,7 +79,16 @@ async def test_they_are_opened_and_closed_by_a_reload(tmp_path: Path) -> None:
         await daemon.until(PLAIN)
         assert (await daemon.status()).overrides is None
         (over,) = daemon.events("override_over")
-        assert over["why"] == "cleared"
+        assert over["why"] == "the configuration opens no overrides any more"
+        await daemon.until_status(lambda _: any("counts no more" in each["why"] for each in _changed(daemon)))
+        why = next(each["why"] for each in _changed(daemon) if "counts no more" in each["why"])
+        assert (
+            "for override 'v2' 5% of 'alice@adm1' counts no more: the configuration opens no overrides any more" in why
+        )
+
+
+def _changed(daemon: Running) -> list[structlog.typing.EventDict]:
+    return daemon.events("real_server_changed")
 
 
 async def test_what_cannot_be_read_any_more_stays_and_status_says_so(tmp_path: Path) -> None:

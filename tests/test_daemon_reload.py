@@ -11,16 +11,23 @@ import attrs
 import pytest
 from aiohttp import web
 
+import lvsctl.daemon
 from lvsctl import control, preview, reloading
-from lvsctl.configuration_kept import FILE
+from lvsctl.cli.run import _config
+from lvsctl.config import Config
+from lvsctl.configfile import load
+from lvsctl.configuration_kept import FILE, ConfigurationKept
+from lvsctl.core.order import Wish
 from lvsctl.core.reload import Ask, Became, Order, Reloaded
 from lvsctl.core.status import Status
-from lvsctl.errors import DaemonError
+from lvsctl.errors import ConfigError, DaemonError
 from lvsctl.journal import Reader
+from lvsctl.preview import Preview
+from lvsctl.reloading import Reloading
 from netlink.errors import Interrupted
 from netlink.types import Observed, Protocol, VirtualServerKey
 from tests.consul.server import Blocking
-from tests.test_daemon import Running, Watched, _signals, running
+from tests.test_daemon import Running, Watched, _signals, port_of, running
 from tests.values import VIP, entry, instance, real, table_of
 
 __all__ = ["_signals"]  # a fixture
@@ -122,6 +129,28 @@ async def test_what_consul_does_not_answer_for_is_said_and_left_alone(tmp_path: 
         assert (line.name, line.what, line.cause) == ("shop", "unknown", "unknown")
         assert "No path to datacenter" in line.why
         assert daemon.kernel.observe().table == BOTH
+
+
+async def test_what_may_be_a_mass_removal_for_all_that_consul_says_is_refused(tmp_path: Path) -> None:
+    services = Services(silent=frozenset({"slow"}))
+    async with running(services, tmp_path) as daemon:
+        await both_serve(daemon)
+        write(
+            daemon,
+            TWO.replace(':80"', ':80"\nconsul_service = "slow"').replace(':81"', ':81"\nconsul_service = "slow"'),
+        )
+        became = await order(daemon)
+        assert became.became is Became.REFUSED
+        assert became.why.startswith(
+            "what becomes of 2 of 2 virtual servers (reco, shop) is not known, for Consul does "
+        )
+        assert became.why.endswith("; if that is meant: lvsctl reload --allow-remove")
+        services.has["slow"], services.silent = Blocking((instance(50),)), frozenset()
+        assert "2 virtual servers" not in (await order(daemon)).why, "it is known now"
+        await order(daemon, dry_run=True)
+        assert daemon.kernel.observe().table == BOTH
+        services.silent = frozenset({"slow"})
+        assert (await order(daemon, allow_remove=True)).became is Became.USED
 
 
 async def test_consul_has_so_long_and_no_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,6 +368,25 @@ async def test_while_it_is_to_be_confirmed_only_another_such_one_is_taken(tmp_pa
         await daemon.until(BOTH)  # what was confirmed last, not what was tried first
 
 
+async def test_who_answers_for_one_reload_neither_keeps_nor_reverts_another(tmp_path: Path) -> None:
+    async with running(Services(), tmp_path) as daemon:
+        await both_serve(daemon)
+        write(daemon, FAST)
+        mine = await order(daemon, confirm=60.0)
+        write(daemon, RECO_ALONE)
+        theirs = await order(daemon, confirm=60.0)
+        assert mine.until is not None
+        for ask in (Ask.KEEP, Ask.REVERT):
+            with pytest.raises(
+                DaemonError, match="that was for a reload before; somebody has reloaded since: the conf"
+            ):
+                await order(daemon, ask, of=mine.until)
+        assert (await daemon.status()).confirm_until == theirs.until
+        write(daemon, TWO)
+        kept = await order(daemon, Ask.KEEP, of=theirs.until)
+        assert (kept.became, kept.notes) == (Became.CONFIRMED, (reloading.CHANGED_SINCE,))
+
+
 @pytest.mark.parametrize("seconds", [0.0, 4.9, 3601.0, float("nan"), -1.0])
 async def test_the_time_to_confirm_has_bounds(tmp_path: Path, seconds: float) -> None:
     async with running(Services(), tmp_path) as daemon:
@@ -377,6 +425,21 @@ async def test_what_there_is_to_go_back_to_is_on_disk_first(tmp_path: Path) -> N
         (tmp_path / FILE).rmdir()
         assert (await order(daemon, Ask.KEEP)).became is Became.CONFIRMED
         assert daemon.events("configuration_kept_failed")
+
+
+async def test_what_orders_make_of_it_is_noted(tmp_path: Path) -> None:
+    async with running(Services(), tmp_path) as daemon:
+        await both_serve(daemon)
+        for wish in (Wish(order="hold", target="reco"), Wish(order="pause", target="shop", reason="by hand")):
+            await asyncio.to_thread(control.order, tmp_path / "control.sock", wish)
+        write(daemon, FAST.replace("virtual_server.reco]", 'virtual_server.other]\nconsul_service = "reco"'))
+        hold, pause = sorted((await order(daemon, dry_run=True)).notes)
+        assert hold == "hold of reco does nothing any more: the file has no virtual server of that name"
+        assert pause.startswith("shop: nothing is written yet: paused by root until ")
+        await asyncio.to_thread(control.order, tmp_path / "control.sock", Wish(order="pause"))
+        first, _ = (await order(daemon)).notes
+        assert first.startswith("nothing is written yet: everything is paused by root until ")
+        assert daemon.kernel.observe().table == BOTH
 
 
 async def test_reloads_at_once_take_turns(tmp_path: Path) -> None:
@@ -483,6 +546,104 @@ async def test_a_start_with_another_file_uses_it(tmp_path: Path) -> None:
     async with restarted(daemon, file) as daemon:
         await daemon.until(table_of(entry(real(1), real(2), scheduler="rr")))
         assert (await daemon.status()).config_error == ""
+
+
+NOBODYS = tuple(attrs.evolve(each, tags=("v2",) if each is RECO[0] else ()) for each in RECO)
+FEW = TWO.replace(':80"', ':80"\ntags = ["v2"]').replace(':81"', ':81"\nconsul_service = "few"')
+
+
+async def test_a_start_whose_file_takes_most_away_is_judged_before_anything_is_written(tmp_path: Path) -> None:
+    services = Services()
+    services.has |= {"reco": Blocking(NOBODYS), "few": Blocking((instance(50),))}
+    async with running(services, tmp_path) as daemon:
+        await both_serve(daemon)
+        write(daemon, FEW)
+        file = daemon.file.read_text()
+    daemon.kernel.writes.clear()
+    port = port_of(daemon.server)
+    for _ in range(2):
+        async with running(services, tmp_path, daemon.kernel, port=port, text=file) as daemon:
+            status = await daemon.until_status(lambda status: status.kernel.in_sync_since is not None)
+            assert status.config_error == (
+                "it would take away 3 of 4 real servers now serving; if that is meant: lvsctl reload --allow-remove"
+            )
+            assert [row.serving for row in status.virtual_servers] == [2, 2]
+            assert len(daemon.events("reload_refused")) == 1
+        assert daemon.kernel.writes == []
+    async with running(services, tmp_path, daemon.kernel, port=port, text=file) as daemon:
+        assert (await order(daemon, allow_remove=True)).became is Became.USED
+        await daemon.until(table_of(entry(real(1)), entry(real(50), key=OTHER)))
+    async with running(services, tmp_path, daemon.kernel, port=port, text=file) as daemon:
+        assert (await daemon.until_status(lambda status: bool(status.virtual_servers))).config_error == ""
+
+
+async def test_a_start_with_a_bad_file_goes_on_with_what_was(tmp_path: Path) -> None:
+    services = Services()
+    async with running(services, tmp_path) as daemon:
+        await both_serve(daemon)
+        good = daemon.file.read_text()
+    port, bad = port_of(daemon.server), good + "wieght = 3\n"
+    for kernel in (daemon.kernel, Watched()):  # as it was, and as after a reboot
+        async with running(services, tmp_path, kernel, port=port, text=bad, begin=_config) as again:
+            await again.until(BOTH)
+            status = await again.status()
+            assert "virtual_server.shop.wieght" in status.config_error
+            (refused,) = again.events("reload_refused")
+            assert refused["kept"] == "the old configuration"
+            again.file.write_text(good)
+            assert (await order(again)).became is Became.USED
+            assert (await again.status()).config_error == ""
+    typo = tmp_path / "lvsclt.toml"
+    typo.write_text(bad)
+    with pytest.raises(ConfigError, match="wieght"):
+        _config(typo)
+    (tmp_path / FILE).unlink()
+    daemon.file.write_text(bad)
+    with pytest.raises(ConfigError, match="wieght"):
+        _config(daemon.file)
+
+
+@pytest.mark.unexpected
+async def test_an_error_that_nobody_expected_keeps_no_start_from_its_file(tmp_path: Path) -> None:
+    async def broken(_config: Config, _before: Config) -> Preview:
+        raise ZeroDivisionError("deep inside")
+
+    file = tmp_path / "lvsctl.toml"
+    file.write_text(f'[daemon]\nstate_directory = "{tmp_path}"\n{RECO_ALONE}')
+    ConfigurationKept(tmp_path).take(f'[daemon]\nstate_directory = "{tmp_path}"\n{TWO}')
+    begun = Reloading(
+        file,
+        load(file),
+        look=broken,
+        look_back=broken,
+        served=dict,
+        take=lambda: None,
+        over=lambda: None,
+        note=lambda _: None,
+        dry_run=False,
+    )
+    assert not begun.start()
+    assert begun.is_unjudged
+    await begun.judge()
+    assert (begun.is_unjudged, begun.error) == (False, "")
+
+
+async def test_a_start_is_judged_as_soon_as_consul_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lvsctl.daemon, "WITH_SNAPSHOT", 0.1)
+    services = Services()
+    services.has |= {"reco": Blocking(NOBODYS), "few": Blocking((instance(50),))}
+    async with running(services, tmp_path) as daemon:
+        await both_serve(daemon)
+        write(daemon, FEW)
+        file = daemon.file.read_text()
+    services.silent = frozenset({"reco", "few"})
+    async with running(services, tmp_path, daemon.kernel, port=port_of(daemon.server), text=file) as daemon:
+        await daemon.until_status(lambda _: bool(daemon.events("consul_incomplete")))
+        assert (await daemon.status()).config_error == ""
+        services.silent = frozenset()
+        status = await daemon.until_status(lambda status: bool(status.config_error))
+        assert "3 of 4 real servers" in status.config_error
+        await daemon.until(BOTH)  # what the first answer took away is back, and counted for the second
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"lvsctl-configuration 1 0\n{}"])

@@ -10,7 +10,8 @@ EPILOG = """\b
 A virtual server that somebody else made at an address of your file is foreign:
 lvsctl never touches it. Adopted, it is made what the file and Consul want, in
 place and without a gap: what is missing is added, options are changed, and what
-Consul does not have is drained. At a terminal it asks first.
+Consul does not have is drained. At a terminal it asks first; without one it does
+not do it, unless by --yes, where more than half of what serves would go.
 \b
 Exit codes: 0 done, or it is ours; 1 declined, or the kernel refused something;
 2 no such virtual server; 3 configuration; 8 no daemon answers, or it cannot now.

@@ -10,7 +10,7 @@ from lvsctl.cli.columns import count
 from lvsctl.configfile import load
 from lvsctl.control import ask, move
 from lvsctl.core.status import Moved, State, Status, VirtualServerStatus
-from lvsctl.errors import DaemonError
+from lvsctl.errors import DaemonError, OrderRefused
 from lvsctl.text import listed, visible
 
 
@@ -29,13 +29,28 @@ def move_all(names: Sequence[str], path: Path, *, adopt: bool, yes: bool) -> Non
     refused = False
     for row in rows:
         try:
-            moved = move(socket, row.name, adopt=adopt)
+            moved = _move(socket, row.name, adopt=adopt, force=yes)
         except DaemonError as error:
             raise DaemonError(f"{row.name}: {error}") from error
         refused |= bool(moved.refused)
         for line in lines_of(moved, adopt=adopt):
             click.echo(line)
     sys.exit(1 if refused else 0)
+
+
+def _move(socket: Path, name: str, *, adopt: bool, force: bool) -> Moved:
+    """Move one; where most of what serves in it would go ask once more, and without a terminal do nothing."""
+    try:
+        return move(socket, name, adopt=adopt, force=force)
+    except OrderRefused as refused:
+        click.echo(visible(f"{name}: {refused}"), err=True)
+    if not _is_asked():
+        click.echo("--yes adopts it all the same", err=True)
+        sys.exit(1)
+    if not click.confirm("Do it all the same?"):
+        click.echo("nothing was done", err=True)
+        sys.exit(1)
+    return move(socket, name, adopt=adopt, force=True)
 
 
 def lines_of(moved: Moved, *, adopt: bool) -> list[str]:
@@ -67,5 +82,10 @@ def _row(name: str, status: Status) -> VirtualServerStatus:
     for row in status.virtual_servers:
         if row.name == name:
             return row
+    foreign = next((key for key in status.foreign if name and name in (key, key.partition(" ")[2])), "")
+    if foreign:
+        raise click.UsageError(
+            f"{foreign} is not in the file: give it a [virtual_server.NAME] there and reload, then lvsctl adopt NAME"
+        )
     known = listed({row.name for row in status.virtual_servers if row.name}, name)
     raise click.UsageError(f"no virtual server '{visible(name)}'; there are: {known}")

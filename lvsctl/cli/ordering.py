@@ -15,6 +15,7 @@ from lvsctl.cli.cells import fit
 from lvsctl.cli.columns import clock, columns, count, span
 from lvsctl.cli.order_rows import ENDED_BY, order_rows
 from lvsctl.config_types import Wrong, duration
+from lvsctl.core.drain_watch import UNHEARD, as_it_stands, is_unheard
 from lvsctl.core.order import Wish
 from lvsctl.core.status import OrderedRealServer, OrderGiven, OrderStatus, Place, Status
 from lvsctl.errors import DaemonError, OrderRefused
@@ -38,6 +39,9 @@ def give(path: Path, wish: Wish, *, empties: str = "") -> OrderGiven:
     wish = attrs.evolve(wish, user=_user())
     try:
         return control.order(socket, wish)
+    except KeyboardInterrupt:
+        click.echo("\nlvsctl: the daemon may have taken it; lvsctl status shows every order", err=True)
+        raise
     except OrderRefused as refused:
         if refused.unknown:
             raise click.UsageError(str(refused)) from refused
@@ -109,7 +113,7 @@ def drained(given: OrderGiven, now: float) -> list[str]:
 def undrained(given: OrderGiven) -> list[str]:
     """Return what to say of a drain that was ended."""
     order = given.order
-    number = len(order.real_servers)
+    number = len({(each.node, each.instance) if each.instance else each.real_server for each in order.real_servers})
     does = f"{count(number, 'instance')} may serve again" if number else "nothing matched"
     lines = [visible(f"{order.target} is no longer drained ({_was(order)}): {does}")]
     if given.left:
@@ -128,7 +132,7 @@ def held(given: OrderGiven, now: float) -> list[str]:
             f"{_replacing(given, now)}; lvsctl release {order.target} ends it"
         )
     ]
-    return [*lines, *_real_servers(order.real_servers)]
+    return [*lines, *_foreign(given), *_real_servers(order.real_servers)]
 
 
 def paused(given: OrderGiven, now: float) -> list[str]:
@@ -140,7 +144,8 @@ def paused(given: OrderGiven, now: float) -> list[str]:
         visible(
             f"{order.target} is paused {_until(order, now)}: nothing is written{waiting}{_replacing(given, now)}; "
             f"lvsctl resume{name} ends it"
-        )
+        ),
+        *_foreign(given),
     ]
 
 
@@ -152,6 +157,12 @@ def resumed(given: OrderGiven) -> list[str]:
     if given.paused and order.target != "everything":
         lines.append(visible(f"nothing is written yet: everything is {given.paused}; lvsctl resume ends that"))
     return lines
+
+
+def _foreign(given: OrderGiven) -> list[str]:
+    """Return that an order does nothing while what it is about is foreign, where it is."""
+    name = given.order.target
+    return [visible(f"{name} is foreign: lvsctl does not touch it before lvsctl adopt {name}")] if given.foreign else []
 
 
 def _until(order: OrderStatus, now: float) -> str:
@@ -208,35 +219,44 @@ def _wait(socket: Path, order: OrderStatus, timeout: float | None) -> int:
     began = heard = time.monotonic()
     shown, most = began, order
     while True:
-        now = time.monotonic()
-        try:
-            status, heard = control.ask(socket), time.monotonic()
-        except DaemonError:
-            if now - heard > AWAY:
-                raise
-            status = None
+        now, said = time.monotonic(), "the daemon does not answer; it is waited for"
+        status = _asked(socket, away=now - heard)
         if status is not None:
+            heard = time.monotonic()
             its = next(
                 (each for each in status.orders if (each.order, each.target) == (order.order, order.target)), None
             )
             if its is None:
                 return _ended(f"{order.target} is drained no longer: the order was ended, or its time is over", 1)
-            code = _code(its, most, now - began)
+            most = as_it_stands(its, status, before := most)
+            code = _code(most, before, status, now - began)
             if code is not None:
                 return code
-            most = its
+            said = UNHEARD if is_unheard(most, status) else _progress(most)
         if timeout is not None and now - began >= timeout:
-            return _ended(f"{order.target} stays drained, and is not out after {span(timeout)}: {_progress(most)}", 1)
+            return _ended(f"{order.target} stays drained, and is not out after {span(timeout)}: {said}", 1)
         if sys.stdout.isatty():
-            _show(_progress(most) if status else "the daemon does not answer; it is waited for")
+            _show(said)
         elif now - shown >= LINE:
             shown = now
-            click.echo(_progress(most) if status else "the daemon does not answer; it is waited for")
+            click.echo(said)
         time.sleep(POLL)
 
 
-def _code(order: OrderStatus, before: OrderStatus, seconds: float) -> int | None:
+def _asked(socket: Path, *, away: float) -> Status | None:
+    """Return how everything stands; None where the daemon does not say, raises DaemonError where it is `away` long."""
+    try:
+        return control.ask(socket)
+    except DaemonError:
+        if away > AWAY:
+            raise
+        return None
+
+
+def _code(order: OrderStatus, before: OrderStatus, status: Status, seconds: float) -> int | None:
     """Return the exit code where there is nothing to wait for any more, having said so; else None."""
+    if is_unheard(order, status):
+        return None
     left = [each for each in order.real_servers if each.place is not Place.OUT]
     if not left:
         cut = sum(each.active for each in before.real_servers if each.place is Place.DRAINING)

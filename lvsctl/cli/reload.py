@@ -83,9 +83,7 @@ def command(
             click.echo("\nlvsctl: the daemon goes on with it; lvsctl status says what became of it", err=True)
         raise
     except DaemonError as error:
-        if not path.exists():  # so it could not say where the daemon is
-            raise DaemonError(f"{error}; {path}: there is no such file") from error
-        raise
+        raise DaemonError(f"{error}{_why_unheard(path, socket)}") from error
     for line in _plan_of(outcome):
         click.echo(line)
     for note in outcome.notes:
@@ -94,6 +92,18 @@ def command(
     if outcome.became is Became.USED and outcome.until is not None and _is_asked():
         code = _ask(socket, outcome.until)
     sys.exit(code)
+
+
+def _why_unheard(path: Path, socket: Path) -> str:
+    """Return what in the file may be why the daemon was not reached, or did not do it; empty where nothing is."""
+    from lvsctl.cli.places import written
+
+    if not path.exists():  # so it could not say where the daemon is
+        return f"; {path}: there is no such file"
+    if not socket.exists() and written(path, "control_socket") is not None:
+        moved = "where control_socket was changed in the file, the daemon listens at the former one until a restart"
+        return f"; {moved}; SIGHUP reloads the rest"
+    return ""
 
 
 def _seconds(text: str) -> float:
@@ -112,7 +122,8 @@ def _plan_of(outcome: "Reloaded") -> list[str]:
     from lvsctl.cli.diff import render, summed_up
     from lvsctl.core.reload import Became
 
-    if outcome.became not in {Became.USED, Became.PLANNED, Became.REFUSED} or not outcome.virtual_servers:
+    seen = outcome.virtual_servers or outcome.lines
+    if outcome.became not in {Became.USED, Became.PLANNED, Became.REFUSED} or not seen:
         return []
     lines = [_line(each) for each in outcome.lines]
     sizes = outcome.virtual_servers, outcome.real_servers
@@ -190,7 +201,7 @@ def _ask(socket: Path, until: float) -> int:
     if answer is None:
         click.echo()
         return _what_became(socket)
-    outcome = reload(socket, Order(ask=Ask.KEEP if answer else Ask.REVERT))
+    outcome = reload(socket, Order(ask=Ask.KEEP if answer else Ask.REVERT, of=until))
     _say(outcome)
     return 0 if answer else 1
 

@@ -22,7 +22,7 @@ Signals:
   SIGHUP            read the configuration again; a bad file changes nothing
 \b
 Exit codes: 0 stopped or converged, 1 (--once) a hold or a foreign virtual server
-is left, 3 configuration, 4 Consul (--once), 5 kernel,
+is left, or most of what serves would go, 3 configuration, 4 Consul (--once), 5 kernel,
 6 another lvsctl runs, 7 state directory.
 \b
 Examples:
@@ -37,6 +37,7 @@ Examples:
 @config_file
 @click.option("--dry-run", is_flag=True, help="Compute and show, never write.")
 @click.option("--once", is_flag=True, help="Converge, print what was done, exit.")
+@click.option("--allow-remove", is_flag=True, help="With --once: also where most of what serves would go.")
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default: info, with --once warning."
 )
@@ -46,7 +47,9 @@ Examples:
     default="auto",
     help="auto: text on a terminal, else JSON.",
 )
-def command(path: Path, *, dry_run: bool, once: bool, log_level: str | None, log_format: str) -> None:
+def command(
+    path: Path, *, dry_run: bool, once: bool, allow_remove: bool, log_level: str | None, log_format: str
+) -> None:
     """Keep the kernel's IPVS table equal to what Consul and the configuration want."""
     import asyncio
     import contextlib
@@ -61,13 +64,17 @@ def command(path: Path, *, dry_run: bool, once: bool, log_level: str | None, log
     from lvsctl.journal import Journal
     from lvsctl.store import locked
 
+    if allow_remove and not once:
+        raise click.UsageError(
+            "--allow-remove goes with --once; of a daemon it is asked by lvsctl reload --allow-remove"
+        )
     logs.configure(
         level=log_level or ("warning" if once else "info"),
         as_json=None if log_format == "auto" else log_format == "json",
     )
     memory.give_back()
     memory.seldom()
-    config = load(path)
+    config = load(path) if once or dry_run else _config(path)
     try:
         Client(config.consul).check()
     except ConsulError as error:
@@ -84,11 +91,33 @@ def command(path: Path, *, dry_run: bool, once: bool, log_level: str | None, log
         else:
             try:
                 with Journal(config.daemon.state_directory) as journal:
-                    code = _once(config, kernel, journal.note)
+                    code = _once(config, kernel, journal.note, judged=None if allow_remove else path)
                 sys.exit(code)
             except KeyboardInterrupt:
                 click.echo("lvsctl: interrupted; what was still draining stays quiesced", err=True)
                 sys.exit(130)
+
+
+def _config(path: Path) -> "Config":
+    """Return the configuration to start with: of the file, or what was in use last where that has mistakes now.
+
+    The daemon says so then, as of a reload. Raises ConfigError where nothing was in use before.
+    """
+    from lvsctl.cli.places import state_directory
+    from lvsctl.configfile import load, parse_here
+    from lvsctl.configuration_kept import ConfigurationKept
+    from lvsctl.errors import ConfigError
+
+    try:
+        return load(path)
+    except ConfigError as error:
+        kept = ConfigurationKept(state_directory(path)).load()
+        if kept is None or kept.file != str(path.absolute()):  # a typo in its name is no reason to take another one
+            raise
+        try:
+            return parse_here(kept.text, path)
+        except ConfigError:  # of another lvsctl
+            raise error from None
 
 
 async def _run(path: Path, config: "Config", kernel: "Reconciler", *, dry_run: bool) -> None:
@@ -112,21 +141,28 @@ def _plan(config: "Config", kernel: "Reconciler") -> None:
     click.echo("\n".join(render(lines) or ["in sync: nothing would be changed"]))
 
 
-def _once(config: "Config", kernel: "Reconciler", tell: "Tell" = lambda _: None) -> int:
-    """Converge and print each change; return 5 when the kernel refused something, 1 when something is left."""
+def _once(config: "Config", kernel: "Reconciler", tell: "Tell" = lambda _: None, *, judged: Path | None = None) -> int:
+    """Converge and print each change; return 5 when the kernel refused something, 1 when something is left.
+
+    Where the file that is `judged` would take most of what serves away, nothing is done: 1, too.
+    """
     from lvsctl.announce import events_of
     from lvsctl.cli.diff import render
+    from lvsctl.cli.judging import too_much
     from lvsctl.cli.live import ask, ask_overrides, demand
     from lvsctl.core.difference import difference, line_of
     from lvsctl.core.order import in_force
     from lvsctl.errors import KernelError, StateError
     from lvsctl.kernel_settings import KernelSettings
 
+    kernel.opinions = None  # nobody knocks, so nobody is waited for
+    asked, overrides = ask(config).whole(), ask_overrides(config)
+    if judged is not None and (why := too_much(judged, config, kernel, asked, overrides)):
+        click.echo(f"lvsctl: refused, nothing was changed: {visible(why)}; if that is meant: --allow-remove", err=True)
+        return 1
     paused = in_force(kernel.orders, time.time()).everything
     for setting in () if paused else KernelSettings(tell=tell).keep(config.kernel):
         click.echo(f"~ {setting.setting}  {setting.was} -> {setting.now}  {setting.why}")
-    kernel.opinions = None  # nobody knocks, so nobody is waited for
-    asked, overrides = ask(config).whole(), ask_overrides(config)
     changes = 0
     while True:
         cycle = kernel.cycle(config, asked.answers, overrides=overrides, candidates=asked.candidates)

@@ -178,7 +178,7 @@ def cause_of_leaving(
     """Return why a real server has to go.
 
     `unwanted` is why its virtual server has to, empty where that stays; `gone` is why it is in none of Consul's
-    answers, as `cause_of_disappearance` takes it.
+    answers, as `cause_of_disappearance` takes it, or why its instance is left out since the configuration changed.
     """
     if unwanted:
         return Cause(kind=Kind.CONFIGURATION, text=f"its virtual server is {unwanted}")
@@ -186,6 +186,8 @@ def cause_of_leaving(
         return Cause(kind=Kind.DRIFT, text=BY_HAND)
     if member is None:
         return cause_of_disappearance(gone)
+    if gone:
+        return Cause(kind=Kind.CONFIGURATION, text=f"{gone}: {cause_of_absence(member).text}")
     return cause_of_absence(member)
 
 

@@ -10,6 +10,7 @@ from lvsctl.core.admission import Excluded, Reason, Rejected
 from lvsctl.core.decision import VirtualServerDecision
 from lvsctl.core.desired import Wanted
 from lvsctl.core.failover import named, why_failed_over
+from lvsctl.core.guard import serves
 from lvsctl.core.status import State
 from lvsctl.core.words import moment
 from netlink.types import Address
@@ -57,7 +58,7 @@ def _orders_on(each: VirtualServerDecision) -> Iterator[str]:
     if each.ordered.pause:
         changes = f"{len(each.steps)} change{'s' if len(each.steps) > 1 else ''} to make, but " if each.steps else ""
         yield f"{changes}{each.ordered.pause.words}; lvsctl resume ends it"
-    if each.ordered.hold and not each.hold.order:
+    if each.ordered.hold and not each.hold.order and each.wanted:  # what left the file it does not keep
         yield f"{each.ordered.hold.words}; lvsctl release {each.name} ends it"
 
 
@@ -104,6 +105,8 @@ def why_nobody(each: VirtualServerDecision) -> str:
 
 
 def _nobody(each: VirtualServerDecision) -> str:
+    if each.wanted and any(map(serves, each.wanted.entry.real_servers.values())):
+        return "what passes is not in the kernel yet"
     members = each.wanted.members if each.wanted else ()
     meant = [member for member in members if not member.is_filtered]
     rejections = [member.verdict.text for member in meant if isinstance(member.verdict, Rejected)]

@@ -139,6 +139,7 @@ def decide(
             released=key in released,
             last=last.virtual_servers.get(key) if last else None,
             border=border,
+            overridable=config.overrides is not None,
         )
         decisions[key] = afresh[key]()
     for key, limit in _limits(decisions, afresh.keys(), (elsewhere, ledger), config, now).items():
@@ -246,6 +247,7 @@ def _decide_configured(
     released: bool,
     last: VirtualServerDecision | None,
     border: Border,
+    overridable: bool,
     limit: Floor = NO_FLOOR,
 ) -> VirtualServerDecision:
     key = wanted.config.key
@@ -297,6 +299,7 @@ def _decide_configured(
             became=whereabouts(behind, wanted),
             ordered=ordered,
             remembered=ledger.get(key),
+            overridable=overridable,
             ramps=found.ramps,
             next_look=min(filter(None, (found.next_step, *flapping.waiting.values())), default=None),
             flapping=flapping.flapping,

@@ -19,7 +19,7 @@ from lvsctl.core.nothing import NOBODY, NOTHING
 from lvsctl.core.opinion import Opinion
 from lvsctl.core.order import NO_DRAINS, NOT_ORDERED, Drains, Order, Ordered
 from lvsctl.core.ownership import LedgerEntry, Owner
-from lvsctl.core.provenance import why_unasked
+from lvsctl.core.provenance import REFILTERED, filters_of, why_unasked
 from lvsctl.core.ramp import NO_RAMPS, Ramps
 from lvsctl.core.served import NO_COUNTS, Counts
 from netlink.requests import TableRequest
@@ -68,6 +68,7 @@ class VirtualServerDecision:
     undamped: Wanted | None = None  # what would be wanted, were nobody damped; None where nobody is
     next_look: float | None = attrs.field(default=None, eq=False)  # when it is another one by itself, but for drains
     remembered: LedgerEntry | None = attrs.field(default=None, eq=False, repr=False)  # what the ledger had of it
+    overridable: bool = attrs.field(default=True, eq=False, repr=False)  # the configuration opens overrides
 
     @property
     def held(self) -> RealServers:
@@ -92,10 +93,12 @@ class VirtualServerDecision:
         """Return why real server `key` is in no answer of Consul, as `cause_of_disappearance` takes it; else empty.
 
         Consul is not asked any more for what it came from, or a hand put it into the table and it never was in one, or
-        its instance is gone or elsewhere.
+        its instance is gone or elsewhere. One that is in an answer may be left out since the configuration changed.
         """
-        if self.wanted is None or key in self.wanted.by_key:
+        if self.wanted is None:
             return ""
+        if key in self.wanted.by_key:
+            return self._why_filtered(key, self.wanted)
         if self.remembered is None or self.remembered.disowned:
             return BY_HAND
         before, written = self.remembered.provenance, self.remembered.written
@@ -105,6 +108,17 @@ class VirtualServerDecision:
         if written is None or key not in written.real_servers:
             return BY_HAND
         return why_unasked(before, self.wanted.queries) or self.became.get(key) or left
+
+    def _why_filtered(self, key: RealServerKey, wanted: Wanted) -> str:
+        """Return that other tags or metadata are asked for since `key` served, where that is why it is left out."""
+        if not wanted.by_key[key].is_filtered or self.remembered is None or self.remembered.disowned:
+            return ""
+        before, written = self.remembered.provenance, self.remembered.written
+        if before.left.get(key) == REFILTERED:
+            return REFILTERED
+        served = written is not None and key in written.real_servers and written.real_servers[key].weight > 0
+        others = before.service == wanted.config.consul_service and before.filters != filters_of(wanted.config)
+        return REFILTERED if served and others else ""
 
     @property
     def draining(self) -> Mapping[RealServerKey, Draining]:

@@ -135,14 +135,13 @@ def hold(
     if order is not None and (all_of_them := {**serving, **last, **doubtful}):
         return Hold(real_servers=all_of_them, why=f"an operator's order ({order.words})", order=order)
     dead = opinion.dead - doubtful.keys() if opinion and wanted.config.probe is Probe.HELD else NOBODY
-    living = {key: each for key, each in last.items() if key not in dead}
-    if not living and not doubtful and wanted.config.fallback is None:
-        living = dict(last)  # the last ones stay whatever anybody says, where nothing takes over
-    kept = {**living, **doubtful}  # who is in doubt may be gone
+    kept = {key: each for key, each in {**last, **doubtful}.items() if key not in dead}  # who is in doubt may be gone
     staying = kept.keys() | _staying(wanted, absent)
     lost = _under_the_floor(wanted, observed, written, staying | absent)
     more = [key for key in lost if key not in dead][: max(0, floor.least - len(staying))]
     dying = dead & (last.keys() | set(lost))
+    if not kept and not more and wanted.config.fallback is None:
+        kept = dict(last)  # the last ones stay whatever anybody says, where nothing takes over
     if not kept and not more:
         return attrs.evolve(NO_HOLD, suspects=dying) if dying else NO_HOLD
     doubt = f"Consul's answer is in doubt ({doubt})" if doubt else ""

@@ -5,7 +5,7 @@ Pure. `order_target` finds what a typed word means, `order_format` writes and re
 anew for every instance in every cycle: registering again does not undo it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, Literal, assert_never
 
 import attrs
@@ -239,11 +239,17 @@ class Drains:
         """Return the order that took an instance out until lately; None where none did."""
         return _narrowest(self._ended, (instance, address, key))
 
+    def every(self, instance: Instance, address: Address | None, key: RealServerKey | None) -> Iterator[Order]:
+        """Yield all orders that take an instance out, the narrowest first."""
+        return _matching(self._standing, (instance, address, key))
+
     def at(self, key: RealServerKey) -> Order | None:
         """Return the order that takes out whatever is at `key`, registered or not; None where none does."""
-        if not self._standing:
-            return None
-        return self._standing.get(AtPort(key.address, key.port)) or self._standing.get(AtAddress(key.address))
+        return next(self.every_at(key), None)
+
+    def every_at(self, key: RealServerKey) -> Iterator[Order]:
+        """Yield all orders that take out whatever is at `key`, registered or not, the narrowest first."""
+        return _found(self._standing, (AtPort(key.address, key.port), AtAddress(key.address)))
 
     def among(self, places: Iterable[Place]) -> "Drains":
         """Return those of which it matters to the instances at `places` whether they stand."""
@@ -262,17 +268,25 @@ def _by_target(orders: Iterable[Order]) -> Mapping[Target, Order]:
 
 
 def _narrowest(orders: Mapping[Target, Order], place: Place) -> Order | None:
+    return next(_matching(orders, place), None)
+
+
+def _matching(orders: Mapping[Target, Order], place: Place) -> Iterator[Order]:
     if not orders:
-        return None
+        return iter(())
     instance, address, key = place
-    found = orders.get(OneInstance(instance.node, instance.instance_id))
+    targets: list[Target] = [OneInstance(instance.node, instance.instance_id)]
     if address is not None:
-        found = found or orders.get(AtPort(address, instance.port))
-    if key is not None:
-        found = found or orders.get(AtPort(key.address, key.port))
+        targets.append(AtPort(address, instance.port))
+    if key is not None and (key.address, key.port) != (address, instance.port):
+        targets.append(AtPort(key.address, key.port))
     if address is not None:
-        found = found or orders.get(AtAddress(address))
-    return found or orders.get(OnNode(instance.node))
+        targets.append(AtAddress(address))
+    return _found(orders, (*targets, OnNode(instance.node)))
+
+
+def _found(orders: Mapping[Target, Order], targets: Iterable[Target]) -> Iterator[Order]:
+    return (orders[target] for target in targets if target in orders)
 
 
 NO_DRAINS: Final = Drains()

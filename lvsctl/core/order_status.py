@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping
 
 import attrs
 
+from lvsctl.core.admission import parse_address
 from lvsctl.core.decision import Decision, VirtualServerDecision
+from lvsctl.core.desired import Member
 from lvsctl.core.drain import NO_USAGE, Draining
+from lvsctl.core.instance import Instance
 from lvsctl.core.nothing import NOTHING
 from lvsctl.core.order import KINDS, Drain, Drains, Hold, Order, Orders, Pause, What, in_force, target_of
-from lvsctl.core.order_target import drained_by
 from lvsctl.core.ownership import Owner
 from lvsctl.core.real_server_status import place_of
 from lvsctl.core.status import OrderedRealServer, OrderStatus, Place
@@ -25,10 +27,11 @@ def orders_status(orders: Orders, decision: Decision, observed: Observed, now: f
     found: dict[What, list[OrderedRealServer]] = {}
     changes: dict[str, int] = {}
     for each in decision.virtual_servers.values():
+        for order, row in _drained(each, observed, drains):
+            if each.owner is not Owner.FOREIGN or row.place is not Place.OUT:
+                found.setdefault(order.what, []).append(row)
         if each.owner is Owner.FOREIGN:
             continue
-        for order, row in _drained(each, observed, drains):
-            found.setdefault(order.what, []).append(row)
         if each.hold.order is not None:
             found.setdefault(each.hold.order.what, []).extend(_held(each, observed))
         changes[each.name] = changes.get(each.name, 0) + len(each.steps)
@@ -65,20 +68,35 @@ def _waiting(order: Order, changes: Mapping[str, int]) -> int:
 def _drained(
     each: VirtualServerDecision, observed: Observed, drains: Drains
 ) -> Iterator[tuple[Order, OrderedRealServer]]:
-    """Yield each instance that a drain is about, and what is in the table without one, with the order."""
+    """Yield each instance that a drain is about, and what is in the table without one, with each order about it.
+
+    What Consul has no instance of any more is about that which was behind it, as long as that is known.
+    """
     if not drains.entries:
         return
     members = each.wanted.members if each.wanted else ()
     for member in members:
-        order = drained_by(member, drains) if member.is_drained else None
-        if order is not None:
-            row = _row(each, observed, member.key)
-            yield order, attrs.evolve(row, node=member.source.node, instance=member.source.instance_id)
+        if member.is_drained:
+            row = _of(member, _row(each, observed, member.key))
+            yield from ((order, row) for order in _orders_about(member, drains))
     known = {member.key for member in members}
     for key in sorted(each.observed.real_servers if each.observed else ()):
-        order = drains.at(key) if key not in known else None
-        if order is not None:
-            yield order, _row(each, observed, key)
+        if key not in known:
+            row, behind = _row(each, observed, key), each.behind.get(key)
+            orders = list(drains.every_at(key))
+            if behind is not None:
+                row = _of(behind, row)
+                orders += [order for order in _orders_about(behind, drains) if order not in orders]
+            yield from ((order, row) for order in orders)
+
+
+def _orders_about(member: Member, drains: Drains) -> Iterator[Order]:
+    if isinstance(member.source, Instance):
+        yield from drains.every(member.source, parse_address(member.source.address), member.key)
+
+
+def _of(member: Member, row: OrderedRealServer) -> OrderedRealServer:
+    return attrs.evolve(row, node=member.source.node, instance=member.source.instance_id)
 
 
 def _held(each: VirtualServerDecision, observed: Observed) -> Iterator[OrderedRealServer]:
@@ -97,7 +115,9 @@ def _row(each: VirtualServerDecision, observed: Observed, key: RealServerKey | N
         place, why = place_of(each, key, member)
     elif each.wanted and key in each.wanted.entry.real_servers:
         place = Place.PENDING
-    if place in (Place.SERVING, Place.QUIESCED, Place.PENDING) and member is not None:
+    if each.owner is Owner.FOREIGN:
+        place, why = (place if key in there else Place.OUT), f"{each.name} is foreign, so lvsctl does not touch it"
+    elif place in (Place.SERVING, Place.QUIESCED, Place.PENDING) and member is not None:
         why = f"instance {member.source.instance_id!r} on node {member.source.node!r} is there, too"
     usage = observed.usage.get(each.key, {}).get(key, NO_USAGE) if key else NO_USAGE
     state = each.leaving.get(key) if key else None

@@ -21,6 +21,8 @@ from lvsctl.core.weighing import Effect, Outcome, override_words
 from lvsctl.core.words import moment
 from netlink.types import RealServerKey
 
+CLOSED: Final = "the configuration opens no overrides any more"
+REFILTERED: Final = "the configuration asks for other instances now"
 COUNTING: Final = frozenset({Outcome.EFFECTIVE, Outcome.ALONE})
 
 
@@ -71,10 +73,13 @@ def why_unasked(before: Provenance, queries: Sequence[Query]) -> str:
     return ""
 
 
-def why_unweighed(before: Provenance, effects: Iterable[Effect], instance: Instance, now: float) -> str:
+def why_unweighed(
+    before: Provenance, effects: Iterable[Effect], instance: Instance, now: float, *, opened: bool = True
+) -> str:
     """Return which override that was behind the weight of `instance` counts no more, and why; empty where none was.
 
-    The one that selects it comes first, then one of a percentage: that changed the weights of the others, too.
+    The one that selects it comes first, then one of a percentage: that changed the weights of the others, too. They are
+    `opened` where the configuration lets any count.
     """
     present = {each.override.selector: each for each in effects}
     gone = [
@@ -92,4 +97,4 @@ def why_unweighed(before: Provenance, effects: Iterable[Effect], instance: Insta
         return f"{words} does not count now ({present[override.selector].why_not})"
     if override.until is not None and override.until <= now:
         return f"{words} is over since {moment(override.until)}"
-    return f"{words} was cleared"
+    return f"{words} was cleared" if opened else f"{words} counts no more: {CLOSED}"

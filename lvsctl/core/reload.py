@@ -30,6 +30,7 @@ class Order:
     allow_remove: bool = False
     dry_run: bool = False
     confirm: float | None = None  # seconds within which it has to be confirmed; None: it has not
+    of: float | None = None  # Reloaded.until of what is meant to be kept or reverted; None: whatever is pending
 
 
 class Became(enum.Enum):

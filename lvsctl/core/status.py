@@ -126,6 +126,7 @@ class OrderGiven:
     order: OrderStatus
     replaced: OrderStatus | None = None  # the one about the same that it took the place of
     paused: str = ""  # whose order it is that nothing is written, so that it does nothing yet; empty where none is
+    foreign: bool = False  # what is to be held or paused is somebody else's, so it does nothing
     left: tuple[str, ...] = ()  # where it was ended: by which other drains something of it is still out
 
 

@@ -137,7 +137,8 @@ def _why_unweighed(
     member = _member(decision, key)
     if decision.wanted is None or entry is None or member is None or not isinstance(member.source, Instance):
         return ""
-    return why_unweighed(entry.provenance, decision.wanted.weighed.effects, member.source, now)
+    effects, opened = decision.wanted.weighed.effects, decision.overridable
+    return why_unweighed(entry.provenance, effects, member.source, now, opened=opened)
 
 
 def _member(decision: VirtualServerDecision, key: RealServerKey) -> Member | None:

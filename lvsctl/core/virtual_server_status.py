@@ -100,6 +100,8 @@ def _decided(
     rows = real_servers(each, observed, refused=of_real_servers, about=about)
     error = refused.get(None) or next(iter(refused.values()), "")
     serving = sum(row.place in (Place.SERVING, Place.HELD) for row in rows)
+    if each.ordered.pause:  # what is to leave serves on
+        serving = sum(bool(row.weight) for row in rows if row.place is not Place.FALLBACK)
     wanted = sum(not member.is_filtered for member in each.wanted.members) if each.wanted else 0
     state = state_of(each, serving=serving, wanted=wanted, refused=bool(error))
     return attrs.evolve(

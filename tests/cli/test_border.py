@@ -69,12 +69,33 @@ def test_at_a_terminal_it_asks_first(
     assert question not in run(tmp_path, word, "reco", "--yes", told=told).output
 
 
+def test_what_takes_most_away_is_not_done_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told(FOREIGN, moves={"reco": ADOPTED}, moves_by_force=True)
+    result = run(tmp_path, "adopt", "reco", told=told)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.splitlines() == [
+        "reco: it would take away 3 of 4 real servers", "--yes adopts it all the same",
+    ]  # fmt: skip
+    assert run(tmp_path, "adopt", "reco", "--yes", told=told).exit_code == 0
+    monkeypatch.setattr(moving, "_is_asked", lambda: True)
+    assert run(tmp_path, "adopt", "reco", told=told, answer="y\ny\n").exit_code == 0
+    assert run(tmp_path, "adopt", "reco", told=told, answer="y\nn\n").exit_code == 1
+
+
 def test_an_unknown_name_moves_nothing_and_names_those_there_are(tmp_path: Path) -> None:
     told = Told(FULL)
     result = run(tmp_path, "disown", "reco", "rec", told=told)
     assert result.exit_code == 2
     assert "no virtual server 'rec'; there are: reco" in result.output
     assert told.asked == []
+
+
+@pytest.mark.parametrize("name", ["tcp 10.9.0.200:80", "10.9.0.200:80"])
+def test_a_foreign_one_that_is_not_in_the_file_is_told_how_to_get_there(tmp_path: Path, name: str) -> None:
+    told = Told(attrs.evolve(FULL, foreign=("tcp 10.9.0.200:80",)))
+    result = run(tmp_path, "adopt", name, told=told)
+    assert result.exit_code == 2
+    assert "tcp 10.9.0.200:80 is not in the file: give it a [virtual_server.NAME] there and reload" in result.output
 
 
 def test_without_a_daemon_it_ends_with_8(tmp_path: Path) -> None:

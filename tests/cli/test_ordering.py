@@ -165,6 +165,18 @@ def test_ctrl_c_ends_the_waiting_and_not_the_drain(tmp_path: Path, monkeypatch: 
     )
 
 
+def test_ctrl_c_before_the_daemon_answers_says_that_it_may_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_path: Path, _wish: Wish) -> OrderGiven:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(control, "order", interrupted)
+    result = run(tmp_path, "drain", "app1", told=Told(FULL))
+    assert result.exit_code == 130
+    assert result.output.endswith("lvsctl: the daemon may have taken it; lvsctl status shows every order\n")
+
+
 def test_a_daemon_that_is_restarted_meanwhile_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = [attrs.evolve(FULL, orders=(each,)) for each in (DRAIN, at(Place.OUT))]
     socket = tmp_path / "control.sock"

@@ -38,6 +38,15 @@ PLAN = [
     "",
     "1 difference: 2 virtual servers, 5 real servers",
 ]
+UNKNOWN = attrs.evolve(
+    LINE, sign="note", real_server=None, what="unknown", cause="unknown", why="no route to host", differs=False
+)
+SILENT = [
+    "reco  tcp 10.9.0.100:80",
+    "  ! virtual server  unknown  no route to host",
+    "",
+    "no difference known, 1 note: 0 virtual servers, 0 real servers",
+]
 WHY = "it would take away 2 of 2 real servers now serving; if that is meant: lvsctl reload --allow-remove"
 
 
@@ -72,6 +81,12 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         ({"became": Became.CONFIRMED}, 0, [f"{FILE}: confirmed"], None),
         ({"became": Became.REVERTED, "why": "x\x07"}, 0, [r"the configuration before is in use again: x\x07"], None),
         ({"lines": ()}, 0, ["in sync: 2 virtual servers, 5 real servers", f"{FILE}: in use"], None),
+        (
+            {"lines": (UNKNOWN,), "virtual_servers": 0, "real_servers": 0, "complete": False},
+            0,
+            [*SILENT, f"{FILE}: in use"],
+            None,
+        ),
         ({"notes": ("drains\x07",)}, 0, [*PLAN, f"{FILE}: in use"], r"drains\x07"),
     ],
 )
@@ -132,6 +147,7 @@ def test_nothing_to_confirm_and_no_daemon_are_code_8(tmp_path: Path) -> None:
     result = CliRunner().invoke(lvsctl, ["reload", "-c", str(file)])
     assert result.exit_code == 8
     assert "no daemon answers" in result.stderr
+    assert "where control_socket was changed in the file, the daemon listens at the former one" in result.stderr
     file.unlink()
     result = CliRunner().invoke(lvsctl, ["reload", "-c", str(file)])
     assert result.exit_code == 8
@@ -198,14 +214,15 @@ def at_a_terminal(directory: Path, told: Told) -> Iterator[Terminal]:
     ],
 )
 def test_the_answer_is_obeyed(tmp_path: Path, typed: str, became: Became, ask: Ask, code: int) -> None:
-    told = Told(FULL, outcomes=[to_confirm(), Reloaded(became=became, config=FILE, why="reverted")])
+    asked = to_confirm()
+    told = Told(FULL, outcomes=[asked, Reloaded(became=became, config=FILE, why="reverted")])
     with at_a_terminal(tmp_path, told) as terminal:
         terminal.until("s left: ")
         os.write(terminal.end, typed.encode())
         assert terminal.rest() == code
     assert re.search(r"keep it\? \[y/N\]   (60|59|58) s left: ", terminal.shown)
     assert "\r\n\r\n" not in terminal.shown.partition("keep it?")[2]
-    assert [each.ask for each in told.orders] == [Ask.RELOAD, ask]
+    assert [(each.ask, each.of) for each in told.orders] == [(Ask.RELOAD, None), (ask, asked.until)]
 
 
 def test_it_counts_down_on_one_line(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from aiohttp import web
 from structlog.testing import capture_logs
 
 from lvsctl.cli.run import _once, _plan
-from lvsctl.config import Config, ConsulConfig, VipConfig
+from lvsctl.config import Config, ConsulConfig, DaemonConfig, VipConfig
+from lvsctl.configuration_kept import ConfigurationKept
 from lvsctl.core.instance import Instance
 from lvsctl.core.order import Order, Orders, Pause
 from lvsctl.errors import ConsulError
@@ -19,10 +21,12 @@ from lvsctl.reconcile import Reconciler
 from lvsctl.store import Store
 from netlink.fake import FakeIPVS
 from netlink.requests import AddVirtualServer
+from netlink.types import Protocol, VirtualServerKey
 from tests.addresses import FakeAddresses
 from tests.consul.server import Answering, always, consul, refusing
-from tests.values import NOW, config_of, configured, entry, failing, instance, kernel_with, real, table_of
+from tests.values import NOW, VIP, config_of, configured, entry, failing, instance, kernel_with, real, table_of
 
+OTHER = VirtualServerKey.by_address(Protocol.TCP, VIP, 81)
 Running = Callable[[Config, Reconciler], int | None]
 
 
@@ -93,6 +97,36 @@ async def test_once_leaves_what_is_paused_as_it_is_and_says_so(world: World) -> 
     assert world.printed[-2:] == [
         "not in sync: 1 difference left, 0 changes made", "paused by alice: by hand: lvsctl resume ends it",
     ]  # fmt: skip
+
+
+async def test_once_does_not_take_most_of_what_serves_away_unasked(world: World, tmp_path: Path) -> None:
+    file, four = (
+        tmp_path / "lvsctl.toml",
+        [instance(number, tags=("v2",) if number == 1 else ()) for number in range(1, 5)],
+    )
+    plain = '[virtual_server.reco]\naddress = "10.9.0.100:80"\n'
+    before = config_of(daemon=DaemonConfig(state_directory=world.state))
+    assert await world.once(*four, config=before) == 0
+    table = world.kernel.observe().table
+
+    async def judged(text: str, config: Config) -> int | None:
+        file.write_text(text)
+        return await world.run(functools.partial(_once, judged=file), always(*four), config)
+
+    gone = attrs.evolve(before, virtual_servers={"shop": configured("shop", OTHER)})
+    assert await judged('[virtual_server.shop]\naddress = "10.9.0.100:81"\n', gone) == 1
+    assert world.errors == (
+        "lvsctl: refused, nothing was changed: it would take away 1 of 1 virtual server (reco) and 4 of 4 real servers "
+        "now serving; if that is meant: --allow-remove\n"
+    )
+    tagged = attrs.evolve(before, virtual_servers={"reco": configured(tags=("v2",))})
+    ConfigurationKept(world.state).take(plain)
+    assert await judged(plain + 'tags = ["v2"]\n', tagged) == 1
+    assert "it would take away 3 of 4 real servers now serving" in world.errors
+    assert world.kernel.observe().table == table
+    assert await judged(plain, before) == 0
+    assert await world.once(*four, config=tagged) is not None
+    assert world.kernel.observe().table == table_of(entry(real(1)))
 
 
 async def test_once_with_a_refusal_is_code_5(world: World) -> None:

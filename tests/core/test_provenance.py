@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvsctl.config import Config
+from lvsctl.config import Config, OverridesConfig
 from lvsctl.core.cause import BY_HAND, Cause, Kind
 from lvsctl.core.decide import decide
 from lvsctl.core.decision import Decision
@@ -100,7 +100,7 @@ def asked(service: str = "reco", **of: tuple[Instance, ...]) -> Answers:
 
 
 def config(**changes: Any) -> Config:
-    return config_of(configured(scheduler="wrr", **changes))
+    return config_of(configured(scheduler="wrr", **changes), overrides=OverridesConfig(kv_prefix="lvsctl"))
 
 
 GONE = "the configuration no longer names datacenter 'dc2' for it"
@@ -246,6 +246,33 @@ def test_what_is_held_in_proportion_is_not_said_to_be_so_in_consul() -> None:
     assert (Kind.HELD, "weight 1, was 9, in proportion to the others while it is held") in found
 
 
+REFILTERED = "the configuration asks for other instances now: instance 'reco-2' on node 'app2': has no tag 'v1'"
+
+
+@pytest.mark.parametrize("filters", [{"tags": ("v1",)}, {"tags": ("v1",), "meta": {}}])
+def test_what_the_file_asks_for_no_more_is_the_files_cause_until_it_is_gone(filters: dict[str, Any]) -> None:
+    first = instance(1, tags=("v1",))
+    world = World(config(), asked(own=(first, V2)))
+    world.once()
+    world.busy(2)
+    world.config = config(**filters)
+    leaving = [("10.0.0.2:8080", Kind.CONFIGURATION, REFILTERED)]
+    assert world.once() == leaving
+    assert world.once() == leaving, "while it drains, too, and after a restart"
+    world.kernel.set_usage(KEY, real_key(2), RealServerUsage())
+    ((_, kind, text),) = world.once()
+    assert (kind, text.endswith(f"; {REFILTERED}")) == (Kind.DRAIN, True)
+
+
+def test_an_instance_that_loses_a_tag_is_its_own_cause() -> None:
+    world = World(config(tags=("v2",)), asked(own=(instance(1, tags=("v2",)), V2)))
+    world.once()
+    world.busy(2)
+    world.answers = asked(own=(instance(1, tags=("v2",)), instance(2)))
+    ((_, kind, text),) = world.once()
+    assert (kind, text) == (Kind.FILTERED, "instance 'reco-2' on node 'app2': has no tag 'v2'")
+
+
 def test_what_was_deregistered_in_a_datacenter_that_is_still_asked_is_consuls_cause() -> None:
     world = failed_over()
     world.config = config(failover=("dc2", "dc3"))
@@ -301,13 +328,18 @@ def test_what_is_added_with_an_overrides_weight_says_so() -> None:
     ]
 
 
-def test_one_that_was_cleared_is_the_cause_of_every_weight_that_it_changed() -> None:
+@pytest.mark.parametrize(
+    ("opened", "said"),
+    [(True, "was cleared"), (False, "counts no more: the configuration opens no overrides any more")],
+)
+def test_one_that_was_cleared_is_the_cause_of_every_weight_that_it_changed(*, opened: bool, said: str) -> None:
     world = overridden(override())
     world.overrides = NO_OVERRIDES
+    world.config = world.config if opened else attrs.evolve(world.config, overrides=None)
     for where, kind, text in world.once():
         assert where
         assert kind is Kind.OVERRIDE
-        assert ", for override 'v2' 5% of 'alice' was cleared: instance" in text, text
+        assert f", for override 'v2' 5% of 'alice' {said}: instance" in text, text
     assert world.once() == []
     assert not world.ledger[KEY].provenance.overrides
 

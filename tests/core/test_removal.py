@@ -191,6 +191,31 @@ def test_what_consul_does_not_answer_for_stays() -> None:
     assert removal(observed.table, silent.decide(observed), empty.decide(observed), FOUR).leaving == 16
 
 
+@pytest.mark.parametrize(
+    ("changed", "mass"),
+    [({1}, False), ({1, 2}, False), ({1, 2, 3}, True)],
+)
+def test_what_consul_answers_for_now_and_not_then_may_go(changed: set[int], *, mass: bool) -> None:
+    cycles = world(FOUR, WHOLE)
+    then = config_of(*(virtual_server(each, "unheard" if each in changed else "") for each in range(SERVICES)))
+    observed = cycles.kernel.observe()
+    heard = {each: answer for each, answer in answers_of(then, WHOLE).items() if each.service != "unheard"}
+    other = attrs.evolve(cycles, config=then, answers=heard, last=None)
+    said = removal(observed.table, cycles.decide(observed), other.decide(observed), FOUR)
+    names = ", ".join(f"s{each}" for each in sorted(changed))
+    words = (
+        f"what becomes of {len(changed)} of 4 virtual servers ({names}) is not known, for Consul does not answer for it"
+    )
+    assert (said.words, said.leaving, said.is_mass) == (words, 0, mass)
+    gone = config_of(virtual_server(1, "unheard"), virtual_server(0))
+    said = removal(observed.table, cycles.decide(observed), attrs.evolve(other, config=gone).decide(observed), FOUR)
+    assert said.words.startswith("it would take away 2 of 4 virtual servers (s2, s3) and 8 of 16 real servers now ")
+    assert said.words.endswith(
+        "serving, and what becomes of 1 of 4 virtual servers (s1) is not known, for Consul does not answer for it"
+    )
+    assert said.is_mass
+
+
 def test_a_fallback_stands_in_for_nobody() -> None:
     sorry = [attrs.evolve(virtual_server(each), fallback=real_key(99)) for each in range(SERVICES)]
     config = config_of(*sorry)

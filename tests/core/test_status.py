@@ -86,6 +86,11 @@ def places(row: VirtualServerStatus) -> list[tuple[str, Place, str]]:
     return [(each.real_server or each.instance, each.place, each.why) for each in row.real_servers]
 
 
+def test_what_passes_and_is_not_there_yet_is_not_said_to_fail() -> None:
+    row = row_of(kernel_with({}).observe(), instance(1), failing(2), ledger={})
+    assert standing(row) == (State.EMPTY, 0, 2, "what passes is not in the kernel yet")
+
+
 def test_ok() -> None:
     kernel = kernel_with(table_of(TWO))
     kernel.set_traffic(KEY, Traffic(connection_rate=42))

@@ -98,3 +98,9 @@ def test_what_a_hand_does_during_a_pause_is_repaired_after_it(director: Director
     print(f"paused, changed by hand, resumed: {report}")
     assert not report.failures, report
     assert {each["cause"] for each in director.events("real_server_changed")} == {"drift"}
+    assert director.lvsctl("pause", "--for", "24h").returncode == 0
+    director.kill()
+    director.ipvsadm("-C")  # as after a reboot
+    director.start()
+    assert director.wait_for_event("order_over", within=10)["why"].startswith("the kernel lost what was paused")
+    eventually(lambda: {R1: 0, **director.weights(virtual_server)} == {**all_of_them, R1: 0}, within=10)

@@ -204,3 +204,43 @@ def test_a_mass_removal_is_refused_and_a_kill_takes_back_what_was_not_confirmed(
     director.configure(IDLE, allow_remove=True)
     director.wait_for_weights(virtual_server, dict.fromkeys(weights, 0))
     assert not director.status().config_error
+
+
+@pytest.mark.promise(19, case="a restart with other tags in the file", target="the table of before, 0 failed")
+def test_a_restart_takes_no_more_away_than_a_reload(director: Director, figure: Figure) -> None:
+    director.register(
+        *(
+            attrs.evolve(each.registration(), tags=("v2",) if each.host.name == "r4" else ())
+            for each in director.scene.real_servers
+        )
+    )
+    weights = {f"{each.host.ipv4}:{HTTP}": 1 for each in director.scene.real_servers}
+    virtual_server = tcp(VIP4, director.port)
+    file = f'[virtual_server.reco]\naddress = "{VIP4}:{director.port}"\n'
+    director.configure(file)
+    director.wait_for_weights(virtual_server, weights)
+    before = director.lines()
+    with Traffic(director.scene.client, VIP4, director.port) as traffic:
+        director.stop()
+        director.write(f'{file}scheduler = "wrr"\ntags = ["v2"]\n')
+        once = director.lvsctl("run", "--once")
+        assert once.returncode == 1
+        assert "refused, nothing was changed: it would take away 3 of 4 real servers now serving" in once.stderr
+        director.start()
+        said = director.wait_for_event("reload_refused")["problem"]
+        assert said.startswith("it would take away 3 of 4 real servers now serving; ")
+        eventually(lambda: director.status().kernel.in_sync_since, within=10)
+        assert (director.status().config_error, director.lines()) == (said, before)
+        wait_for_requests(traffic, 20)
+        report = traffic.stop()
+    figure.traffic(report)
+    print(f"a restart with other tags: {report}")
+    assert not report.failures, report
+    assert not director.events("real_server_quiesced")
+    director.stop()
+    director.write(f"{file}wieght = 3\n")
+    director.ipvsadm("-C")
+    director.start()  # as after a reboot, with a file that nobody has tried
+    director.wait_for_weights(virtual_server, weights)
+    assert "virtual_server.reco.wieght" in director.status().config_error
+    director.configure(file)
