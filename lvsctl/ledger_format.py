@@ -239,10 +239,10 @@ def _encode_comings(entry: LedgerEntry) -> dict[str, Any]:
 
 def _encode_ramps(ramps: Ramps) -> list[object]:
     of = [[str(key.address), key.port, each.began, each.part, each.weight] for key, each in ramps.of.items()]
-    return [ramps.times, of]
+    return [ramps.times, of, ramps.most]
 
 
-def _decode_ramps(times: Any, of: Any) -> Ramps:
+def _decode_ramps(times: Any, of: Any, most: Any = 0) -> Ramps:
     found = {
         RealServerKey(address=ip_address(address), port=port): Ramp(
             began=float(began), part=int(part), weight=int(weight)
@@ -251,7 +251,7 @@ def _decode_ramps(times: Any, of: Any) -> Ramps:
     }
     if times < 1:
         raise ValueError("weights that are multiplied by nothing")
-    return Ramps(of=found, times=int(times)) if found else NO_RAMPS
+    return Ramps(of=found, times=int(times), most=int(most)) if found else NO_RAMPS
 
 
 def _decode_flapping(flapping: Any) -> dict[RealServerKey, Flaps]:

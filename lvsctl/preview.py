@@ -33,6 +33,7 @@ from netlink.types import Table
 
 PATIENCE: Final = 5.0  # seconds for Consul to answer in
 A_SECOND: Final = 500  # queries for which it has another second
+RECALLED: Final = "Consul has not answered for it since lvsctl was started"
 SILENT: Final = f"Consul did not answer within {PATIENCE:g} s"
 
 
@@ -106,7 +107,10 @@ class Preview:
         return not self.then.decision.waiting and not self.asked.missing
 
     def _why(self, queries: Iterable[Query]) -> str:
-        return next((self.asked.unanswered[each] for each in queries if each in self.asked.unanswered), SILENT)
+        known = list(queries)
+        if any(answer is not None and answer.snapshot for answer in map(self.asked.answers.get, known)):
+            return RECALLED
+        return next((self.asked.unanswered[each] for each in known if each in self.asked.unanswered), SILENT)
 
 
 def _planned(line: Line) -> PlannedLine:

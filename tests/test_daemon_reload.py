@@ -640,6 +640,8 @@ async def test_a_start_is_judged_as_soon_as_consul_answers(tmp_path: Path, monke
     async with running(services, tmp_path, daemon.kernel, port=port_of(daemon.server), text=file) as daemon:
         await daemon.until_status(lambda _: bool(daemon.events("consul_incomplete")))
         assert (await daemon.status()).config_error == ""
+        said = [(each.name, each.what, each.why) for each in (await order(daemon, dry_run=True)).lines]
+        assert said[0] == ("reco", "unknown", "Consul has not answered for it since lvsctl was started")
         services.silent = frozenset()
         status = await daemon.until_status(lambda status: bool(status.config_error))
         assert "3 of 4 real servers" in status.config_error

@@ -96,6 +96,23 @@ def test_a_new_one_has_a_write_for_each_step_and_the_others_two(world: World) ->
     assert weights(world) == {1: 1, 2: 1, 3: 1, 4: 1}
 
 
+def test_more_that_come_than_there_were_ramp_to_the_end(world: World) -> None:
+    nine = (*FOUR, *(instance(number) for number in range(5, 10)))
+    last(world, *nine, seconds=15.0)
+    assert weights(world) == {**dict.fromkeys((1, 2, 3), 16), **dict.fromkeys(range(4, 10), 8)}
+    world.restart()
+    last(world, *nine, seconds=16.0)
+    assert weights(world) == dict.fromkeys(range(1, 10), 1)
+    assert written(world)[real_key(9)] == [*range(1, 16), 1]
+
+
+def test_more_that_come_carry_everything_where_most_of_those_before_fail(world: World) -> None:
+    nine = (*FOUR, *(instance(number) for number in range(5, 10)))
+    last(world, *nine, seconds=15.0)
+    world.cycle(SLOW, failing(1), failing(2), *nine[2:])
+    assert weights(world) == {**dict.fromkeys((1, 2), 0), **dict.fromkeys(range(3, 10), 1)}
+
+
 def test_what_is_written_has_its_cause(world: World) -> None:
     assert causes(world.cycle(SLOW, *FOUR)) == {
         4: "passing in Consul: instance 'reco-4' on node 'app4'; slow start, 6% of weight 1, 30 s left",

@@ -9,8 +9,9 @@ Who ramps: a real server that did not serve by the ledger nor in the kernel, and
 did not serve. What was there before us, what a hand deleted, what a reboot or `ipvsadm -C` took, is put back as it was.
 
 While there are too few others nobody ramps: those that come would only leave them the load. As many as are half of the
-most that served lately have to serve with their full weight, in the kernel, and not because they are held. Where that
-is not so any more every ramp is over: whoever serves carries what there is.
+most that served lately have to serve with their full weight, in the kernel, and not because they are held; those that
+ramp meanwhile do not count, however many they are. Where that is not so any more every ramp is over: whoever serves
+carries what there is.
 
 Weights are whole numbers and often 1. So while somebody ramps all weights of that virtual server are multiplied by the
 least number that makes the smallest of them fine enough; afterwards they are what they were.
@@ -44,6 +45,7 @@ class Ramps:
 
     of: Mapping[RealServerKey, Ramp] = NOTHING
     times: int = 1
+    most: int = 0  # how many served with their full weight at most, since before the first of them began
 
 
 NO_RAMPS: Final = Ramps()
@@ -76,6 +78,7 @@ def after(
     going_on = {key: _gone_on(ramps.of[key], slow_start, now) for key in there & ramps.of.keys()}
     ramping = {key: each for key, each in going_on.items() if each.part < PARTS}
     established = (there & before) - ramping.keys() - held
+    most = max(ramps.most, len(established)) if ramps.of else most  # without those that ramp, who serve, too
     if not established or 2 * len(established) < most:
         return NO_RAMPS
     beginning = (serving - there - absent) & (ramps.of.keys() | (serving - before))
@@ -86,6 +89,7 @@ def after(
     return Ramps(
         of={key: attrs.evolve(ramping[key], weight=intended[key].weight) for key in sorted(ramping)},
         times=max(1, min(-(-PARTS // min(weights)), LARGEST // max(weights))),
+        most=most,
     )
 
 

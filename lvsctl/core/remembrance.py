@@ -113,7 +113,8 @@ def _ramps_ahead(each: VirtualServerDecision, before: LedgerEntry | None) -> Ram
     """Return who ramps, as it was until now where steps are about to change that: it goes with what was written."""
     if before is None or not each.steps:
         return each.ramps
-    return Ramps(of={**each.ramps.of, **before.ramps.of} or NOTHING, times=before.ramps.times)
+    most = max(before.ramps.most, each.ramps.most)
+    return Ramps(of={**each.ramps.of, **before.ramps.of} or NOTHING, times=before.ramps.times, most=most)
 
 
 def _declaration(each: VirtualServerDecision, before: LedgerEntry | None) -> Declaration | None:

@@ -48,7 +48,7 @@ def beginning(
 
 def test_who_comes_begins_with_a_sixteenth_and_the_others_keep_theirs() -> None:
     ramps = beginning(servers({1: 1, 2: 1, 3: 1}), servers({1: 1, 2: 1}))
-    assert ramps == Ramps(of={real_key(3): Ramp(began=NOW, part=1, weight=1)}, times=16)
+    assert ramps == Ramps(of={real_key(3): Ramp(began=NOW, part=1, weight=1)}, times=16, most=2)
     assert ramped(servers({1: 1, 2: 1, 3: 1}), ramps) == servers({1: 16, 2: 16, 3: 1})
     assert next_step(ramps, SLOW_START) == NOW + 2
 
