@@ -78,7 +78,7 @@ def after(
     going_on = {key: _gone_on(ramps.of[key], slow_start, now) for key in there & ramps.of.keys()}
     ramping = {key: each for key, each in going_on.items() if each.part < PARTS}
     established = (there & before) - ramping.keys() - held
-    most = max(ramps.most, len(established)) if ramps.of else most  # without those that ramp, who serve, too
+    most = max(ramps.most if ramps.of else most, len(established))  # without those that ramp, who serve, too
     if not established or 2 * len(established) < most:
         return NO_RAMPS
     beginning = (serving - there - absent) & (ramps.of.keys() | (serving - before))
