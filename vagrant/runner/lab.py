@@ -179,7 +179,7 @@ def _connect_networks(lab: Lab, guest: Guest) -> None:
 
 
 def _wait_for_ssh(lab: Lab, guest: Guest, *, unlike: str = "") -> None:
-    """Return when a guest answers, and keep a connection open; `unlike` is the boot that it must have left."""
+    """Return when a guest answers; `unlike` is the boot that it must have left."""
     give_up = time.monotonic() + BOOT
     asked = ssh(guest.name, "cat", "/proc/sys/kernel/random/boot_id")
     said = ""
@@ -192,20 +192,11 @@ def _wait_for_ssh(lab: Lab, guest: Guest, *, unlike: str = "") -> None:
             )
             said = answer.stderr.strip()
             if answer.returncode == 0 and answer.stdout.strip() != unlike:
-                _open(lab, guest.name)
                 return
         time.sleep(0.5)
     raise LabError(
         f"{guest.name}: no answer by ssh in {BOOT} s ({said}), see {Files(directory=LAB, guest=guest.name).console}"
     )
-
-
-def _open(lab: Lab, name: str) -> None:
-    """Keep a connection to a guest open, for the commands to come."""
-    _close(lab, name)
-    command = ["ssh", "-F", str(SSH_CONFIG), "-M", "-N", "-f", name]
-    nothing = subprocess.DEVNULL  # it stays, and would keep our pipes open
-    subprocess.run(command, stdin=nothing, stdout=nothing, stderr=nothing, timeout=COMMAND, check=False)
 
 
 def _close(lab: Lab, name: str) -> None:

@@ -83,8 +83,7 @@ def interfaces(guest: Guest) -> str:
 def ssh_config(ports: dict[str, int], *, box: Path, sockets: Path) -> str:
     """Return the configuration by which ssh reaches the guests by name.
 
-    `lab` keeps a connection open to each, in `sockets`, so that a command need not agree on keys with an emulated
-    processor; where there is none, ssh makes its own.
+    A connection stays open for a while, in `sockets`, for to agree on keys takes an emulated processor a second or two.
     """
     guests = (f"Host {name}\n    HostName 127.0.0.1\n    Port {port}\n" for name, port in ports.items())
     options = {
@@ -98,6 +97,8 @@ def ssh_config(ports: dict[str, int], *, box: Path, sockets: Path) -> str:
         "ServerAliveInterval": "5",
         "ServerAliveCountMax": "6",
         "LogLevel": "ERROR",
+        "ControlMaster": "auto",
+        "ControlPersist": "60",
         "ControlPath": _quote(sockets / "%n"),
     }
     return "".join(guests) + "Host *\n" + "".join(f"    {name} {value}\n" for name, value in options.items())
