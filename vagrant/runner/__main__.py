@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from vagrant.runner import lab
+from vagrant.runner import lab, tasks
 from vagrant.runner.box import BoxError
 from vagrant.runner.lab import LabError
 from vagrant.runner.topology import TopologyError
@@ -20,8 +20,20 @@ from vagrant.runner.topology import TopologyError
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m vagrant.runner", description="The lab as plain QEMU guests.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    boot = commands.add_parser("boot", help="boot a profile, and provision nothing")
-    boot.add_argument("profile")
+    for name, words in (
+        ("up", "boot a profile, provision it, and see that it works"),
+        ("boot", "boot a profile, and provision nothing"),
+        ("test", "up, every story, down, and a summary"),
+    ):
+        command = commands.add_parser(name, help=words)
+        command.add_argument("profile", help="mini or full, or another of the topology")
+        if name == "test":
+            command.add_argument("--times", type=int, default=1, help="how often each story is told")
+    provision = commands.add_parser("provision", help="bring the guests up to date with this checkout")
+    provision.add_argument("guests", nargs="*", metavar="GUEST", help="all without")
+    commands.add_parser("verify", help="see that the lab works")
+    story = commands.add_parser("story", help="tell a story, or several; without a name, list them")
+    story.add_argument("names", nargs="*", metavar="NAME")
     shell = commands.add_parser("ssh", help="a shell in a guest, or one command")
     shell.add_argument("guest")
     shell.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND")
@@ -36,8 +48,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit status of a command."""
     given = _arguments().parse_args(arguments)
     match given.command:
+        case "up":
+            up = lab.boot(given.profile)
+            tasks.provision(up)
+            tasks.verify(up)
         case "boot":
             lab.boot(given.profile)
+        case "test":
+            return 0 if tasks.test(given.profile, times=given.times) else 1
+        case "provision":
+            tasks.provision(lab.load(), given.guests)
+        case "verify":
+            tasks.verify(lab.load())
+        case "story" if given.names:
+            for name in given.names:
+                tasks.story(lab.load(), name)
+        case "story":
+            print(*tasks.stories(lab.load()), sep="\n")
         case "ssh":
             command = lab.ssh(lab.load().guest(given.guest).name)
             os.execvp(command[0], [*command, *given.words])  # noqa: S606 - no shell is wanted

@@ -6,7 +6,7 @@
 #   known_hosts   the guests' host key, the same in all of them
 # It has what the roles need, so that no guest installs anything: BOX_PACKAGES names more or fewer of Debian's.
 #   BOX_PACKAGES  Debian packages beyond what makes it a Vagrant box
-#   BOX_CONSUL    a Consul to put at /usr/local/bin/consul; empty for none
+#   BOX_CONSUL    a Consul to put at /usr/bin/consul; empty for none
 set -euo pipefail
 export PATH=$PATH:/usr/sbin:/sbin LC_ALL=C
 target=$(realpath "$1")
@@ -49,7 +49,7 @@ configure() {
         fstrim.timer dpkg-db-backup.timer systemd-pstore.service systemd-timesyncd.service getty@tty1.service
     [ ! -e "$tree/lib/systemd/system/nginx.service" ] || chroot "$tree" systemctl disable nginx.service
     if [ -n "${BOX_CONSUL-}" ]; then
-        install -m 755 "$BOX_CONSUL" "$tree/usr/local/bin/consul"
+        install -m 755 "$BOX_CONSUL" "$tree/usr/bin/consul"
     fi
     # Only what finds the disk: it is unpacked by an emulated processor at each boot.
     printf 'MODULES=list\nCOMPRESS=zstd\n' >"$tree/etc/initramfs-tools/conf.d/lab"

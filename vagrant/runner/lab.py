@@ -24,7 +24,7 @@ import attrs
 
 from vagrant.runner import box
 from vagrant.runner.machine import Files, Wire, interfaces, qemu, ssh_config
-from vagrant.runner.places import CHECKOUT, LAB, SSH_CONFIG, TOPOLOGY
+from vagrant.runner.places import CHECKOUT, LAB, LOGS, SSH_CONFIG, TOPOLOGY
 from vagrant.runner.topology import Guest, Profile, read
 
 BOOT = 300  # seconds until a guest must answer by ssh; 25 when it boots alone
@@ -145,7 +145,7 @@ def reboot(lab: Lab, name: str) -> None:
 
 
 def down() -> None:
-    """End every guest that this checkout has started, and remove the lab's directory."""
+    """End every guest that this checkout has started, and remove the lab's directory but for what the guests said."""
     with contextlib.suppress(LabError, OSError, ValueError, KeyError):
         sockets = Path(json.loads((LAB / "lab.json").read_text("utf-8"))["sockets"])
         for each in sockets.glob("*"):
@@ -153,6 +153,12 @@ def down() -> None:
         shutil.rmtree(sockets, ignore_errors=True)
     for pid in LAB.glob("*.pid"):
         _end(pid, signal.SIGTERM)
+    said = [*LAB.glob("*.console"), *LAB.glob("*.log")]
+    if said:
+        shutil.rmtree(LOGS, ignore_errors=True)
+        LOGS.mkdir()
+    for each in said:
+        each.rename(LOGS / each.name)
     shutil.rmtree(LAB, ignore_errors=True)
 
 

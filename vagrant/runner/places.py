@@ -9,4 +9,5 @@ TOPOLOGY = Path(os.environ.get("LAB_TOPOLOGY") or VAGRANT / "topology.yaml")
 STATE = CHECKOUT / "build" / "vagrant"
 SHARE = STATE / "share"
 LAB = STATE / "lab"  # the lab that is up; nothing there means that none is
+LOGS = STATE / "logs"  # what the guests of the last lab said
 SSH_CONFIG = LAB / "ssh_config"
