@@ -6,10 +6,10 @@ runs passes again: an agent that starts calls its checks critical until it has l
 
 import json
 
-from stories import guests
-from stories.lab import Lab
-from stories.load import summary, wait
-from stories.topology import having
+from vagrant.stories import guests
+from vagrant.stories.lab import Lab
+from vagrant.stories.load import summary, wait
+from vagrant.stories.topology import having
 
 SERVICE = "reco"
 

@@ -4,9 +4,9 @@ Consul looks every 10 seconds, so that long at worst a part of the requests is r
 again, it serves as soon as it passes.
 """
 
-from stories import guests
-from stories.lab import Lab
-from stories.load import summary, wait
+from vagrant.stories import guests
+from vagrant.stories.lab import Lab
+from vagrant.stories.load import summary, wait
 
 SERVICE = "reco"
 

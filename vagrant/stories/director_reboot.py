@@ -3,10 +3,10 @@
 What Consul said last is on the director's disk. It boots, fills its empty table from that, and says so.
 """
 
-from stories import guests
-from stories.lab import Lab
-from stories.load import Load, summary, wait
-from stories.topology import having
+from vagrant.stories import guests
+from vagrant.stories.lab import Lab
+from vagrant.stories.load import Load, summary, wait
+from vagrant.stories.topology import having
 
 SERVICE = "reco"
 BOOT = "cat /proc/sys/kernel/random/boot_id"

@@ -4,9 +4,9 @@ The standby director has the same table, for it watches the same Consul; all tha
 lab-addresses has them: it asks the network first, and takes nothing that another director answers for.
 """
 
-from stories import guests
-from stories.lab import Lab
-from stories.load import Load, summary, wait
+from vagrant.stories import guests
+from vagrant.stories.lab import Lab
+from vagrant.stories.load import Load, summary, wait
 
 DIRECTORS = 2
 SERVICE = "reco"

@@ -3,9 +3,9 @@
 The kernel tells nobody of such a thing, so lvsctl compares at audit_interval, which is 5 seconds here.
 """
 
-from stories import guests
-from stories.lab import Lab
-from stories.load import summary, wait
+from vagrant.stories import guests
+from vagrant.stories.lab import Lab
+from vagrant.stories.load import summary, wait
 
 SERVICE = "reco"
 

@@ -3,9 +3,9 @@
 One command on any director writes the share to Consul, and every director obeys it.
 """
 
-from stories import guests
-from stories.lab import Lab
-from stories.load import wait
+from vagrant.stories import guests
+from vagrant.stories.lab import Lab
+from vagrant.stories.load import wait
 
 SERVICE, TAG = "reco", "v2"
 REQUESTS = 100

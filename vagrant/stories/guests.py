@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Final
 
-from stories.topology import HERE, Wrong
+from vagrant.stories.topology import HERE, Wrong
 
 BUILD: Final = HERE.parent / "build" / "vagrant"
 PATIENCE: Final = 120.0  # seconds for a command in a guest; emulation is 10 to 20 times slower than a processor

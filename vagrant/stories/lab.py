@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import contextlib
 from typing import Any
 
-from stories import guests, table, topology
-from stories.guests import Failed
-from stories.load import Load, traffic, wait
+from vagrant.stories import guests, table, topology
+from vagrant.stories.guests import Failed
+from vagrant.stories.load import Load, traffic, wait
 
 
 class Lab:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import contextlib
 from typing import Any
 
-from stories import guests
+from vagrant.stories import guests
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,9 +4,9 @@ Each request takes a second, so every drain finds some under way. The order that
 then stopped; started and passing in Consul, then let back.
 """
 
-from stories import guests
-from stories.lab import Lab
-from stories.load import summary, wait
+from vagrant.stories import guests
+from vagrant.stories.lab import Lab
+from vagrant.stories.load import summary, wait
 
 SERVICE = "reco"
 RELEASES = f"/etc/lab/releases/{SERVICE}"

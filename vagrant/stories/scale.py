@@ -4,10 +4,10 @@ Scaling out is a program and a stanza for the Consul agent beside it. Scaling in
 first: what is asked of an instance is answered before it goes.
 """
 
-from stories import guests
-from stories.lab import Lab
-from stories.load import summary, wait
-from stories.topology import having
+from vagrant.stories import guests
+from vagrant.stories.lab import Lab
+from vagrant.stories.load import summary, wait
+from vagrant.stories.topology import having
 
 SERVICE = "reco"
 NEW, PORT = "reco-extra", 33999

@@ -14,16 +14,16 @@ import time
 from types import ModuleType
 from typing import Final
 
-from stories.guests import Failed
-from stories.lab import Lab, chosen
-from stories.topology import Wrong
+from vagrant.stories.guests import Failed
+from vagrant.stories.lab import Lab, chosen
+from vagrant.stories.topology import Wrong
 
 NAMES: Final = ("scale", "rolling", "grey", "dies", "flush", "consul-upgrade", "director-reboot", "failover")
 
 
 def module(name: str) -> ModuleType:
     """Return a story: its first line of documentation is its title, `run` tells it, `DIRECTORS` is how many it needs."""
-    return importlib.import_module(f"stories.{name.replace('-', '_')}")
+    return importlib.import_module(f"vagrant.stories.{name.replace('-', '_')}")
 
 
 def possible(lab: Lab) -> list[str]:

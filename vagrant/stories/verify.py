@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from stories import guests, table
-from stories.guests import Failed
-from stories.lab import Lab, chosen
-from stories.load import arguments
-from stories.topology import Wrong, having
+from vagrant.stories import guests, table
+from vagrant.stories.guests import Failed
+from vagrant.stories.lab import Lab, chosen
+from vagrant.stories.load import arguments
+from vagrant.stories.topology import Wrong, having
 
 NET_ADMIN = 1 << 12  # capability(7)
 
