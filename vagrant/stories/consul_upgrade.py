@@ -1,7 +1,7 @@
-"""Consul is upgraded, followers, leader, then the other agents, each a restart: no request fails
+"""Consul is upgraded, followers, leader, then the other agents, each a restart: no request fails.
 
-The order of HashiCorp's documentation. After each restart the next one waits until Consul has a leader and what the node
-runs passes again: an agent that starts calls its checks critical until it has looked once.
+The order of HashiCorp's documentation. After each restart the next one waits until Consul has a leader and what the
+node runs passes again: an agent that starts calls its checks critical until it has looked once.
 """
 
 import json
@@ -19,9 +19,11 @@ def leader(lab: Lab) -> str:
     for name in having(lab.profile, "consul-server"):
         done = guests.run(name, "curl -fsS http://127.0.0.1:8500/v1/status/leader", check=False)
         address = json.loads(done.stdout).split(":")[0] if done.returncode == 0 else ""
-        for each, guest in lab.profile["guests"].items():
-            if address and guest.get("back") == address:
-                return each
+        found: list[str] = [
+            each for each, guest in lab.profile["guests"].items() if address and guest.get("back") == address
+        ]
+        if found:
+            return found[0]
     return ""
 
 
@@ -51,7 +53,9 @@ def run(lab: Lab) -> None:
         for each in order:
             lab.do(each, "systemctl restart consul")
             took = wait(f"{each} is back, with a leader and passing checks", lambda: alive(lab, each), 180)  # noqa: B023
-            lab.say(f"{each} is back after {took:.0f} s" + (f"; the leader is {leader(lab)}" if each in servers else ""))
+            lab.say(
+                f"{each} is back after {took:.0f} s" + (f"; the leader is {leader(lab)}" if each in servers else "")
+            )
             lab.wait_serving(SERVICE)
         mark = load.mark()
         wait("10 more answers", lambda: load.mark() >= mark + 10, 60)

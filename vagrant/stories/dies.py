@@ -1,7 +1,7 @@
-"""an instance dies: its clients get errors until Consul's check sees it, and nobody after that
+"""an instance dies: its clients get errors until Consul's check sees it, and nobody after that.
 
-Consul looks every 10 seconds, so that long at worst a part of the requests is refused. From then on it gets none. Started
-again, it serves as soon as it passes.
+Consul looks every 10 seconds, so that long at worst a part of the requests is refused. From then on it gets none.
+Started again, it serves as soon as it passes.
 """
 
 from vagrant.stories import guests
@@ -25,7 +25,10 @@ def run(lab: Lab) -> None:
                 60,
                 0.5,
             )
-            lab.say(f"out of the way on {' and '.join(lab.directors)} {took:.0f} s after its death; meanwhile {summary(load.since())}")
+            meanwhile = summary(load.since())
+            lab.say(
+                f"out of the way on {' and '.join(lab.directors)} {took:.0f} s after its death; meanwhile {meanwhile}"
+            )
             lab.do(director, f"lvsctl explain {node}/{name}", check=False)
             mark = load.mark() + 5  # those that are under way
             wait("30 more answers", lambda: load.mark() >= mark + 30, 90)

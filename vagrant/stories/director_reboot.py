@@ -1,4 +1,4 @@
-"""the active director reboots while Consul is down: it serves what Consul said last
+"""the active director reboots while Consul is down: it serves what Consul said last.
 
 What Consul said last is on the director's disk. It boots, fills its empty table from that, and says so.
 """
@@ -41,7 +41,12 @@ def run(lab: Lab) -> None:
 
         took = wait(f"{director} has booted", booted, 400, 2)
         lab.say(f"{director} has booted after {took:.0f} s")
-        took = wait("every virtual server is in its table", lambda: all(lab.weights(director, each) for each in services), 180, 2)
+        took = wait(
+            "every virtual server is in its table",
+            lambda: all(lab.weights(director, each) for each in services),
+            180,
+            2,
+        )
         lab.say(f"every virtual server is in its table, {took:.0f} s later, and Consul is still down")
         lab.do(director, "lvsctl status", check=False)
         with lab.traffic(SERVICE) as load:
@@ -53,7 +58,12 @@ def run(lab: Lab) -> None:
     finally:
         for each in servers:
             lab.do(each, "systemctl enable --now consul 2>&1", check=False)
-    wait("Consul answers and lvsctl is content", lambda: guests.run(director, "lvsctl status", check=False).returncode == 0, 240, 3)
+    wait(
+        "Consul answers and lvsctl is content",
+        lambda: guests.run(director, "lvsctl status", check=False).returncode == 0,
+        240,
+        3,
+    )
     for each in services:
         lab.wait_serving(each)
     lab.say("Consul is back, and everything is as Consul says")

@@ -1,8 +1,10 @@
-"""two directors: the addresses move by hand, first as planned, then because one is dead
+"""two directors: the addresses move by hand, first as planned, then because one is dead.
 
 The standby director has the same table, for it watches the same Consul; all that moves is the addresses. The unit
 lab-addresses has them: it asks the network first, and takes nothing that another director answers for.
 """
+
+import itertools
 
 from vagrant.stories import guests
 from vagrant.stories.lab import Lab
@@ -23,7 +25,7 @@ def good(load: Load, count: int = 30) -> int:
 def gap(load: Load) -> float:
     """Return the longest time between two good answers that came one after the other."""
     times = [each.at for each in load.since() if not each.error]
-    return max((later - sooner for sooner, later in zip(times, times[1:])), default=0.0)
+    return max((later - sooner for sooner, later in itertools.pairwise(times)), default=0.0)
 
 
 def run(lab: Lab) -> None:
@@ -54,8 +56,18 @@ def run(lab: Lab) -> None:
         lab.say(f"not planned: {summary(load.since())}\n    longest time without an answer {gap(load):.1f} s")
     finally:
         guests.power("start", standby)
-    wait(f"{standby} is up", lambda: guests.run(standby, "systemctl is-active lvsctl", check=False).returncode == 0, 400, 3)
-    wait("it has tried", lambda: guests.run(standby, "systemctl is-failed lab-addresses", check=False).returncode == 0, 120, 2)
+    wait(
+        f"{standby} is up",
+        lambda: guests.run(standby, "systemctl is-active lvsctl", check=False).returncode == 0,
+        400,
+        3,
+    )
+    wait(
+        "it has tried",
+        lambda: guests.run(standby, "systemctl is-failed lab-addresses", check=False).returncode == 0,
+        120,
+        2,
+    )
     lab.do(standby, "systemctl status --no-pager --lines 2 lab-addresses", check=False)
     lab.expect(lab.active() == active, "the director that came back has taken addresses")
     lab.do(standby, "systemctl disable lab-addresses 2>&1; systemctl reset-failed lab-addresses")

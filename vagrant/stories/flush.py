@@ -1,4 +1,4 @@
-"""somebody types ipvsadm -C: the table is back at the daemon's next look
+"""somebody types ipvsadm -C: the table is back at the daemon's next look.
 
 The kernel tells nobody of such a thing, so lvsctl compares at audit_interval, which is 5 seconds here.
 """

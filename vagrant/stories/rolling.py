@@ -1,4 +1,4 @@
-"""a rolling release, drain, stop and start of one instance after the other: no request fails
+"""a rolling release, drain, stop and start of one instance after the other: no request fails.
 
 Each request takes a second, so every drain finds some under way. The order that matters: drained and out of the table,
 then stopped; started and passing in Consul, then let back.
@@ -42,7 +42,10 @@ def one(lab: Lab, director: str, instance: dict[str, str]) -> None:
         lab.do(node, f"systemctl stop lab-app@{name}")
     finally:
         lab.do(node, f"systemctl start lab-app@{name}")
-        wait(f"{name} answers", lambda: guests.run(node, f"curl -fsS {address}:{port}/health", check=False).returncode == 0)
+        wait(
+            f"{name} answers",
+            lambda: guests.run(node, f"curl -fsS {address}:{port}/health", check=False).returncode == 0,
+        )
         took = wait(f"{name} passes", lambda: name in lab.passing(SERVICE))
         lab.say(f"{name} passes in Consul, {took:.0f} s later")
         lab.do(director, f"lvsctl undrain {node}/{name} --fleet", check=False)

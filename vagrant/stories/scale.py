@@ -1,4 +1,4 @@
-"""one more instance, at any port, and one less: nobody notices
+"""one more instance, at any port, and one less: nobody notices.
 
 Scaling out is a program and a stanza for the Consul agent beside it. Scaling in is the same backwards, with a drain
 first: what is asked of an instance is answered before it goes.
@@ -19,7 +19,10 @@ STANZA = (
     "sed -e 's/{like}/{new}/g' -e 's/{port}/{new_port}/g' /etc/lab/consul.d/{like}.hcl >/etc/lab/consul.d/{new}.hcl"
     " && systemctl reload consul"
 )
-GONE = f"rm -f /etc/lab/consul.d/{NEW}.hcl && systemctl reload consul && systemctl stop lab-app@{NEW} && rm -f /etc/lab/instances/{NEW}.env"
+GONE = (
+    f"rm -f /etc/lab/consul.d/{NEW}.hcl && systemctl reload consul"
+    f" && systemctl stop lab-app@{NEW} && rm -f /etc/lab/instances/{NEW}.env"
+)
 
 
 def run(lab: Lab) -> None:
@@ -32,9 +35,14 @@ def run(lab: Lab) -> None:
     try:
         with lab.traffic(SERVICE) as load:
             lab.do(node, COPY.format(**names))
-            wait(f"{NEW} answers", lambda: guests.run(node, f"curl -fsS {address[0]}:{PORT}/health", check=False).returncode == 0)
+            wait(
+                f"{NEW} answers",
+                lambda: guests.run(node, f"curl -fsS {address[0]}:{PORT}/health", check=False).returncode == 0,
+            )
             lab.do(node, STANZA.format(**names))
-            took = wait(f"{NEW} serves", lambda: all(lab.weights(each, SERVICE).get(address, 0) > 0 for each in lab.directors))
+            took = wait(
+                f"{NEW} serves", lambda: all(lab.weights(each, SERVICE).get(address, 0) > 0 for each in lab.directors)
+            )
             lab.say(f"{NEW} is in the table of {' and '.join(lab.directors)} {took:.0f} s after its stanza")
             lab.do(director, f"lvsctl status {SERVICE}", check=False)
             wait(f"{NEW} answers the client", lambda: load.shares()[NEW] > 3, 60)
