@@ -58,6 +58,10 @@ class Agenda:
         """Have the next look be at everything."""
         self._everything = 0.0
 
+    def audit(self) -> None:
+        """Have the next look be an audit."""
+        self._audit = 0.0
+
     def due(
         self, news: AbstractSet[VirtualServerKey], now: float, *, at_once: AbstractSet[VirtualServerKey] = NOBODY
     ) -> Due:

@@ -274,7 +274,8 @@ class DaemonConfig:
         default=Path("/run/lvsctl/control.sock"),
     )
     audit_interval: float = _key(
-        "How often the live table is compared with what it should be when nothing else happens.",
+        "How often the live table is compared with what it should be when nothing else happens. What somebody else "
+        "adds to its IPv4 part or takes out is found within a tenth of a second, whatever this says.",
         '"10s"',
         duration(1, 3600, "10s"),
         default=10.0,

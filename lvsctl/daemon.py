@@ -47,6 +47,7 @@ from lvsctl.kernel_settings import KernelSettings
 from lvsctl.orders import OrderDesk
 from lvsctl.preview import preview, preview_of_start
 from lvsctl.probing import Knock, Prober, knock
+from lvsctl.pulse import Pulse
 from lvsctl.reconcile import Cycle, Look, Reconciler
 from lvsctl.record import Record
 from lvsctl.releases import Releases
@@ -118,6 +119,7 @@ class Daemon:
         self._releases = Releases()
         self._settings = KernelSettings(tell=self._note)
         self._prober = Prober(self._wake.set, knock, self._note)
+        self._pulse = Pulse(reconciler.census)
         self._moves = Moves()
         self._judged_by: frozenset[Query] = frozenset()  # of what Consul had answered when the start was judged last
         self._known = config  # with what was discovered, as the last cycle had it
@@ -168,6 +170,8 @@ class Daemon:
                 tasks = self._sources.tasks(group)
                 tasks.append(group.create_task(self._health.feed_watchdog(), name="watchdog"))
                 tasks.append(group.create_task(self._prober.run(), name="probes"))
+                beats = self._pulse.run(self._audit, is_busy=self._kernel.locked)
+                tasks.append(group.create_task(beats, name="pulse"))
                 tasks.append(group.create_task(self._reloading.run(), name="reloads"))
                 tasks.append(group.create_task(self._fleet.run(), name="orders for the fleet"))
                 if not self._dry_run:
@@ -366,6 +370,10 @@ class Daemon:
         self._watch()
         self._look_at_everything()
 
+    def _audit(self) -> None:
+        self._agenda.audit()
+        self._wake.set()
+
     def _look_at_everything(self) -> None:
         self._agenda.everything()  # which virtual servers it is about is not told
         self._wake.set()
@@ -479,6 +487,7 @@ class Daemon:
                     cycle = Cycle(look=look)
                     self._releases.fail("Consul has not answered since the start, so nothing is held")
                     self._moves.fail("Consul has not answered since the start; whose it is stays as it was")
+        self._pulse.wrote(each.step.request for each in cycle.done if each.refused is None)
         self._known = cycle.look.config
         self._prober.concern(cycle)
         self._releases.settle(released, cycle)

@@ -121,6 +121,10 @@ class Reconciler:
         self.opinions: Opinions | None = None  # what the director itself found of real servers; None: it does not look
         self.orders: Orders = NO_ORDERS  # operators'
 
+    def census(self) -> Mapping[VirtualServerKey, int]:
+        """Return how many real servers each virtual server of IPv4 has now; raises NetlinkError."""
+        return self._kernel.census()
+
     def questions(self, config: Config, candidates: AbstractSet[str]) -> Questions:
         """Return what has to be asked of Consul; `candidates` may declare virtual servers themselves."""
         if config.discovery is None:

@@ -13,7 +13,7 @@ Shell around `ipvs`. The package does not import it: asyncio takes its time.
 
 import asyncio
 import concurrent.futures
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from types import TracebackType
@@ -84,6 +84,10 @@ class AsyncIPVS:
     async def glance(self) -> Glance:
         """Return what the table looks like, cheaply: see `IPVS.glance`."""
         return await self._in_thread(self._opened().glance)
+
+    async def census(self) -> Mapping[VirtualServerKey, int]:
+        """Return how many real servers each virtual server of IPv4 has: see `IPVS.census`."""
+        return await self._in_thread(self._opened().census)
 
     async def forget(self) -> None:
         """Give back memory: see `IPVS.forget`."""

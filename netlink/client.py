@@ -3,7 +3,7 @@
 One contract suite, tests/netlink/test_contract.py, runs over both.
 """
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -28,6 +28,13 @@ class Client(Protocol):
 
         Counters do not count, and the tunnel options of a real server that no tunnel leads to need not. Which virtual
         servers are not as they were, `changed` says. Raises what `observe` does.
+        """
+        ...
+
+    def census(self) -> Mapping[VirtualServerKey, int]:
+        """Return how many real servers each virtual server of IPv4 has; the same object where that has not changed.
+
+        May be called while another thread uses the client. Raises Unavailable where the kernel cannot be asked so.
         """
         ...
 

@@ -37,6 +37,7 @@ from netlink.requests import (
 from netlink.types import (
     Address,
     Connection,
+    Family,
     Forwarding,
     Info,
     Lacking,
@@ -88,6 +89,7 @@ class FakeIPVS:
         self._timeouts = Timeouts()
         self._daemons: dict[SyncRole, SyncDaemon] = {}
         self._connections: tuple[Connection, ...] = ()
+        self._census: Mapping[VirtualServerKey, int] = {}
 
     # ---- hooks
 
@@ -170,6 +172,13 @@ class FakeIPVS:
             values=tuple(self._virtual_servers.values()),
             key_of=_same,
         )
+
+    def census(self) -> Mapping[VirtualServerKey, int]:
+        """Return how many real servers each virtual server of IPv4 has."""
+        now = {key: len(each) for key, each in self._real_servers.items() if key.family is Family.IPV4}
+        if now != self._census:
+            self._census = now
+        return self._census
 
     def forget(self) -> None:
         """Do nothing: it remembers no reading."""

@@ -10,7 +10,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -52,6 +52,8 @@ class IPVS:
             sockopt = Sockopt(self._open_plain_socket)
             self._channels.callback(sockopt.close)
             self._reader = Reader(self._channel, self._open(SECOND_DATAGRAM), self._family, sockopt)
+            self._counting = Sockopt(self._open_plain_socket)
+            self._channels.callback(self._counting.close)
             self.info()
         except BaseException:
             self.close()
@@ -104,6 +106,20 @@ class IPVS:
         of `observe`: no value is made. Where two differ, `changed` names the virtual servers.
         """
         return self._reader.glance()
+
+    def census(self) -> Mapping[VirtualServerKey, int]:
+        """Return how many real servers each virtual server of IPv4 has; the same object where that has not changed.
+
+        Cheap enough for ten times a second: two system calls, whatever the table has. It sees what comes and goes, and
+        no change of what stays. Alone of all methods it may be called while another thread uses the client. Unavailable
+        where the kernel has no such interface, NetlinkError where it does not answer.
+        """
+        try:
+            return self._counting.census()
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            unavailable = error.errno in (errno.ENOPROTOOPT, errno.EAFNOSUPPORT)
+            raise (Unavailable if unavailable else NetlinkError)("count", "the real servers", reason) from error
 
     def forget(self) -> None:
         """Give back the memory that makes the next `observe` of the whole table cheap; that one makes all anew."""

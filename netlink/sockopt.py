@@ -11,7 +11,7 @@ import functools
 import os
 import socket
 import struct
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -58,6 +58,8 @@ class Sockopt:
         self._buffer = ctypes.create_string_buffer(0)
         self._virtual_servers: list[tuple[int, bytes, int, int, int]] = []  # of the last time
         self._real_servers: list[RealServers | Hidden] = []
+        self._counted: list[tuple[int, bytes, int, int, int]] = []
+        self._census: Mapping[VirtualServerKey, int] = {}
 
     @property
     def names(self) -> Sequence[Hashable]:
@@ -83,6 +85,19 @@ class Sockopt:
             self._buffer = ctypes.create_string_buffer(_DESTS.size + longest * _DEST)
         self._real_servers = self._ask()
         return self._real_servers
+
+    def census(self) -> Mapping[VirtualServerKey, int]:
+        """Return how many real servers each virtual server of IPv4 has, the same object where it is as the last time.
+
+        Two system calls, whatever there is. Where a virtual server came or went between them, one may be missing.
+        OSError as it comes.
+        """
+        virtual_servers = self._list()
+        if virtual_servers != self._counted:
+            self._counted = virtual_servers
+            now = {key_of(each): each[-1] for each in virtual_servers if each[0] or each[3]}  # neither: left empty
+            self._census = self._census if now == self._census else now
+        return self._census
 
     def _list(self) -> list[tuple[int, bytes, int, int, int]]:
         """Return protocol, address, port and mark of each virtual server, and how many real servers it has."""

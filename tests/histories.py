@@ -21,7 +21,9 @@ def histories(usual: int = 60) -> Callable[[Callable[P, None]], Callable[P, None
     def mark(test: Callable[P, None]) -> Callable[P, None]:
         # One that shows a promise counts over all its histories what it has as a fixture (tests/showing.py).
         counting = [HealthCheck.function_scoped_fixture]
-        usually = settings(deadline=None, max_examples=EACH or usual, suppress_health_check=counting)
+        usually = settings(
+            deadline=None, max_examples=EACH or usual, derandomize=not EACH, suppress_health_check=counting
+        )
         return pytest.mark.histories(usually(test))
 
     return mark

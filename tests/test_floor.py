@@ -189,7 +189,8 @@ class Director:
         return {int(key.address) & 255 for key, each in self.real_servers().items() if each.weight}
 
     def settles(self) -> VirtualServerDecision:
-        """Return what is decided after hours in which nothing happens, and nobody answers a knock."""
+        """Return what is decided after hours in which nothing happens, no override ends, and nobody answers a knock."""
+        self.world.now = max([self.world.now, *(each.until for each in self.overrides.entries if each.until)])
         self.opinion = Opinion(unknowable=frozenset(map(real_key, range(20))))
         for pause in (1.0, 31.0, 1.0, *(WINDOW, 31.0, 1.0) * 4):
             cycle = self.cycle()

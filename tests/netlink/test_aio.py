@@ -65,6 +65,7 @@ async def test_it_has_every_method_of_a_client(slow: Slow) -> None:
         assert "exists already" in str(refused)
         assert list((await ipvs.observe(only=iter([TCP, UDP6]))).table) == [TCP]
         assert (await ipvs.glance()).virtual_servers == 1
+        assert await ipvs.census() == {TCP: 0}
         assert await ipvs.timeouts() == Timeouts()
         assert await ipvs.sync_daemons() == ()
         assert (await ipvs.info()).version == (1, 2, 1)

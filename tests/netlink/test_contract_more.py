@@ -27,6 +27,7 @@ from netlink.requests import (
 )
 from netlink.types import (
     MAX_TIMEOUT,
+    Family,
     Forwarding,
     Lacking,
     Protocol,
@@ -370,6 +371,19 @@ def test_a_glance_changes_with_nothing_else(client: Client) -> None:
         done(client, request)
         assert client.glance() == before, request
         assert client.glance().changed(before) == frozenset()
+
+
+def test_a_census_counts_the_real_servers_of_ipv4(client: Client) -> None:
+    done(client, *additions(entry(VirtualServer(key=TCP), real("198.51.100.1"))))
+    before = client.census()
+    assert before == {TCP: 1}
+    for request in NO_CHANGES + CHANGES:
+        done(client, request)
+        table, census = client.observe().table, client.census()
+        assert census == {key: len(each.real_servers) for key, each in table.items() if key.family is Family.IPV4}
+        assert (census is before) is (census == before), request
+        assert client.census() is census
+        before = census
 
 
 def test_what_is_read_after_forgetting_is_the_same(client: Client) -> None:

@@ -19,7 +19,7 @@ sys.exit(main())
 """
 
 
-def main(directory):
+def main(directory: str) -> int | str:
     """Install every wheel of `directory`."""
     target = pathlib.Path(sysconfig.get_path("purelib"))
     wheels = sorted(pathlib.Path(directory).glob("*.whl"))

@@ -11,18 +11,21 @@ import ipaddress
 import json
 import pathlib
 import sys
+from typing import Any
 
 DRAIN_TIMEOUT = "10s"
 VIA_LO = "direct-route"
 VIA_TUNNEL = "tunnel"
 
+Description = dict[str, Any]  # a part of the topology, as JSON has it
 
-def mac(address):
+
+def mac(address: str) -> str:
     """Return the MAC address of the card that has `address`: 52:54:00 and the last three bytes."""
     return "52:54:00:" + ipaddress.IPv4Address(address).packed[1:].hex(":")
 
 
-def files(topology, profile_name, name):
+def files(topology: Description, profile_name: str, name: str) -> dict[str, str]:
     """Return {path: text} of guest `name`; raises KeyError where it, or the profile, is not in the topology."""
     profile = topology["profiles"][profile_name]
     guest = profile["guests"][name]
@@ -44,17 +47,17 @@ def files(topology, profile_name, name):
     return made
 
 
-def instances_of(profile, name):
+def instances_of(profile: Description, name: str) -> list[Description]:
     """Return the instances on guest `name`."""
     return [each for each in profile["instances"] if each["guest"] == name]
 
 
-def shell(values):
+def shell(values: Description) -> str:
     """Return lines that a shell can source."""
     return "".join(f"{key}='{value}'\n" for key, value in values.items())
 
 
-def guest_environment(topology, profile_name, name):
+def guest_environment(topology: Description, profile_name: str, name: str) -> str:
     """Return what the scripts ask: who this is, what it does."""
     profile = topology["profiles"][profile_name]
     guest = profile["guests"][name]
@@ -66,13 +69,13 @@ def guest_environment(topology, profile_name, name):
     return shell(values)
 
 
-def hosts(profile):
+def hosts(profile: Description) -> str:
     """Return lines of /etc/hosts; the back address is the one by which guests name each other."""
     lines = [f"{one.get('back') or one['front']} {name}\n" for name, one in profile["guests"].items()]
     return "# the lab\n" + "".join(lines)
 
 
-def network(topology, profile, name):
+def network(topology: Description, profile: Description, name: str) -> str:
     """Return what lab-network sets up."""
     guest = profile["guests"][name]
     servers = profile["virtual_servers"]
@@ -82,7 +85,7 @@ def network(topology, profile, name):
         for way in (VIA_LO, VIA_TUNNEL)
     }
     masqueraded = any(servers[each]["forwarding"] == "masquerade" for each in mine)
-    values = {f"{which.upper()}": guest.get(which, "") for which in ("front", "back")}
+    values: Description = {which.upper(): guest.get(which, "") for which in ("front", "back")}
     values |= {f"{which.upper()}_MAC": mac(guest[which]) if which in guest else "" for which in ("front", "back")}
     values["BACK_NETWORK"] = topology["networks"]["back"]
     values["GATEWAY"] = profile["gateway"] if masqueraded else ""
@@ -92,7 +95,7 @@ def network(topology, profile, name):
     return shell(values)
 
 
-def agent(profile, name):
+def agent(profile: Description, name: str) -> str:
     """Return the configuration of the guest's Consul agent."""
     guest = profile["guests"][name]
     servers = [one for one in profile["guests"].values() if "consul-server" in one["roles"]]
@@ -113,13 +116,13 @@ def agent(profile, name):
     return json.dumps(values, indent=2) + "\n"
 
 
-def check(guest, instance):
+def check(guest: Description, instance: Description) -> str:
     """Return how Consul looks at an instance: a stanza's lines."""
     where = f"{guest['back']}:{instance['port']}"
     return f'http     = "http://{where}/health"' if instance["check"] == "http" else f'tcp      = "{where}"'
 
 
-def stanza(guest, instance):
+def stanza(guest: Description, instance: Description) -> str:
     """Return a file of the Consul agent's that registers an instance, as small teams write it."""
     return f"""\
 service {{
@@ -139,16 +142,16 @@ service {{
 """
 
 
-def program(profile, name, instance):
+def program(profile: Description, name: str, instance: Description) -> str:
     """Return the environment of an instance's program."""
-    values = {"INSTANCE": instance["id"], "SERVICE": instance["service"], "NODE": name}
+    values: Description = {"INSTANCE": instance["id"], "SERVICE": instance["service"], "NODE": name}
     values["ADDRESS"], values["PORT"] = profile["guests"][name]["back"], instance["port"]
     values["PROTOCOL"] = profile["virtual_servers"][instance["service"]]["protocol"]
     values["VERSION"], values["REGISTERED"] = instance["version"], instance["registered"]
     return "".join(f"{key}={value}\n" for key, value in values.items())
 
 
-def lvsctl(topology, profile):
+def lvsctl(topology: Description, profile: Description) -> str:
     """Return /etc/lvsctl/lvsctl.toml, the same on every director."""
     text = f"""\
 # Written by the lab from topology.yaml.
@@ -183,14 +186,14 @@ drain_timeout = "{DRAIN_TIMEOUT}"
     return text
 
 
-def addresses(profile):
+def addresses(profile: Description) -> str:
     """Return which addresses the active director of two has, by card: the gateway last."""
     vips = sorted({each["vip"] for each in profile["virtual_servers"].values()})
     return "".join(f"front {each}\n" for each in vips) + f"back {profile['gateway']}\n"
 
 
-def nginx(profile, name):
-    """Return the site of an access node: a client of the virtual servers, which it names by address, once and for all."""
+def nginx(profile: Description, name: str) -> str:
+    """Return the site of an access node: a client of the virtual servers, which it names by address for good."""
     mine = next(each for each in instances_of(profile, name) if each["service"] == "web")
     who = {"service": "web", "instance": mine["id"], "node": name, "port": mine["port"], "version": mine["version"]}
     text = f"""\
@@ -211,7 +214,7 @@ server {{
     return text + "}\n"
 
 
-def main(source, profile, name, directory):
+def main(source: str, profile: str, name: str, directory: str) -> int | str:
     """Write the files of a guest below `directory`."""
     topology = json.loads(pathlib.Path(source).read_text(encoding="utf-8"))
     try:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Final
 
-from stories.topology import HERE, Wrong
+from vagrant.stories.topology import HERE, Wrong
 
 BUILD: Final = HERE.parent / "build" / "vagrant"
 PATIENCE: Final = 120.0  # seconds for a command in a guest; emulation is 10 to 20 times slower than a processor
@@ -56,7 +56,12 @@ def run(guest: str, script: str, *, patience: float = PATIENCE, check: bool = Tr
     """Run `script` as root in a guest; raises Failed where it ends with anything but 0, unless not to `check`."""
     try:
         done = subprocess.run(
-            command(guest, script), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=patience, check=False
+            command(guest, script),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=patience,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise Failed(f"{guest}: no end after {patience:.0f} s: {script}") from error

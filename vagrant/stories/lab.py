@@ -1,15 +1,14 @@
 """A lab that is up, as stories see it: who is who, what Consul and the directors say, and a way to tell it."""
 
-import json
+import contextlib
 import os
 import time
 from collections.abc import Iterator
-import contextlib
 from typing import Any
 
-from stories import guests, table, topology
-from stories.guests import Failed
-from stories.load import Load, traffic, wait
+from vagrant.stories import guests, table, topology
+from vagrant.stories.guests import Failed
+from vagrant.stories.load import Load, traffic, wait
 
 
 class Lab:
@@ -28,16 +27,15 @@ class Lab:
         """Print a line of the story, with the seconds since it began."""
         print(f"[{time.monotonic() - self._begin:5.0f} s] {text}", flush=True)
 
-    def do(self, guest: str, command: str, *, patience: float = guests.PATIENCE, show: bool = True, check: bool = True) -> str:
+    def do(self, guest: str, command: str, *, check: bool = True) -> str:
         """Run a command as if it were typed in a guest, and show it; raises Failed."""
         self.say(f"{guest}# {command}")
-        done = guests.run(guest, command, patience=patience, check=check)
-        if show:
-            for line in (done.stdout + done.stderr).splitlines():
-                print(f"          {line}", flush=True)
+        done = guests.run(guest, command, check=check)
+        for line in (done.stdout + done.stderr).splitlines():
+            print(f"          {line}", flush=True)
         return done.stdout
 
-    def expect(self, holds: bool, otherwise: str) -> None:
+    def expect(self, holds: object, otherwise: str) -> None:
         """Raise Failed with a sentence where something does not hold."""
         if not holds:
             raise Failed(otherwise)
@@ -78,7 +76,9 @@ class Lab:
 
     def health(self, director: str, *services: str) -> dict[str, str]:
         """Return the JSON that a director's Consul agent has of each service's health."""
-        asked = "; ".join(f"curl -fsS http://127.0.0.1:8500/v1/health/service/{each} || exit 1; echo" for each in services)
+        asked = "; ".join(
+            f"curl -fsS http://127.0.0.1:8500/v1/health/service/{each} || exit 1; echo" for each in services
+        )
         lines = [line for line in guests.ask(director, asked).splitlines() if line]
         return dict(zip(services, lines, strict=True))
 
@@ -89,13 +89,17 @@ class Lab:
     def weights(self, director: str, service: str) -> dict[table.Address, int]:
         """Return the weights in a director's IPVS table of a service's real servers."""
         server = self.server(service)
-        there = table.parse(guests.ask(director, "ipvsadm -Ln")).get((server["protocol"], server["vip"], server["port"]))
+        there = table.parse(guests.ask(director, "ipvsadm -Ln")).get(
+            (server["protocol"], server["vip"], server["port"])
+        )
         return {} if there is None else {address: weight for address, (_, weight) in there.real_servers.items()}
 
     def serving(self, service: str) -> bool:
         """Whether every director has every instance of a service with a weight."""
         wanted = {self.address(each) for each in self.instances(service)}
-        return all({each for each, weight in self.weights(one, service).items() if weight} == wanted for one in self.directors)
+        return all(
+            {each for each, weight in self.weights(one, service).items() if weight} == wanted for one in self.directors
+        )
 
     def wait_serving(self, service: str, patience: float = 120) -> float:
         """Return after how many seconds all instances of a service served, on every director."""
@@ -107,11 +111,6 @@ class Lab:
         self.say(f"{self.client} asks {service} at {self.server(service)['vip']} {rate:g} times a second")
         with traffic(self.client, self.server(service), rate, path) as load:
             yield load
-
-
-def value(text: str) -> Any:
-    """Return what JSON text says."""
-    return json.loads(text)
 
 
 def chosen() -> Lab:

@@ -1,16 +1,16 @@
 """Traffic from the client while something happens, and what became of each request."""
 
+import contextlib
 import dataclasses
 import json
 import shlex
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from stories import guests
+from vagrant.stories import guests
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Answer:
 class Load:
     """The answers so far, in the order in which they came."""
 
-    def __init__(self, lines: Any) -> None:
+    def __init__(self, lines: Iterable[str]) -> None:
         self._lines = lines
         self._answers: list[Answer] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -66,7 +66,9 @@ def summary(answers: list[Answer]) -> str:
     bad = [each for each in answers if each.error]
     shares = Counter(each.instance for each in answers if not each.error)
     text = f"{len(answers)} requests, {len(bad)} failed"
-    text += f" ({', '.join(f'{times} {why}' for why, times in Counter(each.error for each in bad).items())})" if bad else ""
+    text += (
+        f" ({', '.join(f'{times} {why}' for why, times in Counter(each.error for each in bad).items())})" if bad else ""
+    )
     return text + "".join(f"\n    {who:12} {times:5}" for who, times in sorted(shares.items()))
 
 
@@ -79,7 +81,7 @@ def arguments(server: dict[str, Any], path: str = "/") -> str:
 def traffic(client: str, server: dict[str, Any], rate: float = 5, path: str = "/") -> Iterator[Load]:
     """Ask a virtual server `rate` times a second while the context lasts; begins with the first good answer."""
     with guests.process(client, f"lab-load {arguments(server, path)} {rate}") as running:
-        load = Load(running.stdout)
+        load = Load(running.stdout or ())
         begin = time.monotonic()
         while not any(not each.error for each in load.since()):
             if time.monotonic() - begin > 60 or running.poll() is not None:

@@ -1,11 +1,10 @@
 """The kernel's table and Consul's health, and how they differ. Pure; texts in, sentences out."""
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator
 from typing import Any, Final
-
-import dataclasses
 
 METHODS: Final = {"Masq": "masquerade", "Route": "direct-route", "Tunnel": "tunnel"}
 VIRTUAL: Final = re.compile(r"(TCP|UDP)\s+(\d+\.\d+\.\d+\.\d+):(\d+)\s+(\w+)")
@@ -61,8 +60,12 @@ def differences(profile: dict[str, Any], listing: str, health: dict[str, str]) -
             for each in profile["instances"]
             if each["service"] == name
         }
-        yield from (f"{name}: {expected[each]} does not pass in Consul" for each in sorted(expected.keys() - well.keys()))
-        yield from (f"{name}: {well[each]} is in Consul, not in the topology" for each in sorted(well.keys() - expected.keys()))
+        yield from (
+            f"{name}: {expected[each]} does not pass in Consul" for each in sorted(expected.keys() - well.keys())
+        )
+        yield from (
+            f"{name}: {well[each]} is in Consul, not in the topology" for each in sorted(well.keys() - expected.keys())
+        )
         for address in sorted(well.keys() - there.real_servers.keys()):
             yield f"{name}: {well[address]} passes in Consul and is not in the table"
         for address, (method, weight) in sorted(there.real_servers.items()):

@@ -14,16 +14,21 @@ import time
 from types import ModuleType
 from typing import Final
 
-from stories.guests import Failed
-from stories.lab import Lab, chosen
-from stories.topology import Wrong
+from vagrant.stories.guests import Failed
+from vagrant.stories.lab import Lab, chosen
+from vagrant.stories.topology import Wrong
 
 NAMES: Final = ("scale", "rolling", "grey", "dies", "flush", "consul-upgrade", "director-reboot", "failover")
 
 
 def module(name: str) -> ModuleType:
-    """Return a story: its first line of documentation is its title, `run` tells it, `DIRECTORS` is how many it needs."""
-    return importlib.import_module(f"stories.{name.replace('-', '_')}")
+    """Return a story: its first line of documentation is its title, `run` tells it, it needs `DIRECTORS`."""
+    return importlib.import_module(f"vagrant.stories.{name.replace('-', '_')}")
+
+
+def title(story: ModuleType) -> str:
+    """Return what a story is about, without the full stop."""
+    return (story.__doc__ or "").splitlines()[0].rstrip(".")
 
 
 def possible(lab: Lab) -> list[str]:
@@ -34,8 +39,7 @@ def possible(lab: Lab) -> list[str]:
 def tell(lab: Lab, name: str) -> bool:
     """Tell a story and return whether it went as promised."""
     story = module(name)
-    title = (story.__doc__ or "").splitlines()[0]
-    print(f"\n== {name}: {title}", flush=True)
+    print(f"\n== {name}: {title(story)}", flush=True)
     begin = time.monotonic()
     fresh = Lab(lab.name, lab.profile)
     try:
@@ -61,12 +65,12 @@ def main(arguments: list[str] | None = None) -> int:
     can = possible(lab)
     if given.list or not given.names:
         for name in can:
-            print(f"{name:16} {(module(name).__doc__ or '').splitlines()[0]}")
+            print(f"{name:16} {title(module(name))}")
         return 0 if given.list else 2
     names = can if given.names == ["all"] else given.names
     for name in names:
         if name not in can:
-            why = f"needs two directors: LAB_PROFILE=full" if name in NAMES else f"there are: {', '.join(can)}"
+            why = "needs two directors: LAB_PROFILE=full" if name in NAMES else f"there are: {', '.join(can)}"
             print(f"story: {name!r} is no story of {lab.name}; {why}", file=sys.stderr)
             return 2
     try:

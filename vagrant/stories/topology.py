@@ -12,7 +12,7 @@ from typing import Any, Final
 HERE: Final = pathlib.Path(__file__).resolve().parent.parent
 ROLES: Final = ("consul-server", "director", "access", "application", "client")
 FORWARDINGS: Final = ("masquerade", "direct-route", "tunnel")
-HOST_ONLY: Final = ipaddress.ip_network("192.168.56.0/21")  # what VirtualBox lets host-only networks be in
+HOST_ONLY: Final = ipaddress.IPv4Network("192.168.56.0/21")  # what VirtualBox lets host-only networks be in
 RESERVED: Final = (1, 254)  # libvirt and VirtualBox take them for the host
 
 Topology = dict[str, Any]  # as YAML has it; `problems` says what is wrong with it
@@ -35,9 +35,9 @@ def load(path: pathlib.Path | None = None) -> Topology:
     return read
 
 
-def _yaml(text: str, path: pathlib.Path) -> Any:
+def _yaml(text: str, path: pathlib.Path) -> object:
     try:
-        import yaml
+        import yaml  # noqa: PLC0415 - whoever has none has Ruby
     except ImportError:  # Vagrant has a Ruby, and Ruby has YAML
         program = "require 'yaml'; require 'json'; puts JSON.generate(YAML.safe_load($stdin.read))"
         for ruby in ("ruby", "/opt/vagrant/embedded/bin/ruby"):
@@ -85,7 +85,7 @@ def problems(topology: Topology, name: str) -> Iterator[str]:
 
 
 def _guests(topology: Topology, profile: dict[str, Any]) -> Iterator[str]:
-    networks = {which: ipaddress.ip_network(topology["networks"][which]) for which in ("front", "back")}
+    networks = {which: ipaddress.IPv4Network(topology["networks"][which]) for which in ("front", "back")}
     for which, network in networks.items():
         if not network.subnet_of(HOST_ONLY):
             yield f"network {which}: {network} is outside {HOST_ONLY}"
@@ -106,7 +106,7 @@ def _guests(topology: Topology, profile: dict[str, Any]) -> Iterator[str]:
     yield from _address("gateway", profile["gateway"], networks["back"])
 
 
-def _address(what: str, address: str, network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> Iterator[str]:
+def _address(what: str, address: str, network: ipaddress.IPv4Network) -> Iterator[str]:
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -119,29 +119,31 @@ def _address(what: str, address: str, network: ipaddress.IPv4Network | ipaddress
 
 
 def _roles(profile: dict[str, Any]) -> Iterator[str]:
-    needs = {"consul-server": "back", "application": "back", "access": "back", "director": "back"}
     for name, guest in profile["guests"].items():
-        if not guest.get("roles"):
-            yield f"{name}: no role"
-        for role in guest.get("roles", []):
-            if role not in ROLES:
-                yield f"{name}: there is no role {role!r}"
-            elif needs.get(role, "front") not in guest or (role != "consul-server" and "front" not in guest):
-                yield f"{name}: {role} without the address it needs"
+        yield from (f"{name}: {each}" for each in _roles_of(guest))
     for role in ROLES:
         there, expected = len(having(profile, role)), profile["expect"].get(role)
         if there != expected:
             yield f"{there} guests are {role}, expected are {expected}"
-    for role in ("consul-server", "director", "application", "client"):
-        if not having(profile, role):
+        if not there and role != "access":
             yield f"nobody is {role}"
     ways = {"lvsctl", "failover"} if len(having(profile, "director")) == 1 else {"failover"}
     if profile["virtual_addresses"] not in ways:
         yield f"virtual_addresses: {profile['virtual_addresses']!r} is none of {', '.join(sorted(ways))}"
 
 
+def _roles_of(guest: dict[str, Any]) -> Iterator[str]:
+    if not guest.get("roles"):
+        yield "no role"
+    for role in guest.get("roles", []):
+        if role not in ROLES:
+            yield f"there is no role {role!r}"
+        elif (role != "client" and "back" not in guest) or (role != "consul-server" and "front" not in guest):
+            yield f"{role} without the address it needs"
+
+
 def _virtual_servers(topology: Topology, profile: dict[str, Any]) -> Iterator[str]:
-    front = ipaddress.ip_network(topology["networks"]["front"])
+    front = ipaddress.IPv4Network(topology["networks"]["front"])
     for name, server in profile["virtual_servers"].items():
         yield from _address(f"virtual server {name}", server["vip"], front)
         if server["forwarding"] not in FORWARDINGS:

@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from stories import guests, table
-from stories.guests import Failed
-from stories.lab import Lab, chosen
-from stories.load import arguments
-from stories.topology import Wrong, having
+from vagrant.stories import guests, table
+from vagrant.stories.guests import Failed
+from vagrant.stories.lab import Lab, chosen
+from vagrant.stories.load import arguments
+from vagrant.stories.topology import Wrong, having
 
 NET_ADMIN = 1 << 12  # capability(7)
 
@@ -66,7 +66,8 @@ def consul(lab: Lab, name: str) -> Iterator[str]:
 
 def kernel(lab: Lab, name: str) -> Iterator[str]:
     """Yield how a director's IPVS table differs from Consul's health and from the topology."""
-    yield from table.differences(lab.profile, guests.ask(name, "ipvsadm -Ln"), lab.health(name, *lab.profile["virtual_servers"]))
+    health = lab.health(name, *lab.profile["virtual_servers"])
+    yield from table.differences(lab.profile, guests.ask(name, "ipvsadm -Ln"), health)
 
 
 def daemon(_: Lab, name: str) -> Iterator[str]:
@@ -75,7 +76,8 @@ def daemon(_: Lab, name: str) -> Iterator[str]:
         done = guests.run(name, command, check=False)
         if done.returncode != 0:
             yield f"{command}: exit code {done.returncode}: {(done.stdout + done.stderr).strip()}"
-    said = guests.ask(name, 'pid=$(systemctl show -P MainPID lvsctl); stat -c %U /proc/$pid; grep -E "^Cap(Eff|Bnd)" /proc/$pid/status')
+    look = 'pid=$(systemctl show -P MainPID lvsctl); stat -c %U /proc/$pid; grep -E "^Cap(Eff|Bnd)" /proc/$pid/status'
+    said = guests.ask(name, look)
     user, *capabilities = said.splitlines()
     if user != "lvsctl":
         yield f"lvsctl runs as {user}"
@@ -94,9 +96,15 @@ def answers(lab: Lab, name: str) -> Iterator[str]:
     servers = lab.profile["virtual_servers"]
     ways = [(each, "/") for each in servers]
     if "web" in servers:  # nginx on the access nodes is a client of the others
-        ways += [("web", f"/{each}/") for each, server in servers.items() if each != "web" and server["protocol"] == "tcp"]
-    run = [f"lab-load {arguments(servers[each], path)} 8 {4 * lab.count(path.strip('/') or each)} >$d/{number} &" for number, (each, path) in enumerate(ways)]
-    said = guests.ask(name, f"d=$(mktemp -d); {' '.join(run)} wait; for i in $(seq 0 {len(ways) - 1}); do cat $d/$i; echo; done; rm -r $d")
+        ways += [
+            ("web", f"/{each}/") for each, server in servers.items() if each != "web" and server["protocol"] == "tcp"
+        ]
+    asks = [
+        f"lab-load {arguments(servers[each], path)} 8 {4 * lab.count(path.strip('/') or each)}" for each, path in ways
+    ]
+    all_at_once = " ".join(f"{ask} >$d/{number} &" for number, ask in enumerate(asks))
+    show = f"for i in $(seq 0 {len(ways) - 1}); do cat $d/$i; echo; done"
+    said = guests.ask(name, f"d=$(mktemp -d); {all_at_once} wait; {show}; rm -r $d")
     for (each, path), lines in zip(ways, said.split("\n\n"), strict=False):
         what = each + ("" if path == "/" else f" {path}")
         got = [json.loads(line) for line in lines.splitlines() if line]
@@ -127,8 +135,9 @@ def checks(lab: Lab) -> list[tuple[str, Check, str]]:
     return wanted
 
 
-def judge(lab: Lab, what: str, check: Check, where: str, until: float) -> bool:
+def judge(lab: Lab, wanted: tuple[str, Check, str], until: float) -> bool:
     """Print one check's line, and what is wrong; look again until it is right or the time is over."""
+    what, check, where = wanted
     while True:
         try:
             wrong = list(check(lab, where))
@@ -144,7 +153,9 @@ def judge(lab: Lab, what: str, check: Check, where: str, until: float) -> bool:
 def main(arguments_: list[str] | None = None) -> int:
     """Return the exit code."""
     parser = argparse.ArgumentParser(prog="verify", description="Says whether the lab works.")
-    parser.add_argument("--wait", type=float, default=180, metavar="SECONDS", help="how long to wait for what is not right yet (180)")
+    parser.add_argument(
+        "--wait", type=float, default=180, metavar="SECONDS", help="how long to wait for what is not right yet (180)"
+    )
     given = parser.parse_args(arguments_)
     try:
         lab = chosen()
@@ -157,8 +168,8 @@ def main(arguments_: list[str] | None = None) -> int:
     wanted = checks(lab)
     first = len(lab.profile["guests"])
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        good = list(pool.map(lambda each: judge(lab, *each, until), wanted[:first]))
-    good += [judge(lab, *each, until) for each in wanted[first:]]
+        good = list(pool.map(lambda each: judge(lab, each, until), wanted[:first]))
+    good += [judge(lab, each, until) for each in wanted[first:]]
     bad = good.count(False)
     print(f"{lab.name}: {f'{bad} of {len(good)} checks are wrong' if bad else 'the lab works'}")
     return 1 if bad else 0
