@@ -80,7 +80,7 @@ def test_agents_bind_to_the_back_network_and_survive_restarts(topology: Topology
 
 
 def test_nobody_is_a_real_server_of_what_it_asks(topology: Topology):
-    """An access node has the virtual address of nginx on lo, and not those that nginx asks: they would never leave it."""
+    """An access node has the address of nginx on lo, and not those that nginx asks: they would never leave it."""
     environment = render.files(topology, "full", "access1")["network.env"]
     asked = set(re.findall(r"http://([0-9.]+):", render.files(topology, "full", "access1")["nginx.conf"]))
     assert asked

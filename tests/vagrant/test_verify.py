@@ -119,7 +119,7 @@ def test_a_story_fails_where_no_guest_answers(tmp_path: pathlib.Path):
     assert "dies: FAILED" in done.stdout
 
 
-def test_a_story_for_two_directors_is_refused_where_there_is_one(tmp_path: pathlib.Path):
+def test_a_story_for_two_directors_is_refused_where_there_is_one():
     words = [sys.executable, str(ROOT / "vagrant" / "story"), "failover"]
     done = subprocess.run(words, env={"LAB_PROFILE": "mini"}, capture_output=True, text=True, check=False)
     assert done.returncode == 2
