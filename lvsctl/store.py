@@ -28,8 +28,8 @@ JOURNAL: Final = "ledger.journal"
 LARGE: Final = 256 * 1024  # bytes of a ledger from which on its changes are journalled
 MANY: Final = 500  # virtual servers that have all changed
 LOCK: Final = "lock"
-RUN: Final = Path("/run")
 NAMESPACE: Final = Path("/proc/self/ns/net")
+LOCKS: Final = Path("/proc/locks")
 
 log = structlog.get_logger()
 
@@ -38,39 +38,63 @@ log = structlog.get_logger()
 def locked(directory: Path) -> Iterator[None]:
     """Be the only writer of this network namespace's table, and of the ledger in `directory`, while the context lasts.
 
-    There is one IPVS table in a network namespace, whatever the configurations of two daemons say: the lock in /run
-    carries the namespace's number. Raises AlreadyRunning, naming the other process, or StateError. The locks are the
-    kernel's (flock): they end with the process, however that ends.
+    There is one IPVS table in a network namespace, whatever the configurations of two daemons say, so the namespace
+    itself is locked: that takes no privilege and no place to write, and daemons of different users see each other.
+    Raises AlreadyRunning, naming the other process, or StateError. The locks are the kernel's (flock): they end with
+    the process, however that ends.
     """
-    namespace = NAMESPACE.stat().st_ino
-    with (
-        _lock(RUN / f"lvsctl.{namespace}.lock", "run as root, for lvsctl must be able to write there"),
-        _lock(directory / LOCK, "lvsctl must be able to write daemon.state_directory"),
-    ):
+    with _lock_namespace(), _lock(directory / LOCK):
         yield
 
 
 @contextlib.contextmanager
-def _lock(path: Path, remedy: str) -> Iterator[None]:
+def _lock_namespace() -> Iterator[None]:
+    try:
+        file = NAMESPACE.open("rb")
+    except OSError as error:
+        raise StateError(f"{NAMESPACE}: {why(error)}; lvsctl must be able to lock its network namespace") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise _already_running(_owner(os.fstat(file.fileno()).st_ino)) from None
+        yield
+
+
+def _owner(inode: int) -> str:
+    """Return which process has the flock of the namespace that is `inode`; empty where that cannot be seen."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in LOCKS.read_text("ascii").splitlines():
+            match line.split():
+                case [_, "FLOCK", _, "WRITE", pid, place, *_] if place.endswith(f":{inode}") and int(pid) > 0:
+                    return pid
+    return ""
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         file = path.open("a+", encoding="ascii")
     except OSError as error:
-        raise StateError(f"{path}: {why(error)}; {remedy}") from error
+        raise StateError(f"{path}: {why(error)}; lvsctl must be able to write daemon.state_directory") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             file.seek(0)
-            owner = file.read().strip() or "unknown"
-            raise AlreadyRunning(
-                f"another lvsctl (pid {owner}) is the writer of this table; nothing was written. "
-                "Ask it with `lvsctl status`, or stop it first"
-            ) from None
+            raise _already_running(file.read().strip()) from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
+
+
+def _already_running(owner: str) -> AlreadyRunning:
+    return AlreadyRunning(
+        f"another lvsctl (pid {owner or 'unknown'}) is the writer of this table; nothing was written. "
+        "Ask it with `lvsctl status`, or stop it first"
+    )
 
 
 @attrs.define

@@ -325,6 +325,17 @@ def test_the_lock_ends_with_its_process_however_that_ends(tmp_path: Path, how: s
             assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
 
 
+def test_the_lock_is_the_namespaces_and_needs_no_place_to_write(tmp_path: Path) -> None:
+    """A daemon with a user of its own, which writes its state directory alone, and root's commands see each other."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    with locked(first):
+        with pytest.raises(AlreadyRunning, match=rf"pid {os.getpid()}\)"), locked(second):
+            pytest.fail("two writers of one table")
+        assert not second.exists(), "nothing was written"
+    with locked(second):
+        pass
+
+
 def test_a_state_directory_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     state = tmp_path / "file" / "state"

@@ -10,7 +10,7 @@ changed=
 put "$RENDERED/nginx.conf" /etc/nginx/conf.d/lab.conf && changed=yes
 if [[ -n $changed ]]; then
     nginx -q -t
-    systemctl -q enable nginx.service
+    systemctl -q --no-reload enable nginx.service
     systemctl restart nginx.service
 else
     systemctl start nginx.service

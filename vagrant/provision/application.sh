@@ -10,17 +10,23 @@ put "$FILES/lab-app@.service" /etc/systemd/system/lab-app@.service && program=ye
 [[ -z $program ]] || systemctl daemon-reload
 
 mkdir -p /etc/lab/instances /etc/lab/releases
+new=()
+stopped=()
 for file in "$RENDERED"/instances/*.env; do
     id=$(basename "$file" .env)
     changed=$program
     put "$file" "/etc/lab/instances/$id.env" && changed=yes
     if [[ -n $changed ]]; then
-        systemctl -q enable "lab-app@$id.service"
-        systemctl restart --no-block "lab-app@$id.service" # several at once: each is slow to start
-    elif ! systemctl -q is-active "lab-app@$id.service"; then
-        systemctl start "lab-app@$id.service"
+        new+=("lab-app@$id.service")
+    else
+        stopped+=("lab-app@$id.service") # perhaps; those that run are left alone
     fi
 done
+if ((${#new[@]})); then
+    systemctl -q --no-reload enable "${new[@]}"
+    systemctl restart "${new[@]}"
+fi
+((${#stopped[@]} == 0)) || systemctl start "${stopped[@]}"
 for file in /etc/lab/instances/*.env; do
     id=$(basename "$file" .env)
     if [[ ! -e $RENDERED/instances/$id.env ]]; then

@@ -24,7 +24,7 @@ put "$FILES/lab-network" /usr/local/sbin/lab-network 755 && changed=yes
 put "$FILES/lab-network.service" /etc/systemd/system/lab-network.service && changed=yes
 if [[ -n $changed ]]; then
     systemctl daemon-reload
-    systemctl -q enable lab-network.service
+    systemctl -q --no-reload enable lab-network.service
     systemctl restart lab-network.service
 else
     systemctl start lab-network.service

@@ -43,10 +43,10 @@ for file in /etc/lab/consul.d/*.hcl; do
 done
 if [[ -n $changed ]]; then
     systemctl daemon-reload
-    systemctl -q enable consul.service
+    systemctl -q --no-reload enable consul.service
     systemctl restart consul.service
 elif ! systemctl -q is-active consul.service; then
-    systemctl -q enable consul.service
+    systemctl -q --no-reload enable consul.service
     systemctl start consul.service
 elif [[ -n $reload ]]; then
     systemctl reload consul.service

@@ -42,7 +42,7 @@ fi
 
 if [[ -n $changed ]]; then
     systemctl daemon-reload
-    systemctl -q enable lvsctl.service
+    systemctl -q --no-reload enable lvsctl.service
     systemctl restart lvsctl.service
 elif ! systemctl -q is-active lvsctl.service; then
     systemctl start lvsctl.service

@@ -3,7 +3,7 @@
     vagrant/verify [--wait SECONDS]
 
 Every line is a check. What is not right yet is looked at again until the time is over: Consul checks each 10 s. Exit
-code 0: everything is right; 1: something is not; 2: the lab or its topology cannot be read.
+code 0: everything is right; 1: something is not, the topology perhaps; 2: there is no lab to reach.
 """
 
 import argparse
@@ -159,6 +159,10 @@ def main(arguments_: list[str] | None = None) -> int:
     given = parser.parse_args(arguments_)
     try:
         lab = chosen()
+    except Wrong as error:
+        print(f"WRONG   {error}")
+        return 1
+    try:
         guests.ssh_configuration()
     except Wrong as error:
         print(f"verify: {error}", file=sys.stderr)
