@@ -2,10 +2,10 @@
 PYTHON = .venv/bin/python
 LAB = $(PYTHON) -m tests.lab.kernel
 
-.PHONY: help install demo test lint unit kernel soak histories promises compare test-kernels bench fuzz shell clean
+.PHONY: help install demo test lint unit kernel soak histories promises compare lab-test lab-test-full vagrant-test test-kernels bench fuzz shell clean
 
 help: ## this text
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile; sed -n 's/^#: \{0,1\}//p' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile; sed -n 's/^#: \{0,1\}//p' Makefile
 
 #:
 #: One test:    make unit ARGS='tests/core -k drain'      (pytest's arguments)
@@ -25,8 +25,9 @@ demo: install ## show the daemon at work in the lab, in under two minutes
 test: install ## lint, unit tests and kernel tests, with a summary
 	@tests/lab/run_all.sh
 
-lint: install ## ruff, mypy, import-linter
+lint: install ## ruff, mypy, import-linter, shellcheck, and what Ruby and Vagrant say of the lab's description
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
+	@vagrant/runner/lint.sh
 
 unit: install ## the tests that need no special kernel
 	$(PYTHON) -m pytest -n auto --dist loadfile -m 'not kernel' $(ARGS)
@@ -42,6 +43,15 @@ promises: install ## show each promise of docs/promises.md and its figure, or on
 
 compare: install ## lvsctl, a template updater and keepalived in the same stories under traffic: ARGS='-k deploy'
 	@tests/bench/install.sh keepalived && $(PYTHON) -m tests.compare $(ARGS)
+
+lab-test: install ## boot the lab of virtual machines (profile mini, without KVM), verify it, tell every story
+	@vagrant/runner/install.sh && $(PYTHON) -m vagrant.runner test mini $(ARGS)
+
+lab-test-full: install ## the same with the profile full
+	@vagrant/runner/install.sh && $(PYTHON) -m vagrant.runner test full $(ARGS)
+
+vagrant-test: install ## the same by a real `vagrant up` with libvirt, emulated: mini, or ARGS=full
+	@vagrant/runner/install.sh vagrant && vagrant/runner/vagrant_test.sh $(or $(ARGS),mini)
 
 test-kernels: install ## the kernel tests of netlink in Linux 5.10, 6.1, 6.12 and 7.2
 	@$(PYTHON) -m tests.lab.every_kernel $(ARGS)

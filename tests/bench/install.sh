@@ -6,31 +6,10 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 state=$PWD/build/bench
 mkdir -p "$state"
+# shellcheck source=/dev/null
+. tests/lab/packages.sh
 exec 9>"$state/lock"
 flock 9
-
-say() { echo "install: $*" >&2; }
-
-has_package() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
-
-install_packages() {
-    local missing=() package sudo=()
-    for package in "$@"; do
-        has_package "$package" || missing+=("$package")
-    done
-    [ ${#missing[@]} -gt 0 ] || return 0
-    say "packages for the benchmark: ${missing[*]}"
-    [ "$(id -u)" = 0 ] || sudo=(sudo)
-    {
-        "${sudo[@]}" apt-get -q -o DPkg::Lock::Timeout=300 update || true # an outdated list may still do
-        "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 \
-            install --no-install-recommends "${missing[@]}" </dev/null
-    } >"$state/apt.log" 2>&1 9>&- || {
-        tail -5 "$state/apt.log" >&2
-        say "apt-get could not install ${missing[*]}, see build/bench/apt.log"
-        return 1
-    }
-}
 
 build_baseline() {
     [ "$state/baseline" -nt tests/bench/baseline.c ] && return 0

@@ -10,40 +10,10 @@ state=$PWD/build/lab
 mkdir -p "$state"
 # shellcheck source=/dev/null
 . tests/lab/debian.sh
+# shellcheck source=/dev/null
+. tests/lab/packages.sh
 exec 9>"$state/lock"
 flock 9 # two at once would spoil each other's .venv
-
-say() { echo "install: $*" >&2; }
-fail() {
-    say "$@"
-    exit 1
-}
-
-as_root() {
-    if [ "$(id -u)" = 0 ]; then
-        "$@"
-    elif command -v sudo >/dev/null; then
-        sudo "$@"
-    else
-        fail "this needs root, and there is no sudo: $*"
-    fi
-}
-
-has_package() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
-
-install_packages() {
-    local missing=() package
-    for package in "$@"; do
-        has_package "$package" || missing+=("$package")
-    done
-    [ ${#missing[@]} -gt 0 ] || return 0
-    command -v apt-get >/dev/null || fail "this machine has no apt-get; install by hand: ${missing[*]}"
-    say "packages: ${missing[*]}"
-    as_root apt-get -q -o DPkg::Lock::Timeout=300 update >"$state/apt.log" 2>&1 || say "apt-get update had problems, see build/lab/apt.log"
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 \
-        install --no-install-recommends "${missing[@]}" >>"$state/apt.log" 2>&1 </dev/null 9>&- ||
-        { tail -20 "$state/apt.log" >&2; fail "apt-get could not install ${missing[*]}"; }
-}
 
 # Processors with AMX need a few lines of C under User-Mode Linux; xstate.c says why.
 install_xstate() {

@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def ensure() -> Path:
 
 def _build(place: Path, consul: Path) -> None:
     log = STATE / "box.log"
-    print(f"lab: building the guests' disk, in a minute or two ({log.relative_to(STATE.parents[1])})", flush=True)
+    print(f"lab: building the guests' disk, in a minute or two ({log.relative_to(STATE.parents[1])})", file=sys.stderr)
     began = time.monotonic()
     names = [
         f"BOX_CONSUL={consul}",
@@ -57,4 +58,4 @@ def _build(place: Path, consul: Path) -> None:
     if ended.returncode:
         last = "\n".join(log.read_text("utf-8", "replace").splitlines()[-5:])
         raise BoxError(f"the guests' disk could not be built, see {log}:\n{last}")
-    print(f"lab: built it in {time.monotonic() - began:.0f} s", flush=True)
+    print(f"lab: built it in {time.monotonic() - began:.0f} s", file=sys.stderr)

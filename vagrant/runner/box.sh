@@ -51,6 +51,9 @@ configure() {
     if [ -n "${BOX_CONSUL-}" ]; then
         install -m 755 "$BOX_CONSUL" "$tree/usr/bin/consul"
     fi
+    # Ten guests that boot at once on two emulated processors take longer than systemd's 90 s.
+    mkdir -p "$tree/etc/systemd/system.conf.d"
+    printf '[Manager]\nDefaultTimeoutStartSec=300s\nDefaultDeviceTimeoutSec=300s\n' >"$tree/etc/systemd/system.conf.d/lab.conf"
     # Only what finds the disk: it is unpacked by an emulated processor at each boot.
     printf 'MODULES=list\nCOMPRESS=zstd\n' >"$tree/etc/initramfs-tools/conf.d/lab"
     printf '%s\n' virtio_pci virtio_blk ext4 >>"$tree/etc/initramfs-tools/modules"

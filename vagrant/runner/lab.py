@@ -1,7 +1,7 @@
 """The lab that is up: booting its guests, their power, and the end of it.
 
-Its directory says everything: `lab.json` what was booted, and for each guest its disk, the process id of its QEMU and its
-console. `down` goes by the process ids, so that it ends a lab of which only a part came up, too.
+Its directory says everything: `lab.json` what was booted, and for each guest its disk, the process id of its QEMU and
+its console. `down` goes by the process ids, so that it ends a lab of which only a part came up, too.
 """
 
 import contextlib
@@ -23,11 +23,12 @@ from pathlib import Path
 import attrs
 
 from vagrant.runner import box
-from vagrant.runner.machine import Files, Wire, interfaces, qemu, ssh_config
+from vagrant.runner.machine import Files, Wire, qemu, ssh_config
 from vagrant.runner.places import CHECKOUT, LAB, LOGS, SSH_CONFIG, TOPOLOGY
 from vagrant.runner.topology import Guest, Profile, read
 
-BOOT = 300  # seconds until a guest must answer by ssh; 25 when it boots alone
+BOOT = 600  # seconds until a guest must answer by ssh; 25 when it boots alone
+AT_ONCE = 4  # guests that are booted or provisioned at a time: more would only wait for each other and time out
 COMMAND = 60  # seconds for a small command in a guest
 
 
@@ -69,7 +70,7 @@ def load() -> Lab:
 
 
 def boot(profile: str) -> Lab:
-    """Return the lab of that profile, all its guests reachable by ssh and on their networks."""
+    """Return the lab of that profile, all its guests reachable by ssh."""
     if (LAB / "lab.json").exists():
         raise LabError("a lab is up already; `python -m vagrant.runner down` ends it")
     chosen = read(TOPOLOGY, profile)
@@ -87,17 +88,13 @@ def boot(profile: str) -> Lab:
     _write_power()
     kept = {"profile": profile, "box": str(disk), "ports": lab.ports, "sockets": str(lab.sockets)}
     (LAB / "lab.json").write_text(json.dumps(kept | {"wires": [attrs.asdict(wire) for wire in lab.wires]}), "utf-8")
-    for guest in chosen.guests:
-        overlay = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(disk / "box.qcow2")]
-        subprocess.run([*overlay, str(Files(directory=LAB, guest=guest.name).disk)], check=True)
-        _start(lab, guest)
-    in_each(lab, lambda guest: _connect_networks(lab, guest))
+    in_each(lab, lambda guest: _boot(lab, guest))
     return lab
 
 
 def in_each(lab: Lab, act: Callable[[Guest], None]) -> None:
-    """Do `act` with all guests at once; raise the first error when all have ended."""
-    with ThreadPoolExecutor(max_workers=len(lab.profile.guests)) as pool:
+    """Do `act` with each guest, several at a time; raise the first error when all have ended."""
+    with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
         doing = [pool.submit(act, guest) for guest in lab.profile.guests]
     for each in doing:
         each.result()
@@ -128,7 +125,7 @@ def start(lab: Lab, name: str) -> None:
     guest = lab.guest(name)
     if _pid(Files(directory=LAB, guest=name).pid) is None:
         _start(lab, guest)
-    _wait_for_ssh(lab, guest)
+    _wait_for_ssh(guest)
 
 
 def kill(lab: Lab, name: str) -> None:
@@ -141,7 +138,7 @@ def reboot(lab: Lab, name: str) -> None:
     guest = lab.guest(name)
     before = run(name, "cat /proc/sys/kernel/random/boot_id; systemctl reboot")
     _close(lab, name)
-    _wait_for_ssh(lab, guest, unlike=before.strip())
+    _wait_for_ssh(guest, unlike=before.strip())
 
 
 def down() -> None:
@@ -177,21 +174,23 @@ def _start(lab: Lab, guest: Guest) -> None:
         raise LabError(f"{guest.name}: QEMU did not start: {started.stderr.strip()}")
 
 
-def _connect_networks(lab: Lab, guest: Guest) -> None:
-    """Wait until a guest has booted, and give its cards their addresses, as Vagrant does."""
-    _wait_for_ssh(lab, guest)
-    up = "".join(f"ifup eth{number}\n" for number in range(1, len(guest.cards) + 1))
-    run(guest.name, f"cat >/etc/network/interfaces.d/lab <<'END'\n{interfaces(guest)}END\n{up}")
+def _boot(lab: Lab, guest: Guest) -> None:
+    """Boot a guest for the first time; its cards get their addresses by provisioning, here and under Vagrant."""
+    overlay = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(lab.box / "box.qcow2")]
+    subprocess.run([*overlay, str(Files(directory=LAB, guest=guest.name).disk)], check=True)
+    _start(lab, guest)
+    _wait_for_ssh(guest)
 
 
-def _wait_for_ssh(lab: Lab, guest: Guest, *, unlike: str = "") -> None:
+def _wait_for_ssh(guest: Guest, *, unlike: str = "") -> None:
     """Return when a guest answers; `unlike` is the boot that it must have left."""
+    files = Files(directory=LAB, guest=guest.name)
     give_up = time.monotonic() + BOOT
     asked = ssh(guest.name, "cat", "/proc/sys/kernel/random/boot_id")
     said = ""
     while time.monotonic() < give_up:
         if not alive(guest.name):
-            raise LabError(f"{guest.name}: its QEMU has ended, see {Files(directory=LAB, guest=guest.name).console}")
+            raise LabError(f"{guest.name}: its QEMU has ended, see {files.console}")
         with contextlib.suppress(subprocess.TimeoutExpired):
             answer = subprocess.run(
                 asked, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False
@@ -200,9 +199,7 @@ def _wait_for_ssh(lab: Lab, guest: Guest, *, unlike: str = "") -> None:
             if answer.returncode == 0 and answer.stdout.strip() != unlike:
                 return
         time.sleep(0.5)
-    raise LabError(
-        f"{guest.name}: no answer by ssh in {BOOT} s ({said}), see {Files(directory=LAB, guest=guest.name).console}"
-    )
+    raise LabError(f"{guest.name}: no answer by ssh in {BOOT} s ({said}), see {files.console}")
 
 
 def _close(lab: Lab, name: str) -> None:

@@ -1,4 +1,4 @@
-"""What a guest is to QEMU, to ssh and to its own network scripts. Pure; `lab` runs it.
+"""What a guest is to QEMU and to ssh. Pure; `lab` runs it.
 
 Networks. The management card is QEMU's user network, as Vagrant's NAT is, with port 22 forwarded from a port of the
 loopback. Each of the lab's networks is a multicast group on the loopback (`-netdev socket,mcast=`): a hub that carries
@@ -69,15 +69,6 @@ def qemu(guest: Guest, files: Files, wires: tuple[Wire, ...], *, ssh_port: int, 
         command += ["-netdev", f"socket,id={card.network},mcast={groups[card.network]},localaddr=127.0.0.1"]
         command += ["-device", f"virtio-net-pci,netdev={card.network},mac={card.mac},romfile="]
     return tuple(command)
-
-
-def interfaces(guest: Guest) -> str:
-    """Return the guest's /etc/network/interfaces.d/lab: its cards follow eth0, the management card, in their order."""
-    stanzas = (
-        f"auto eth{number}\niface eth{number} inet static\n    address {card.address}\n"
-        for number, card in enumerate(guest.cards, start=1)
-    )
-    return "".join(stanzas)
 
 
 def ssh_config(ports: dict[str, int], *, box: Path, sockets: Path) -> str:

@@ -5,7 +5,7 @@ read the same file. Pure but for `read`.
 """
 
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ class Card:
     """A guest's network card in one of the lab's networks."""
 
     network: str
-    address: IPv4Interface
+    address: IPv4Address
 
     @property
     def mac(self) -> str:
         """Return the card's MAC address: by it the guest knows which card is which."""
-        return "52:54:00:" + ":".join(f"{byte:02x}" for byte in self.address.ip.packed[1:])
+        return "52:54:00:" + ":".join(f"{byte:02x}" for byte in self.address.packed[1:])
 
 
 @attrs.frozen(kw_only=True)
@@ -71,9 +71,9 @@ def parse(topology: Any, name: str) -> Profile:  # noqa: ANN401 - YAML is untype
     taken: set[IPv4Address] = set()
     for guest in guests:
         for card in guest.cards:
-            if card.address.ip in taken:
-                raise TopologyError(f"profile {name}: {card.address.ip} of {guest.name} is another's, too")
-            taken.add(card.address.ip)
+            if card.address in taken:
+                raise TopologyError(f"profile {name}: {card.address} of {guest.name} is another's, too")
+            taken.add(card.address)
     return Profile(name=name, networks=tuple(networks), guests=guests)
 
 
@@ -85,5 +85,5 @@ def _guest(name: str, described: Mapping[str, Any], networks: Mapping[str, IPv4N
         address = IPv4Address(described[network])
         if address not in where:
             raise TopologyError(f"{name}: {address} is not in {network}, which is {where}")
-        cards.append(Card(network=network, address=IPv4Interface(f"{address}/{where.prefixlen}")))
+        cards.append(Card(network=network, address=address))
     return Guest(name=name, memory=int(described["memory"]), cards=tuple(cards))
