@@ -18,6 +18,7 @@ from lvsctl.consul.budget import Body, Share
 from lvsctl.consul.decode import MAX_INSTANCES, decode_answer
 from lvsctl.consul.known import Known, digest_of
 from lvsctl.consul.pace import LARGEST_INDEX, WAIT
+from lvsctl.consul.pieces import Kept, Pieces
 from lvsctl.consul.pool import Response
 from lvsctl.consul.transport import ANSWER_TIMEOUT, Protocol, Transport
 from lvsctl.consul.upstream import base
@@ -64,6 +65,7 @@ class Client:
         self._api = _API(self._transport)
         self._max_instances = max_instances
         self._large = ThreadPoolExecutor(1, "decode")  # one, so that large answers are taken apart one by one
+        self._kept = Kept()  # of those, by that thread alone
         # Who came first is served first, which a connection pool is not. A datacenter that is dead holds its requests
         # until they time out: those of the others must not wait behind them.
         self._reads: dict[str, asyncio.Semaphore] = {}
@@ -120,7 +122,13 @@ class Client:
             if len(response.body) < LARGE:
                 return _answer(response, self._max_instances, query, known)
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._large, _answer, response, self._max_instances, query, known)
+            return await loop.run_in_executor(self._large, self._large_answer, response, query, known)
+
+    def _large_answer(self, response: Response, query: Query, known: Known | None) -> Answer:
+        try:
+            return _answer(response, self._max_instances, query, known, self._kept.of(query))
+        finally:
+            self._kept.tidy()
 
     def share(self) -> Share:
         """Return a part of the budget of all bodies, for `listing`; a context, until the body is decoded."""
@@ -256,12 +264,14 @@ def _text(response: Response) -> str:
     return response.body[:MAX_REFUSAL].decode("utf-8", "replace").strip() or "no text"
 
 
-def _answer(response: Response, max_instances: int, query: Query, known: Known | None) -> Answer:
+def _answer(
+    response: Response, max_instances: int, query: Query, known: Known | None, pieces: Pieces | None = None
+) -> Answer:
     header, known = response.headers.get, known or Known()
     digest = digest_of(response.body)
     said = known.answer(digest)
     if said is None:
-        said = decode_answer(response.body, index=0, max_instances=max_instances, query=query)
+        said = decode_answer(response.body, index=0, max_instances=max_instances, query=query, pieces=pieces)
         known.learn(digest, said)
     # A blocking query of health is answered from the agent's own copy from 1.10 on, and says that it knows no leader.
     streamed = header("X-Consul-Query-Backend", "") == "streaming"

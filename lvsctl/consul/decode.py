@@ -14,7 +14,8 @@ from sys import intern  # the same few names are in every answer: each is kept o
 from typing import Any, Final, NoReturn
 
 from lvsctl.consul.budget import Body
-from lvsctl.consul.entries import Unread, entries
+from lvsctl.consul.entries import Unread, entries_beside
+from lvsctl.consul.pieces import Piece, Pieces
 from lvsctl.core.instance import MAINTENANCE_CHECKS, Answer, Check, Health, Instance, Malformed, Query
 from lvsctl.errors import ConsulError, ConsulUnreadable
 
@@ -37,29 +38,46 @@ class _Unreadable(Exception):
     """One entry is not what the API describes; the text says where."""
 
 
-def decode_answer(body: Body, *, index: int, max_instances: int = MAX_INSTANCES, query: Query | None = None) -> Answer:
+def decode_answer(
+    body: Body,
+    *,
+    index: int,
+    max_instances: int = MAX_INSTANCES,
+    query: Query | None = None,
+    pieces: Pieces | None = None,
+) -> Answer:
     """Return the instances in `body`, a JSON list, read at X-Consul-Index `index`; `query` is what was asked.
 
-    Raises ConsulError when the body as a whole is not a complete answer, or has more than `max_instances` entries.
+    Of what `pieces` has of the last answer to that, nothing is read again. Raises ConsulError when the body as a whole
+    is not a complete answer, or has more than `max_instances` entries.
     """
+    pieces = pieces or Pieces()
+    pieces.begin()
+    decoded: Instance | Malformed
     instances: dict[tuple[str, str], Instance] = {}
     malformed: list[Malformed] = []
     strange = size = 0
     try:
-        for number, entry in enumerate(entries(body), 1):
+        for number, (entry, start, end) in enumerate(entries_beside(body, pieces), 1):
             if number > max_instances:
                 raise ConsulUnreadable(
                     f"answer lists more than the {max_instances} instances of safety.max_instances; "
                     "the last complete one stays"
                 )
-            other = _other(entry, query) if query else ""
-            decoded = _malformed(entry, other) if other else _decode(entry, number)
+            piece = entry if isinstance(entry, Piece) else None
+            other = _other(entry, query) if query and not piece else ""
             strange += bool(other)
+            if piece is not None:
+                decoded = piece.instance
+            else:
+                decoded = _malformed(entry, other) if other else _decode(entry, number)
             if isinstance(decoded, Instance) and decoded.identity in instances:
-                decoded = _malformed(entry, "Node and ID are those of an entry before it")
+                decoded = _twice(decoded)
             if isinstance(decoded, Instance):
                 instances[decoded.identity] = decoded
-                size += _size(decoded)
+                piece = piece or pieces.read(bytes(body[start:end]), decoded, _size(decoded))
+                pieces.add(piece)
+                size += piece.size
             else:
                 malformed.append(decoded)
                 size += PLAIN + _weight((decoded.node, decoded.instance_id, decoded.reason))
@@ -72,6 +90,7 @@ def decode_answer(body: Body, *, index: int, max_instances: int = MAX_INSTANCES,
         raise ConsulError(f"answer is not a JSON list: {error}") from error
     if strange and strange == len(malformed) and not instances:
         raise ConsulError(f"answer is none to this question: {malformed[0].reason}; is there a proxy in between?")
+    pieces.end()
     return Answer(instances=tuple(instances.values()), malformed=tuple(malformed), index=index, size=size)
 
 
@@ -104,6 +123,11 @@ def _decode(entry: Any, number: int) -> Instance | Malformed:
         return _instance(entry)
     except _Unreadable as error:
         return _malformed(entry, str(error))
+
+
+def _twice(instance: Instance) -> Malformed:
+    node, instance_id = _readable(instance.node), _readable(instance.instance_id)
+    return Malformed(node=node, instance_id=instance_id, reason="Node and ID are those of an entry before it")
 
 
 def _malformed(entry: Any, reason: str) -> Malformed:

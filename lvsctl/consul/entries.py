@@ -17,6 +17,7 @@ from typing import Any, Final
 import attrs
 
 from lvsctl.consul.budget import Body
+from lvsctl.consul.pieces import Pieces
 
 MAX_ENTRY: Final = 1 << 20  # bytes from which on an entry is not read; one of Consul's has about 1,500
 MAX_SKIPPED: Final = 2 << 20  # bytes of an entry that is left out; a larger one makes the body unreadable
@@ -37,7 +38,12 @@ class Unread:
 
 def entries(body: Body) -> Iterator[Any]:
     """Yield each entry of the JSON list `body`, or an `Unread`; ValueError where it is no complete list."""
-    return _Reading(body).list()
+    return (value for value, _, _ in _Reading(body).list(None))
+
+
+def entries_beside(body: Body, pieces: Pieces) -> Iterator[tuple[Any, int, int]]:
+    """Yield each as `entries` does, and where it begins and ends; one of `pieces` that is there is that `Piece`."""
+    return _Reading(body).list(pieces)
 
 
 def members(body: Body) -> Iterator[tuple[Any, Any]]:
@@ -59,10 +65,11 @@ class _Reading:
         self._window = self._body[start : start + MAX_ENTRY].decode("latin-1")
         self._is_last = start + len(self._window) == len(self._body)
 
-    def list(self) -> Iterator[Any]:
+    def list(self, pieces: Pieces | None) -> Iterator[tuple[Any, int, int]]:
         for at in self._places(b"[", b"]"):
-            value, self._end = self._value(at)
-            yield value
+            piece = pieces.at(self._body, at) if pieces else None
+            value, self._end = (piece, at + len(piece.raw)) if piece else self._value(at)
+            yield value, at, self._end
 
     def object(self) -> Iterator[tuple[Any, Any]]:
         for at in self._places(b"{", b"}"):
