@@ -119,7 +119,7 @@ class Daemon:
         self._releases = Releases()
         self._settings = KernelSettings(tell=self._note)
         self._prober = Prober(self._wake.set, knock, self._note)
-        self._pulse = Pulse(reconciler.census)
+        self._pulse = Pulse(reconciler.census, reconciler.is_ours)
         self._moves = Moves()
         self._judged_by: frozenset[Query] = frozenset()  # of what Consul had answered when the start was judged last
         self._known = config  # with what was discovered, as the last cycle had it

@@ -7,7 +7,9 @@ waits for the next one.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from statistics import fmean
 from typing import Final
 
 from netlink.errors import NetlinkError, Unavailable
@@ -16,18 +18,23 @@ from netlink.types import Family, VirtualServerKey
 
 BEAT: Final = 0.05  # seconds between two counts
 SHARE: Final = 200  # of the processor, the reciprocal: counts that take long are less frequent
-REST: Final = 1.0  # seconds between two audits that it asks for: another writer is no reason to do nothing else
+LAST: Final = 20  # counts whose mean that is taken of: a clock that goes in steps of 10 ms tells little of one
+REST: Final = 1.0  # seconds between two audits for one reason: another writer is no reason to do nothing else
 
 Census = Mapping[VirtualServerKey, int]
 
 
 class Pulse:
-    """Compares what `count` returns, how many real servers each virtual server of IPv4 has, with what we left."""
+    """Compares what `count` returns, how many real servers each virtual server of IPv4 has, with what we left.
 
-    def __init__(self, count: Callable[[], Census]) -> None:
+    What `is_ours` is told of at once, however busy others are with theirs.
+    """
+
+    def __init__(self, count: Callable[[], Census], is_ours: Callable[[VirtualServerKey], bool]) -> None:
         self._count = count
+        self._is_ours = is_ours
         self._left: Census | None = None
-        self._rests_until = 0.0
+        self._rest: dict[VirtualServerKey | None, float] = {}  # until when; all that is not ours has one, at None
 
     def wrote(self, requests: Iterable[Request]) -> None:
         """Take note of what the kernel did for us since the last beat."""
@@ -54,10 +61,13 @@ class Pulse:
         before, self._left = self._left, seen
         if before is None or seen is before or seen == before:
             return False
-        if now < self._rests_until:
+        others = {key for key, _ in before.items() ^ seen.items()}
+        reasons = {key if self._is_ours(key) else None for key in others}
+        self._rest = {reason: until for reason, until in self._rest.items() if until > now}
+        if reasons <= self._rest.keys():
             self._left = before
             return False
-        self._rests_until = now + REST
+        self._rest |= dict.fromkeys(reasons, now + REST)
         return True
 
     async def run(self, changed: Callable[[], None], *, is_busy: Callable[[], bool]) -> None:
@@ -65,7 +75,7 @@ class Pulse:
 
         While `is_busy` we may be changing the table ourselves, and nothing is counted.
         """
-        pause = BEAT
+        pause, took = BEAT, deque[float](maxlen=LAST)
         while True:
             await asyncio.sleep(pause)
             if is_busy():
@@ -78,7 +88,8 @@ class Pulse:
                 return
             except NetlinkError:
                 continue
-            pause = max(BEAT, SHARE * (time.thread_time() - began))
+            took.append(time.thread_time() - began)
+            pause = max(BEAT, SHARE * fmean(took))
 
 
 def _counted(request: Request) -> tuple[VirtualServerKey | None, int | None]:

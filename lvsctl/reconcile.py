@@ -221,6 +221,11 @@ class Reconciler:
         """Return the ledger: what we left in the kernel. Raises StateError where it cannot be read."""
         return self._ledger.known()
 
+    def is_ours(self, key: VirtualServerKey) -> bool:
+        """Tell whether we are the writer of the virtual server at `key`, and wrote it."""
+        entry = self._ledger.own().get(key) if self._ledger.is_own else None
+        return entry is not None and entry.written is not None and not entry.disowned
+
     def lost(self) -> tuple[frozenset[str], bool]:
         """Return by name what we left in the kernel and is not there any more, and whether that is all of it.
 

@@ -46,6 +46,11 @@ requests = st.one_of(
 )
 
 
+def is_ours(key: VirtualServerKey) -> bool:
+    """Tell the marked one, which is another's, from ours."""
+    return key != MARK
+
+
 def done(kernel: FakeIPVS, asked: Sequence[Request]) -> list[Request]:
     """Have `asked` done and return what was."""
     return [request for request, refused in zip(asked, kernel.apply(asked), strict=True) if refused is None]
@@ -54,7 +59,7 @@ def done(kernel: FakeIPVS, asked: Sequence[Request]) -> list[Request]:
 @given(batches=st.lists(st.lists(requests, max_size=6), max_size=6))
 def test_what_we_do_ourselves_is_no_news(batches: list[list[Request]]) -> None:
     kernel = FakeIPVS()
-    pulse, now = Pulse(kernel.census), 0.0
+    pulse, now = Pulse(kernel.census, is_ours), 0.0
     assert not pulse.beat(now)
     for batch in batches:
         pulse.wrote(done(kernel, batch))
@@ -67,7 +72,7 @@ def test_what_others_do_is_news_once_whatever_we_do_meanwhile(
     ours: list[Request], theirs: list[Request], more: list[Request]
 ) -> None:
     kernel = FakeIPVS()
-    pulse = Pulse(kernel.census)
+    pulse = Pulse(kernel.census, is_ours)
     assert not pulse.beat(0.0)
     pulse.wrote(done(kernel, ours))
     assert not pulse.beat(REST)
@@ -82,7 +87,7 @@ def test_what_others_do_is_news_once_whatever_we_do_meanwhile(
 
 def test_a_flush_is_news_although_we_write_in_the_same_moment() -> None:
     kernel = FakeIPVS()
-    pulse = Pulse(kernel.census)
+    pulse = Pulse(kernel.census, is_ours)
     first = [AddVirtualServer(virtual_server=VirtualServer(key=key)) for key in KEYS]
     assert not pulse.beat(0.0)
     pulse.wrote(done(kernel, [*first, AddRealServer(virtual_server=KEY, real_server=real(1))]))
@@ -94,7 +99,7 @@ def test_a_flush_is_news_although_we_write_in_the_same_moment() -> None:
 
 def test_who_changes_it_all_the_time_is_told_of_once_in_a_while_and_never_missed() -> None:
     kernel = FakeIPVS()
-    pulse = Pulse(kernel.census)
+    pulse = Pulse(kernel.census, is_ours)
     assert not pulse.beat(0.0)
     told = []
     for number in range(1, 40):
@@ -106,6 +111,23 @@ def test_who_changes_it_all_the_time_is_told_of_once_in_a_while_and_never_missed
             told.append(number)
     assert told[:3] == [1, 12, 23], "the first at once, and where it comes back to what it was there is nothing to tell"
     assert pulse.beat(99.0) is False, "the last was told"
+
+
+def test_ours_is_told_of_at_once_while_others_are_busy_with_theirs() -> None:
+    kernel = FakeIPVS()
+    pulse = Pulse(kernel.census, is_ours)
+    assert not pulse.beat(0.0)
+    pulse.wrote(done(kernel, [AddVirtualServer(virtual_server=VirtualServer(key=KEY))]))
+    assert not pulse.beat(1.0)
+    kernel.apply([AddVirtualServer(virtual_server=VirtualServer(key=MARK))])
+    assert pulse.beat(2.0)
+    kernel.apply([AddRealServer(virtual_server=MARK, real_server=real(1))])
+    assert not pulse.beat(2.0 + REST / 4), "it was told of another's a moment ago"
+    kernel.apply([DeleteVirtualServer(key=KEY)])
+    assert pulse.beat(2.0 + REST / 2)
+    kernel.apply([AddVirtualServer(virtual_server=VirtualServer(key=KEY))])
+    assert not pulse.beat(2.0 + REST), "who takes ours away again and again is answered once in a while, too"
+    assert pulse.beat(2.0 + 2 * REST)
 
 
 async def test_it_beats_while_nobody_is_busy_and_ends_where_the_kernel_cannot_count() -> None:
@@ -125,7 +147,7 @@ async def test_it_beats_while_nobody_is_busy_and_ends_where_the_kernel_cannot_co
             raise found
         return found
 
-    pulse = Pulse(count)
+    pulse = Pulse(count, is_ours)
     async with asyncio.timeout(100 * BEAT):
         await pulse.run(lambda: told.append(len(counts)), is_busy=lambda: busy.pop(0))
     assert (counts, busy, told) == ([], [], [2])
@@ -134,7 +156,7 @@ async def test_it_beats_while_nobody_is_busy_and_ends_where_the_kernel_cannot_co
 async def test_it_goes_on_until_it_is_cancelled() -> None:
     seen = asyncio.Event()
     kernel = FakeIPVS()
-    beating = asyncio.create_task(Pulse(kernel.census).run(seen.set, is_busy=lambda: False), name="pulse")
+    beating = asyncio.create_task(Pulse(kernel.census, is_ours).run(seen.set, is_busy=lambda: False), name="pulse")
     await asyncio.sleep(3 * BEAT)
     kernel.apply([AddVirtualServer(virtual_server=VirtualServer(key=KEY))])
     async with asyncio.timeout(100 * BEAT):
