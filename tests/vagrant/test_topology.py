@@ -18,11 +18,11 @@ def topology() -> Topology:
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_nothing_is_wrong_with_it(topology: Topology, name: str):
+def test_nothing_is_wrong_with_it(topology: Topology, name: str) -> None:
     assert list(problems(topology, name)) == []
 
 
-def test_the_profiles_are_as_large_as_documented(topology: Topology):
+def test_the_profiles_are_as_large_as_documented(topology: Topology) -> None:
     assert set(topology["profiles"]) == set(PROFILES)
     assert len(topology["profiles"]["mini"]["guests"]) == 4
     assert {role: len(having(topology["profiles"]["full"], role)) for role in ROLES} == {
@@ -35,7 +35,7 @@ def test_the_profiles_are_as_large_as_documented(topology: Topology):
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_every_way_of_forwarding_udp_and_both_ways_to_register_are_shown(topology: Topology, name: str):
+def test_every_way_of_forwarding_udp_and_both_ways_to_register_are_shown(topology: Topology, name: str) -> None:
     profile = topology["profiles"][name]
     servers, instances = profile["virtual_servers"].values(), profile["instances"]
     assert {each["forwarding"] for each in servers} == {"masquerade", "direct-route", "tunnel"}
@@ -44,7 +44,7 @@ def test_every_way_of_forwarding_udp_and_both_ways_to_register_are_shown(topolog
     assert {each["registered"] for each in instances} == {"file", "api"}
 
 
-def test_access_nodes_are_behind_a_virtual_server_themselves(topology: Topology):
+def test_access_nodes_are_behind_a_virtual_server_themselves(topology: Topology) -> None:
     full = topology["profiles"]["full"]
     web = {each["guest"] for each in full["instances"] if each["service"] == "web"}
     assert web == set(having(full, "access"))
@@ -59,7 +59,7 @@ def test_access_nodes_are_behind_a_virtual_server_themselves(topology: Topology)
         for role in one["roles"]
     ],
 )
-def test_a_role_that_is_deleted_is_noticed(topology: Topology, profile: str, guest: str, role: str):
+def test_a_role_that_is_deleted_is_noticed(topology: Topology, profile: str, guest: str, role: str) -> None:
     changed = copy.deepcopy(topology)
     changed["profiles"][profile]["guests"][guest]["roles"].remove(role)
     found = list(problems(changed, profile))
@@ -69,7 +69,7 @@ def test_a_role_that_is_deleted_is_noticed(topology: Topology, profile: str, gue
 
 
 @pytest.mark.parametrize("guest", load()["profiles"]["full"]["guests"])
-def test_a_guest_that_is_deleted_is_noticed(topology: Topology, guest: str):
+def test_a_guest_that_is_deleted_is_noticed(topology: Topology, guest: str) -> None:
     changed = copy.deepcopy(topology)
     del changed["profiles"]["full"]["guests"][guest]
     assert list(problems(changed, "full"))
@@ -116,19 +116,19 @@ def _instance(profile: dict[str, Any], number: int, **values: object) -> None:
         (lambda it: it.pop("expect"), "no expect"),
     ],
 )
-def test_a_mistake_is_told(topology: Topology, change: Change, found: str):
+def test_a_mistake_is_told(topology: Topology, change: Change, found: str) -> None:
     changed = copy.deepcopy(topology)
     change(changed["profiles"]["mini"])
     assert any(found in each for each in problems(changed, "mini"))
 
 
-def test_two_directors_cannot_both_have_the_addresses_by_themselves(topology: Topology):
+def test_two_directors_cannot_both_have_the_addresses_by_themselves(topology: Topology) -> None:
     changed = copy.deepcopy(topology)
     changed["profiles"]["full"]["virtual_addresses"] = "lvsctl"
     assert "virtual_addresses: 'lvsctl' is none of failover" in list(problems(changed, "full"))
 
 
-def test_networks_that_virtualbox_refuses_are_told(topology: Topology):
+def test_networks_that_virtualbox_refuses_are_told(topology: Topology) -> None:
     changed = copy.deepcopy(topology)
     changed["networks"]["front"] = "10.1.0.0/24"
     assert any("is outside 192.168.56.0/21" in each for each in problems(changed, "mini"))

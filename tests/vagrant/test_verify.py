@@ -45,11 +45,11 @@ def health(*failing: str, profile: dict = PROFILE) -> dict[str, str]:  # type: i
     return {service: json.dumps(entries) for service, entries in answers.items()}
 
 
-def test_a_table_that_is_as_consul_says_is_right():
+def test_a_table_that_is_as_consul_says_is_right() -> None:
     assert list(differences(PROFILE, listing(), health())) == []
 
 
-def test_scheduler_method_and_weight_are_read():
+def test_scheduler_method_and_weight_are_read() -> None:
     server = parse(listing())["tcp", "192.168.56.105", 8081]
     assert server.scheduler == "wrr"
     assert server.real_servers["192.168.57.41", 8081] == ("tunnel", 1)
@@ -67,23 +67,23 @@ def test_scheduler_method_and_weight_are_read():
         ("UDP  192.168.56.106:5300", "UDP  192.168.56.107:5300", "udp 192.168.56.107 5300 is in the table and not in"),
     ],
 )
-def test_what_differs_is_told(old: str, new: str, said: str):
+def test_what_differs_is_told(old: str, new: str, said: str) -> None:
     changed = listing().replace(old, new)
     assert changed != listing()
     assert any(said in each for each in differences(PROFILE, changed, health()))
 
 
-def test_an_instance_that_fails_is_told_whether_it_is_in_the_table_or_not():
+def test_an_instance_that_fails_is_told_whether_it_is_in_the_table_or_not() -> None:
     found = list(differences(PROFILE, listing(), health("reco-1")))
     assert "reco: reco-1 does not pass in Consul" in found
     assert "reco: 192.168.57.41:20101 is in the table and does not pass in Consul" in found
 
 
-def test_an_empty_table_is_not_right():
+def test_an_empty_table_is_not_right() -> None:
     assert len(list(differences(PROFILE, "", health()))) == len(PROFILE["virtual_servers"])
 
 
-def test_failures_are_counted_with_their_reason():
+def test_failures_are_counted_with_their_reason() -> None:
     answers = [Answer(at=0, instance="reco-1"), Answer(at=1, error="refused"), Answer(at=2, error="refused")]
     assert summary(answers).startswith("3 requests, 2 failed (2 refused)")
 
@@ -99,7 +99,7 @@ def run(tmp_path: pathlib.Path, command: str, topology: object, **environment: s
     return subprocess.run(words, env=given, capture_output=True, text=True, check=False, timeout=100)
 
 
-def test_a_topology_without_a_role_is_refused_at_once(tmp_path: pathlib.Path):
+def test_a_topology_without_a_role_is_refused_at_once(tmp_path: pathlib.Path) -> None:
     changed = copy.deepcopy(load())
     changed["profiles"]["mini"]["guests"]["app2"]["roles"].remove("application")
     done = run(tmp_path, "verify", changed)
@@ -107,26 +107,26 @@ def test_a_topology_without_a_role_is_refused_at_once(tmp_path: pathlib.Path):
     assert "1 guests are application, expected are 2" in done.stdout
 
 
-def test_verify_fails_where_no_guest_answers(tmp_path: pathlib.Path):
+def test_verify_fails_where_no_guest_answers(tmp_path: pathlib.Path) -> None:
     done = run(tmp_path, "verify", load())
     assert done.returncode == 1
     assert "WRONG   director1: its units run\n        cannot be reached" in done.stdout
 
 
-def test_a_story_fails_where_no_guest_answers(tmp_path: pathlib.Path):
+def test_a_story_fails_where_no_guest_answers(tmp_path: pathlib.Path) -> None:
     done = run(tmp_path, "story", load())
     assert done.returncode == 1
     assert "dies: FAILED" in done.stdout
 
 
-def test_a_story_for_two_directors_is_refused_where_there_is_one():
+def test_a_story_for_two_directors_is_refused_where_there_is_one() -> None:
     words = [sys.executable, str(ROOT / "vagrant" / "story"), "failover"]
     done = subprocess.run(words, env={"LAB_PROFILE": "mini"}, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "needs two directors" in done.stderr
 
 
-def test_unknown_profiles_are_told(tmp_path: pathlib.Path):
+def test_unknown_profiles_are_told(tmp_path: pathlib.Path) -> None:
     done = run(tmp_path, "verify", load(), LAB_PROFILE="maxi")
     assert done.returncode == 1
     assert "no profile 'maxi'; there are: mini, full" in done.stdout
