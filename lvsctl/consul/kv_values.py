@@ -1,4 +1,4 @@
-"""What the keys of overrides and of fleet orders have in common: how one is spelled, and how the JSON in it is read.
+"""What the keys of overrides and of fleet orders have in common: how they are listed and spelled, and the JSON in them.
 
 Pure. Nothing in there is trusted: whatever cannot be used raises `Unusable`, and that key is ignored alone, with the
 reason. A value that says something unknown is such a one: to obey half of it (without a mistyped `until`) would be
@@ -10,8 +10,16 @@ import binascii
 import json
 import re
 from base64 import b64decode, b64encode
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+from lvsctl.consul.budget import Body
+from lvsctl.consul.entries import Unread, entries
+from lvsctl.core.override import Ignored
+from lvsctl.errors import ConsulError
+
+V = TypeVar("V")
 
 MAX_VALUE: Final = 4096  # bytes
 MAX_TIME: Final = 1e11  # Unix seconds; the year 5138
@@ -57,8 +65,46 @@ def listed(key: str, value: str, *, created: int = 0, modified: int = 0) -> dict
     }
 
 
-def key_in(entry: Any, longest: int) -> str:
-    """Return the key of an entry that Consul lists, cut to `longest` characters; empty where there is none."""
+def each_of(
+    body: Body, folder: str, read: Callable[[dict[str, Any], str], V], *, most: int, longest: int
+) -> tuple[list[V], list[Ignored]]:
+    """Return what `read` makes of each key below `folder` in `body`, Consul's JSON list of them, and what is ignored.
+
+    `read` gets an entry and the rest of its key, or raises Unusable. Of a key that is ignored `longest` characters are
+    kept. Raises ConsulError when the body as a whole is no such list, or has more than `most` entries.
+    """
+    found: list[V] = []
+    ignored: list[Ignored] = []
+    try:
+        for number, entry in enumerate(entries(body), 1):
+            if number > most:
+                raise ConsulError(f"there are more than {most} keys below {folder}; the last ones count")
+            key = _key_in(entry, longest)
+            if key == folder:
+                continue  # the folder itself, as Consul's own pages make it
+            try:
+                found.append(read(_usable(entry, key, folder), key.removeprefix(folder)))
+            except Unusable as why:
+                ignored.append(Ignored(key=key, why=str(why), modified=index_in(entry, "ModifyIndex")))
+    except ValueError as error:
+        raise ConsulError(f"answer is not a JSON list: {error}") from error
+    return found, ignored
+
+
+def _usable(entry: Any, key: str, folder: str) -> dict[str, Any]:
+    if isinstance(entry, Unread):
+        raise Unusable(f"the entry {entry.reason}")
+    if not isinstance(entry, dict) or not key.startswith(folder):
+        raise Unusable(f"it is no key below {folder}")
+    return entry
+
+
+def in_order(ignored: list[Ignored]) -> tuple[Ignored, ...]:
+    """Return what is ignored in the order in which it is shown."""
+    return tuple(sorted(ignored, key=lambda each: (each.key, each.why)))
+
+
+def _key_in(entry: Any, longest: int) -> str:
     key = entry.get("Key") if isinstance(entry, dict) else None
     return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", key)[:longest] if isinstance(key, str) else ""
 

@@ -12,12 +12,12 @@ from typing import Any, Final, assert_never
 
 from lvsctl.config import NAME_PATTERN
 from lvsctl.consul.budget import Body
-from lvsctl.consul.entries import Unread, entries
 from lvsctl.consul.kv_values import (
     Unusable,
     document_in,
+    each_of,
+    in_order,
     index_in,
-    key_in,
     listed,
     plain_of,
     text_of,
@@ -44,7 +44,6 @@ from lvsctl.core.order import (
 )
 from lvsctl.core.order_target import spelled
 from lvsctl.core.override import Ignored
-from lvsctl.errors import ConsulError
 
 MAX_KEYS: Final = 2 * MAX_ORDERS
 ROUNDED: Final = 0.5  # seconds; a sum of times that was written is not exact
@@ -117,21 +116,9 @@ def decode_orders(body: Body, prefix: str) -> FleetOrders:
     More than MAX_ORDERS of them do not count: the youngest keys are ignored. Raises ConsulError when the body as a
     whole is no such list, or has more than MAX_KEYS entries.
     """
-    found: list[FleetOrder] = []
-    ignored: list[Ignored] = []
-    try:
-        for number, entry in enumerate(entries(body), 1):
-            if number > MAX_KEYS:
-                raise ConsulError(f"there are more than {MAX_KEYS} keys below {folder_of(prefix)}; the last ones count")
-            key = key_in(entry, MAX_KEY)
-            if key == folder_of(prefix):
-                continue  # the folder itself, as Consul's own pages make it
-            try:
-                found.append(_order(entry, key, prefix))
-            except Unusable as why:
-                ignored.append(Ignored(key=key, why=str(why), modified=index_in(entry, "ModifyIndex")))
-    except ValueError as error:
-        raise ConsulError(f"answer is not a JSON list: {error}") from error
+    found, ignored = each_of(
+        body, folder_of(prefix), lambda entry, rest: _order(entry, rest, prefix), most=MAX_KEYS, longest=MAX_KEY
+    )
     by_what: dict[What, FleetOrder] = {}
     for each in sorted(found, key=lambda each: (each.created, key_of(prefix, each.order.what))):
         key = key_of(prefix, each.order.what)
@@ -142,18 +129,12 @@ def decode_orders(body: Body, prefix: str) -> FleetOrders:
             ignored.append(Ignored(key=key, why=full, modified=each.modified))
         else:
             by_what[each.order.what] = each
-    return FleetOrders(
-        entries=tuple(by_what.values()), ignored=tuple(sorted(ignored, key=lambda each: (each.key, each.why)))
-    )
+    return FleetOrders(entries=tuple(by_what.values()), ignored=in_order(ignored))
 
 
-def _order(entry: Any, key: str, prefix: str) -> FleetOrder:
-    if isinstance(entry, Unread):
-        raise Unusable(f"the entry {entry.reason}")
-    if not isinstance(entry, dict) or not key.startswith(folder_of(prefix)):
-        raise Unusable("it is no key of an order")
-    what = _what(key.removeprefix(folder_of(prefix)).split("/"))
-    if key_of(prefix, what) != key:
+def _order(entry: dict[str, Any], rest: str, prefix: str) -> FleetOrder:
+    what = _what(rest.split("/"))
+    if key_of(prefix, what) != folder_of(prefix) + rest:
         raise Unusable("its name is not spelled as lvsctl spells it")
     document = document_in(entry, _SAYS)
     until, written = time_in(document, "until"), time_in(document, "written") or 0.0

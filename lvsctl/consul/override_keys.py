@@ -11,21 +11,20 @@ from typing import Any, Final
 
 from lvsctl.config import NAME_PATTERN
 from lvsctl.consul.budget import Body
-from lvsctl.consul.entries import Unread, entries
 from lvsctl.consul.kv_values import (
     MAX_VALUE,
     Unusable,
     document_in,
+    each_of,
+    in_order,
     index_in,
-    key_in,
     listed,
     plain_of,
     text_of,
     time_in,
     words_in,
 )
-from lvsctl.core.override import MAX_SELECTOR, MAX_WORDS, Ignored, Override, Overrides, parse_share
-from lvsctl.errors import ConsulError
+from lvsctl.core.override import MAX_SELECTOR, MAX_WORDS, Override, Overrides, parse_share
 
 __all__ = ["MAX_VALUE", "decode_overrides", "encode_overrides", "folder_of", "key_of", "unwritable", "value_of"]
 
@@ -83,35 +82,19 @@ def decode_overrides(body: Body, prefix: str) -> Overrides:
 
     Raises ConsulError when the body as a whole is no such list, or has more than MAX_KEYS entries.
     """
-    found: list[Override] = []
-    ignored: list[Ignored] = []
-    try:
-        for number, entry in enumerate(entries(body), 1):
-            if number > MAX_KEYS:
-                raise ConsulError(f"there are more than {MAX_KEYS} keys below {folder_of(prefix)}; the last ones count")
-            key = key_in(entry, MAX_KEY)
-            if key == folder_of(prefix):
-                continue  # the folder itself, as Consul's own pages make it
-            try:
-                found.append(_override(entry, key, prefix))
-            except Unusable as why:
-                ignored.append(Ignored(key=key, why=str(why), modified=index_in(entry, "ModifyIndex")))
-    except ValueError as error:
-        raise ConsulError(f"answer is not a JSON list: {error}") from error
+    found, ignored = each_of(
+        body, folder_of(prefix), lambda entry, rest: _override(entry, rest, prefix), most=MAX_KEYS, longest=MAX_KEY
+    )
     found.sort(key=lambda each: (each.created, each.virtual_server, each.selector))
-    return Overrides(entries=tuple(found), ignored=tuple(sorted(ignored, key=lambda each: (each.key, each.why))))
+    return Overrides(entries=tuple(found), ignored=in_order(ignored))
 
 
-def _override(entry: Any, key: str, prefix: str) -> Override:
-    if isinstance(entry, Unread):
-        raise Unusable(f"the entry {entry.reason}")
-    if not isinstance(entry, dict) or not key.startswith(folder_of(prefix)):
-        raise Unusable("it is no key of an override")
-    name, slash, plain = key.removeprefix(folder_of(prefix)).partition("/")
+def _override(entry: dict[str, Any], rest: str, prefix: str) -> Override:
+    name, slash, plain = rest.partition("/")
     if not slash or not _NAME.fullmatch(name):
         raise Unusable("its name is not PREFIX/weights/VIRTUAL_SERVER/SELECTOR")
     selector = text_of(plain, "selector", MAX_SELECTOR)
-    if key_of(prefix, name, selector) != key:
+    if key_of(prefix, name, selector) != folder_of(prefix) + rest:
         raise Unusable("its selector is not spelled as lvsctl spells it")
     document = document_in(entry, _SAYS)
     try:

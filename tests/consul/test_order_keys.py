@@ -213,7 +213,7 @@ def test_a_key_that_is_none_is_ignored_alone_with_the_reason(path: str, reason: 
 
 @pytest.mark.parametrize("key", ["other/orders/hold/reco", "lvsctl/order", ""])
 def test_a_key_from_elsewhere_is_ignored(key: str) -> None:
-    assert why(listed({}, key)) == "it is no key of an order"
+    assert why(listed({}, key)) == "it is no key below lvsctl/orders/"
 
 
 @pytest.mark.parametrize("path", ["pause", "pause/reco"])

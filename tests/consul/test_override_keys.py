@@ -162,8 +162,8 @@ def test_a_value_that_is_none_is_ignored_alone_with_the_reason(value: object, re
         ("lvsctl/weights/reco/!FF", "its selector is not UTF-8"),
         ("lvsctl/weights/reco/a b", "its selector is not spelled as lvsctl spells it"),
         ("lvsctl/weights/reco/" + "x" * 256, "its selector has 256 characters"),
-        ("other/weights/reco/v2", "it is no key of an override"),
-        ("", "it is no key of an override"),
+        ("other/weights/reco/v2", "it is no key below lvsctl/weights/"),
+        ("", "it is no key below lvsctl/weights/"),
         ("lvsctl/weights/reco/\ud800", "its selector is not spelled as lvsctl spells it"),
     ],
 )
