@@ -66,7 +66,7 @@ def _owner(inode: int) -> str:
     with contextlib.suppress(OSError, ValueError):
         for line in LOCKS.read_text("ascii").splitlines():
             match line.split():
-                case [_, "FLOCK", _, "WRITE", pid, place, *_] if place.endswith(f":{inode}") and int(pid) > 0:
+                case [_, "FLOCK", _, _, pid, place, *_] if place.endswith(f":{inode}") and int(pid) > 0:
                     return pid
     return ""
 

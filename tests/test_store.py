@@ -1,6 +1,7 @@
 """What survives a restart: any ledger, no damage, and one writer."""
 
 import json
+import fcntl
 import os
 import resource
 import shutil
@@ -334,6 +335,13 @@ def test_the_lock_is_the_namespaces_and_needs_no_place_to_write(tmp_path: Path) 
         assert not second.exists(), "nothing was written"
     with locked(second):
         pass
+
+
+def test_whoever_shares_the_namespaces_lock_is_named_too(tmp_path: Path) -> None:
+    with Path("/proc/self/ns/net").open("rb") as namespace:
+        fcntl.flock(namespace, fcntl.LOCK_SH)
+        with pytest.raises(AlreadyRunning, match=rf"pid {os.getpid()}\)"), locked(tmp_path):
+            pytest.fail("two writers of one table")
 
 
 def test_a_state_directory_that_cannot_be_made(tmp_path: Path) -> None:
