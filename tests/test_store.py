@@ -1,7 +1,7 @@
 """What survives a restart: any ledger, no damage, and one writer."""
 
-import json
 import fcntl
+import json
 import os
 import resource
 import shutil

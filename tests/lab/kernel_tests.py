@@ -36,7 +36,9 @@ def run_in_many(count: int, timeout: float, pytest: Sequence[str]) -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="claims-", dir=STATE) as directory:
         claims = Path(directory)
-        reports = [claims / f"{number}.xml" for number in range(1, count + 1)]
+        reports = [STATE / f"kernel-{number}.xml" for number in range(1, count + 1)]  # each test with its time
+        for report in reports:
+            report.unlink(missing_ok=True)
         kernels = [
             subprocess.Popen(
                 _inside(timeout, [*pytest, f"--junit-xml={report}"]),

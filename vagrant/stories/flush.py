@@ -1,6 +1,6 @@
-"""somebody types ipvsadm -C: the table is back at the daemon's next look.
+"""somebody types ipvsadm -C: the table is back within moments.
 
-The kernel tells nobody of such a thing, so lvsctl compares at audit_interval, which is 5 seconds here.
+The kernel tells nobody of such a thing, so lvsctl counts what is there, twenty times a second.
 """
 
 from vagrant.stories import guests
