@@ -43,7 +43,7 @@ def run(lab: Lab) -> None:
             mark = load.mark() + 10  # those that were asked in between
             wait("30 more answers", lambda: load.mark() >= mark + 30, 120)
             lab.expect(not load.failed(mark), f"after the change {summary(load.since(mark))}")
-        lab.say(f"as planned: {summary(load.since())}\n    longest time without an answer {gap(load):.1f} s")
+        lab.say(f"as planned: {summary(load.since())}\n          longest time without an answer {gap(load):.1f} s")
 
         with lab.traffic(SERVICE) as load:
             lab.say(f"the plug of {standby}, which has the addresses, is pulled")
@@ -53,7 +53,7 @@ def run(lab: Lab) -> None:
             mark = load.mark() + 50  # those that were asked in between wait for their timeouts
             wait("30 more answers", lambda: load.mark() >= mark + 30, 180)
             lab.expect(not load.failed(mark), f"after the failover {summary(load.since(mark))}")
-        lab.say(f"not planned: {summary(load.since())}\n    longest time without an answer {gap(load):.1f} s")
+        lab.say(f"not planned: {summary(load.since())}\n          longest time without an answer {gap(load):.1f} s")
     finally:
         guests.power("start", standby)
     wait(

@@ -69,7 +69,7 @@ def summary(answers: list[Answer]) -> str:
     text += (
         f" ({', '.join(f'{times} {why}' for why, times in Counter(each.error for each in bad).items())})" if bad else ""
     )
-    return text + "".join(f"\n    {who:12} {times:5}" for who, times in sorted(shares.items()))
+    return text + "".join(f"\n          {who:12} {times:5}" for who, times in sorted(shares.items()))
 
 
 def arguments(server: dict[str, Any], path: str = "/") -> str:
