@@ -131,7 +131,7 @@ systemd's or in the environment.
 
 **Files it names** are not opened by `lvsctl check`; the daemon says so when it cannot read one.
 
-**Reload.** `lvsctl reload`, or `systemctl reload lvsctl` (SIGHUP), reads the file again as a whole: a valid one counts
+**Reload.** `lvsctl reload`, `systemctl reload lvsctl` or SIGHUP reads the file again as a whole: a valid one counts
 from the next cycle on. One with problems is refused, all of which are told, and so is one that would take away most of
 what serves; the configuration before it stays in force ([reload](operations.md#reload)).
 
