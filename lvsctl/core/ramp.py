@@ -77,8 +77,9 @@ def after(
     before = {key for key in serving & written.keys() if written[key].weight > 0}
     going_on = {key: _gone_on(ramps.of[key], slow_start, now) for key in there & ramps.of.keys()}
     ramping = {key: each for key, each in going_on.items() if each.part < PARTS}
-    established = (there & before) - ramping.keys() - held
-    most = max(ramps.most if ramps.of else most, len(established))  # without those that ramp, who serve, too
+    carried = before - ramping.keys() - held  # what a hand took of them is put back as it was
+    established = carried & there
+    most = max(ramps.most if ramps.of else most, len(carried))  # without those that ramp, who serve, too
     if not established or 2 * len(established) < most:
         return NO_RAMPS
     beginning = (serving - there - absent) & (ramps.of.keys() | (serving - before))

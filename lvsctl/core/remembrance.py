@@ -153,10 +153,11 @@ def _is_provenance(provenance: Provenance, each: VirtualServerDecision) -> bool:
 def _provenance_ahead(each: VirtualServerDecision, before: LedgerEntry | None) -> Provenance:
     """Return what to remember before the steps: where what stands came from, which causes are told by.
 
-    Where nothing is known to be written, what is from now on comes from where it is taken now.
+    Where nothing is known to be written, what is from now on comes from where it is taken now. As long as something
+    else is, though no step is needed, that came from where it did: killed now, we would take it for what is asked now.
     """
     after = _provenance(each, before)
-    if before is None or before.written is None or not each.steps:
+    if before is None or before.written is None or not (each.steps or before.written != each.intended):
         return after
     return attrs.evolve(before.provenance, left=after.left)
 

@@ -17,6 +17,7 @@ from lvsctl.core.failover import Standing, choose
 from lvsctl.core.instance import Answer, Answers, Instance, Query
 from lvsctl.core.ownership import Ledger, LedgerEntry, Owner
 from lvsctl.core.peak import SETTLED, Peak, Peaks, after, hold
+from lvsctl.core.provenance import Provenance
 from lvsctl.core.status import Place, State, VirtualServerStatus
 from lvsctl.core.virtual_server_status import virtual_servers
 from netlink.fake import FakeIPVS
@@ -326,6 +327,25 @@ def test_killed_after_any_step_it_arrives_where_it_would_have(world: Cycles, dat
     world.until_quiet()
     world.until_quiet()
     assert world.kernel.observe().table == unharmed.kernel.observe().table
+
+
+def test_killed_before_the_ledger_is_settled_what_was_written_is_still_from_where_it_was() -> None:
+    """No step was needed, for a hand had been there; what was written was not all of it, and from elsewhere."""
+    elsewhere = Provenance(service="shop")
+    known = LedgerEntry(name="reco", drain_timeout=30.0, written=entry(real(1), real(2)), provenance=elsewhere)
+    world = Cycles(
+        config=config_of(),
+        answers=answers_of(config_of(), instance(1), instance(2, weight=0)),
+        kernel=kernel_with(table_of(entry(real(1), real(2, weight=0)))),
+        ledger={KEY: known},
+    )
+    assert not world.once(steps=0).steps
+    assert (world.ledger[KEY].written, world.ledger[KEY].provenance) == (known.written, elsewhere)
+    world.once()
+    assert (world.ledger[KEY].written, world.ledger[KEY].provenance.service) == (
+        entry(real(1), real(2, weight=0)),
+        "reco",
+    )
 
 
 @histories()

@@ -88,6 +88,17 @@ def test_what_is_put_back_does_not_ramp() -> None:
         assert found == NO_RAMPS
 
 
+def test_what_is_put_back_while_another_comes_counts_from_the_first_moment_on() -> None:
+    """Else the next cycle counted more, and wrote the ledger although nothing had happened."""
+    intended, written = servers({1: 1, 2: 1, 3: 1, 4: 1}), servers({1: 1, 2: 1, 3: 1})
+    ramps = after(
+        NO_RAMPS, intended, servers({1: 1, 2: 1}), written, slow_start=SLOW_START, most=0, held=NOBODY, now=NOW
+    )
+    assert ramps == Ramps(of={real_key(4): Ramp(began=NOW, part=1, weight=1)}, times=16, most=3)
+    there = ramped(intended, ramps)
+    assert beginning(intended, there, ramps=ramps) == ramps
+
+
 def test_what_was_there_before_us_does_not_ramp() -> None:
     intended, written = servers({1: 1, 2: 1, 3: 1}), servers({1: 1, 2: 1})
     found = after(NO_RAMPS, intended, intended, written, slow_start=SLOW_START, most=3, held=NOBODY, now=NOW)
