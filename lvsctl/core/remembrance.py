@@ -157,9 +157,14 @@ def _provenance_ahead(each: VirtualServerDecision, before: LedgerEntry | None) -
     else is, though no step is needed, that came from where it did: killed now, we would take it for what is asked now.
     """
     after = _provenance(each, before)
-    if before is None or before.written is None or not (each.steps or before.written != each.intended):
+    if before is None or before.written is None or _is_as_written(before, each):
         return after
     return attrs.evolve(before.provenance, left=after.left)
+
+
+def _is_as_written(entry: LedgerEntry, each: VirtualServerDecision) -> bool:
+    """Tell whether what stands is as it is to be, and is remembered so."""
+    return not each.steps and (entry.written is each.intended or entry.written == each.intended)
 
 
 def _written_ahead(each: VirtualServerDecision, written: TableEntry | None) -> TableEntry | None:
@@ -254,7 +259,7 @@ def _real_server_of(request: TableRequest) -> RealServerKey | None:
 
 
 def _settled(entry: LedgerEntry, each: VirtualServerDecision, intended: TableEntry) -> LedgerEntry:
-    provenance = _provenance(each, entry) if each.steps else entry.provenance
+    provenance = entry.provenance if _is_as_written(entry, each) else _provenance(each, entry)
     served = each.counts.whole if each.wanted is not None else entry.served
     same = (entry.written, entry.provenance, entry.served, entry.ramps) == (intended, provenance, served, each.ramps)
     if same and not entry.draining:
