@@ -21,6 +21,7 @@ from lvsctl.core.ownership import Ledger
 from lvsctl.durable import append, replace, why
 from lvsctl.errors import AlreadyRunning, StateError
 from lvsctl.ledger_format import UNREADABLE, decode, encode, encode_change, encode_one, head, replay
+from lvsctl.text import visible
 from netlink.types import VirtualServerKey
 
 LEDGER: Final = "ledger.json"
@@ -30,6 +31,7 @@ MANY: Final = 500  # virtual servers that have all changed
 LOCK: Final = "lock"
 NAMESPACE: Final = Path("/proc/self/ns/net")
 LOCKS: Final = Path("/proc/locks")
+PROCESSES: Final = Path("/proc")
 
 log = structlog.get_logger()
 
@@ -62,7 +64,7 @@ def _lock_namespace() -> Iterator[None]:
 
 
 def _owner(inode: int) -> str:
-    """Return which process has the flock of the namespace that is `inode`; empty where that cannot be seen."""
+    """Return which process has the flock of the namespace `inode`, shared or not; empty where that cannot be seen."""
     with contextlib.suppress(OSError, ValueError):
         for line in LOCKS.read_text("ascii").splitlines():
             match line.split():
@@ -83,7 +85,8 @@ def _lock(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             file.seek(0)
-            raise _already_running(file.read().strip()) from None
+            written = file.read().strip()
+            raise _already_running(written if written.isdecimal() else "") from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
@@ -91,10 +94,29 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _already_running(owner: str) -> AlreadyRunning:
+    """Return the error that names who has the lock; anybody who is here may, so it says whether that is an lvsctl."""
+    program, ours = _program(owner)
+    if ours:
+        return AlreadyRunning(
+            f"another lvsctl (pid {owner}) is the writer of this table; nothing was written. "
+            "Ask it with `lvsctl status`, or stop it first"
+        )
+    who = f"pid {owner} ({program or 'its name cannot be seen'})" if owner else "a process that cannot be seen"
+    kind = "is no lvsctl by its name" if program else "may be another lvsctl"
     return AlreadyRunning(
-        f"another lvsctl (pid {owner or 'unknown'}) is the writer of this table; nothing was written. "
-        "Ask it with `lvsctl status`, or stop it first"
+        f"{who} has the lock of this table's writer and {kind}; nothing was written. "
+        "Ask `lvsctl status`, or end that process first"
     )
+
+
+def _program(pid: str) -> tuple[str, bool]:
+    """Return the name of a process, empty where that cannot be seen, and whether it was started as lvsctl."""
+    try:
+        name = (PROCESSES / pid / "comm").read_text("utf-8", "replace").strip()
+        words = (PROCESSES / pid / "cmdline").read_text("utf-8", "replace").split("\0")
+    except OSError:
+        return "", False
+    return visible(name), any(word.rpartition("/")[2] == "lvsctl" for word in words)
 
 
 @attrs.define

@@ -1,13 +1,13 @@
 """What survives a restart: any ledger, no damage, and one writer."""
 
-import fcntl
+import contextlib
 import json
 import os
 import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -299,11 +299,32 @@ with locked(pathlib.Path(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.read()
 """
+TAKE = """
+import fcntl, sys
+with open("/proc/self/ns/net", "rb") as namespace:
+    fcntl.flock(namespace, getattr(fcntl, sys.argv[1]))
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def holder(program: str, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """Have a process that holds a lock while the context lasts."""
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_second_writer_is_told_who_the_first_is(tmp_path: Path) -> None:
-    with locked(tmp_path / "state"):
-        words = rf"another lvsctl \(pid {os.getpid()}\) is the writer of this table; nothing was written"
+    with holder(HOLD, str(tmp_path / "state"), "lvsctl") as first:
+        words = rf"^another lvsctl \(pid {first.pid}\) is the writer of this table; nothing was written\. Ask it"
         with pytest.raises(AlreadyRunning, match=words), locked(tmp_path / "state"):
             pytest.fail("two writers")
     assert AlreadyRunning.exit_code == 6
@@ -313,11 +334,7 @@ def test_a_second_writer_is_told_who_the_first_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["kill", "terminate"])
 def test_the_lock_ends_with_its_process_however_that_ends(tmp_path: Path, how: str) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "locked\n"
+    with holder(HOLD, str(tmp_path)) as process:
         with pytest.raises(AlreadyRunning, match=f"pid {process.pid}"), locked(tmp_path):
             pytest.fail("two writers")
         getattr(process, how)()
@@ -330,18 +347,33 @@ def test_the_lock_is_the_namespaces_and_needs_no_place_to_write(tmp_path: Path) 
     """A daemon with a user of its own, which writes its state directory alone, and root's commands see each other."""
     first, second = tmp_path / "first", tmp_path / "second"
     with locked(first):
-        with pytest.raises(AlreadyRunning, match=rf"pid {os.getpid()}\)"), locked(second):
+        with pytest.raises(AlreadyRunning, match=rf"pid {os.getpid()} "), locked(second):
             pytest.fail("two writers of one table")
         assert not second.exists(), "nothing was written"
     with locked(second):
         pass
 
 
-def test_whoever_shares_the_namespaces_lock_is_named_too(tmp_path: Path) -> None:
-    with Path("/proc/self/ns/net").open("rb") as namespace:
-        fcntl.flock(namespace, fcntl.LOCK_SH)
-        with pytest.raises(AlreadyRunning, match=rf"pid {os.getpid()}\)"), locked(tmp_path):
-            pytest.fail("two writers of one table")
+@pytest.mark.parametrize("how", ["LOCK_EX", "LOCK_SH"])
+def test_who_has_the_lock_and_is_no_lvsctl_is_named(tmp_path: Path, how: str) -> None:
+    """Any user of this machine may take it, shared or not."""
+    with holder(TAKE, how) as other:
+        name = Path(f"/proc/{other.pid}/comm").read_text().strip()
+        words = rf"^pid {other.pid} \({name}\) has the lock .* and is no lvsctl by its name; nothing was written\."
+        with pytest.raises(AlreadyRunning, match=words), locked(tmp_path / "state"):
+            pytest.fail("two writers")
+        assert not (tmp_path / "state").exists()
+
+
+def test_a_holder_whose_name_cannot_be_seen_may_be_an_lvsctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lvsctl.store.PROCESSES", tmp_path)
+    with holder(TAKE, "LOCK_SH") as other:
+        words = rf"^pid {other.pid} \(its name cannot be seen\) has .* and may be another lvsctl; nothing"
+        with pytest.raises(AlreadyRunning, match=words), locked(tmp_path / "state"):
+            pytest.fail("two writers")
+        monkeypatch.setattr("lvsctl.store.LOCKS", tmp_path / "locks")
+        with pytest.raises(AlreadyRunning, match=r"^a process that cannot be seen has"), locked(tmp_path / "state"):
+            pytest.fail("two writers")
 
 
 def test_a_state_directory_that_cannot_be_made(tmp_path: Path) -> None:

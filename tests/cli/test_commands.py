@@ -105,7 +105,8 @@ def test_a_second_writer_is_code_6(tmp_path: Path) -> None:
     with locked(tmp_path / "state"):
         result = run("teardown", "--yes", "-c", str(file))
     assert result.returncode == 6, result
-    assert "another lvsctl (pid " in result.stderr
+    assert f"pid {os.getpid()} (" in result.stderr
+    assert "has the lock of this table's writer" in result.stderr
 
 
 @pytest.fixture
