@@ -29,7 +29,7 @@ def run(lab: Lab) -> None:
             lab.say(
                 f"out of the way on {' and '.join(lab.directors)} {took:.0f} s after its death; meanwhile {meanwhile}"
             )
-            lab.do(director, f"lvsctl explain {node}/{name}", check=False)
+            lab.do(director, f"lvsctl explain {name}")
             mark = load.mark() + 5  # those that are under way
             wait("30 more answers", lambda: load.mark() >= mark + 30, 90)
             lab.say(f"since then {summary(load.since(mark))}")
