@@ -61,7 +61,7 @@ def profile_of(topology: Topology, name: str) -> dict[str, Any]:
         raise Wrong(f"no profile {name!r}; there are: {', '.join(topology.get('profiles', {}))}")
     found = list(problems(topology, name))
     if found:
-        raise Wrong(f"the topology of {name}: " + "; ".join(found))
+        raise Wrong(f"the topology of {name}: " + "\n        ".join(found))
     profile: dict[str, Any] = topology["profiles"][name]
     return profile
 
