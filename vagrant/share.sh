@@ -1,8 +1,9 @@
 #!/bin/bash
-# share.sh [PYTHON]: makes build/vagrant/share, which every guest has as /lab: vagrant/provision and
-# vagrant/files, topology.json (of LAB_TOPOLOGY, else of topology.yaml), and wheels/: lvsctl built from this checkout, and all it needs, for the guests' Python 3.11 of
-# Debian 12 and not for this machine's. PYTHON (else .venv's, else python3) needs pip and PyYAML, and gets an
-# environment of its own under build/vagrant where it lacks them. What is up to date is not made anew.
+# share.sh [PYTHON]: makes build/vagrant/share, which every guest has as /lab: vagrant/provision and vagrant/files,
+# topology.json (of LAB_TOPOLOGY, else of topology.yaml), and wheels/: lvsctl built from this checkout, and all it needs,
+# for the guests' Python 3.11 of Debian 12 and not for this machine's. PYTHON (else .venv's, else python3) needs pip and
+# PyYAML, and gets an environment of its own under build/vagrant where it lacks them. What is up to date is not made
+# anew, and then nothing is asked of the network.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 state=$PWD/build/vagrant
@@ -50,13 +51,17 @@ print(*project["dependencies"], *project["optional-dependencies"]["http2"], sep=
 
 # lvsctl itself. A fixed time makes the same sources the same wheel, which provisioning then leaves alone.
 build_wheel() {
-    local python=$1 source=$state/source
+    local python=$1 source=$state/source sources
+    sources=$(find lvsctl netlink pyproject.toml README.md LICENSE -type f ! -name '*.pyc' -print0 |
+        sort -z | xargs -0 cksum | cksum)
+    [ "$(cat "$state/wheel/sources" 2>/dev/null)" != "$sources" ] || return 0
     rm -rf "$source" "$state/wheel"
     mkdir -p "$source" "$state/wheel"
     cp -r lvsctl netlink pyproject.toml README.md LICENSE "$source" || return # setuptools writes beside its sources
     SOURCE_DATE_EPOCH=1700000000 "$python" -m pip wheel -q --disable-pip-version-check --no-deps \
         --wheel-dir "$state/wheel" "$source" || return
     rm -rf "$source"
+    echo "$sources" >"$state/wheel/sources"
 }
 
 python=$(find_python "$@")

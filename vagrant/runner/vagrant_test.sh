@@ -12,6 +12,7 @@ shift
 
 if [ -z "${LAB_INSIDE-}" ]; then
     box=$("$python" -m vagrant.runner disk)
+    vagrant/share.sh "$python" # inside there is no network to get anything from
     root=()
     [ "$(id -u)" = 0 ] || root=(sudo)
     exec "${root[@]}" unshare --mount --net --pid --fork --kill-child --mount-proc \
